@@ -1,0 +1,1 @@
+"""The one process of a node that fetches: it follows the publisher and brings blobs from peers."""

@@ -1,0 +1,142 @@
+"""How the web workers and the command line ask the agent, over its unix socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from appliance.registry.app import Unreachable
+from appliance.registry.body import Source
+
+FIRST_BYTE_SECONDS = 20.0
+"""How long a client may wait for the first byte: containerd gives up after 30 s without headers."""
+STALL_SECONDS = 20.0
+"""How long a stream may stand still before it is closed, by FIN, for the client to resume."""
+_ASK_SECONDS = 2.0
+
+
+class AgentDown(Exception):
+    """The agent does not answer on its socket."""
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("agent", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class AgentClient:
+    """Asks the agent behind one socket.
+
+    :param path: the unix socket.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def status(self) -> dict[str, Any]:
+        """See :meth:`appliance.agent.service.Agent.status`; raises :class:`AgentDown`."""
+        return self._ask("GET", "/v1/status", 15.0)
+
+    def wake(self) -> None:
+        """Let the agent look for a newer generation; raises :class:`AgentDown`."""
+        self._ask("POST", "/v1/wake", 5.0)
+
+    def fetch(self, digest: str, size: int, beyond: int) -> dict[str, Any]:
+        """Start or join a fetch, and wait a moment for a byte at ``beyond``; raises :class:`AgentDown`."""
+        return self._ask("GET", f"/v1/fetch/{digest}?size={size}&beyond={beyond}&wait={_ASK_SECONDS}", _ASK_SECONDS + 5)
+
+    def source(self, digest: str, size: int, start: int) -> Source:
+        """Bytes of a blob that another node holds; see :class:`appliance.registry.app.Fetcher`."""
+        source = FetchedFile(self, digest, size)
+        try:
+            if size:
+                source.wait_beyond(start)
+        except OSError as error:
+            source.close()
+            raise Unreachable(str(error)) from error
+        return source
+
+    def _ask(self, method: str, path: str, timeout: float) -> dict[str, Any]:
+        connection = _Connection(self._path, timeout)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            body = response.read()
+            if response.status == 204:
+                return {}
+            answer = json.loads(body)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise AgentDown(f"the agent does not answer on {self._path}: {error}") from error
+        finally:
+            connection.close()
+        if response.status != 200 or not isinstance(answer, dict):
+            raise AgentDown(f"the agent answered {response.status}")
+        return answer
+
+
+class FetchedFile:
+    """A blob that the agent is fetching; grows while it is sent."""
+
+    def __init__(self, agent: AgentClient, digest: str, size: int) -> None:
+        self._agent = agent
+        self._digest = digest
+        self._size = size
+        self._verified = 0
+        self._handle = -1
+
+    def fileno(self) -> int:
+        """Descriptor of the file the fetch writes to; the same file once it is a blob of the store."""
+        return self._handle
+
+    def wait_beyond(self, offset: int) -> int:
+        """How far verified bytes reach, once they reach beyond ``offset``.
+
+        :raises OSError: when the fetch failed, or nothing has come for so long that waiting on helps nobody.
+        """
+        patience = FIRST_BYTE_SECONDS if self._handle < 0 else STALL_SECONDS
+        begun, known = time.monotonic(), self._verified
+        while self._verified <= offset or self._handle < 0:
+            try:
+                answer = self._agent.fetch(self._digest, self._size, offset)
+            except AgentDown as error:
+                raise OSError(str(error)) from error
+            if answer["state"] == "failed":
+                raise OSError(answer["reason"])
+            self._verified = int(answer["verified"])
+            self._open(answer)
+            if self._verified > known:
+                begun, known = time.monotonic(), self._verified
+            if self._verified <= offset and time.monotonic() - begun > patience:
+                raise OSError(f"no byte for {patience:.0f} s, {self._verified} of {self._size} have come")
+        return self._verified
+
+    def close(self) -> None:
+        """Close the descriptor; harmless a second time."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def _open(self, answer: dict[str, Any]) -> None:
+        if self._handle >= 0:
+            return
+        partial = Path(answer["partial"])
+        algorithm, _, encoded = self._digest.partition(":")
+        whole = partial.parent.parent / "blobs" / algorithm / encoded
+        # Whole or partial, in either order: the rename between the two looks must not be mistaken for a loss.
+        for candidate in (whole, partial, whole):
+            try:
+                self._handle = os.open(candidate, os.O_RDONLY | os.O_CLOEXEC)
+                return
+            except FileNotFoundError:
+                continue

@@ -1,0 +1,272 @@
+"""Bringing one blob from whichever peer holds it, so that it can be sent on while it arrives.
+
+What is received is hashed piece by piece against the map that the signed generation lists; only verified pieces
+are shown to anybody, and the last one only when the digest of the whole has matched. A blob without a map is shown
+when it is whole. A source that dies or stalls is replaced by the next, at the byte where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from gevent import Timeout, spawn
+from gevent.event import Event
+from gevent.pool import Pool
+
+from appliance.config import Peer
+from appliance.errors import ApplianceError
+from appliance.oci.digests import hasher
+from appliance.oci.piecemap import PieceMap
+from appliance.peers.client import PeerError, Peers
+from appliance.store.blobs import BlobStore
+
+_READ = 256 << 10
+_ASK_AT_ONCE = 16
+_PASSES = 2
+
+
+@dataclass
+class Progress:
+    """How far a fetch has come; what mirror workers are told.
+
+    :param size: bytes of the blob.
+    :param verified: bytes from the start that may be sent to a client.
+    :param state: ``fetching``, ``complete`` or ``failed``.
+    :param reason: why it failed.
+    """
+
+    size: int
+    verified: int = 0
+    state: str = "fetching"
+    reason: str = ""
+    changed: Event = field(default_factory=Event)
+
+    def advance(self, verified: int | None = None, state: str | None = None, reason: str = "") -> None:
+        """Note progress and wake those who wait for it."""
+        if verified is not None:
+            self.verified = verified
+        if state is not None:
+            self.state, self.reason = state, reason
+        old, self.changed = self.changed, Event()
+        old.set()
+
+
+class Fetcher:
+    """All fetches of a node, one per digest at a time.
+
+    :param blobs: the node's store.
+    :param peers: whom to ask.
+    :param offload: runs a function that hashes or writes off the event loop and returns its result.
+    """
+
+    def __init__(self, blobs: BlobStore, peers: Peers, offload: Callable[..., Any]) -> None:
+        self._blobs = blobs
+        self._peers = peers
+        self._offload = offload
+        self._running: dict[str, Progress] = {}
+
+    def start(self, digest: str, size: int, piece_map: PieceMap | None) -> Progress:
+        """Begin to fetch a blob, or join the fetch of it that is running."""
+        progress = self._running.get(digest)
+        if progress is None:
+            progress = self._running[digest] = Progress(size)
+            spawn(self._run, digest, progress, piece_map)
+        return progress
+
+    def fetch(self, digest: str, size: int, piece_map: PieceMap | None) -> Progress:
+        """Fetch a blob and return when it is complete or has failed."""
+        progress = self.start(digest, size, piece_map)
+        while progress.state == "fetching":
+            progress.changed.wait()
+        return progress
+
+    def partial(self, digest: str) -> Path:
+        """Where the bytes of a blob that is being fetched lie."""
+        return self._blobs.root / "partial" / f"{digest.replace(':', '-')}.data"
+
+    def _run(self, digest: str, progress: Progress, piece_map: PieceMap | None) -> None:
+        try:
+            if self._blobs.size(digest) == progress.size:
+                progress.advance(progress.size, "complete")
+                return
+            self._blobs.check_room(progress.size)
+            with contextlib.closing(
+                _Partial(self.partial(digest), digest, progress, piece_map, self._offload)
+            ) as partial:
+                partial.resume()
+                self._from_anybody(partial)
+                if partial.finished:
+                    self._offload(self._blobs.place, partial.path, digest)
+                    progress.advance(progress.size, "complete")
+        except (ApplianceError, PeerError, OSError) as error:
+            progress.advance(state="failed", reason=str(error))
+        finally:
+            if progress.state == "fetching":
+                progress.advance(state="failed", reason="the fetch ended without a result")
+            self._running.pop(digest, None)
+
+    def _from_anybody(self, partial: _Partial) -> None:
+        reasons: dict[str, str] = {}
+        for _ in range(_PASSES):
+            before = partial.received
+            for peer in self._holders(partial.digest, reasons):
+                try:
+                    self._from(peer, partial)
+                except PeerError as error:
+                    reasons[peer.id] = str(error)
+                if partial.finished:
+                    return
+            if partial.received == before:
+                break
+        raise PeerError(_summary(reasons, [peer.id for peer in self._peers.others if self._peers.is_down(peer)]))
+
+    def _holders(self, digest: str, reasons: dict[str, str]) -> list[Peer]:
+        """The peers that say they hold the blob, in the order they said so; all are asked at once."""
+        holders: list[Peer] = []
+
+        def ask(peer: Peer) -> None:
+            try:
+                status, _ = self._peers.ask(peer, "HEAD", f"/p2p/v1/blobs/{digest}")
+            except PeerError as error:
+                reasons[peer.id] = str(error)
+                return
+            if status == 200:
+                holders.append(peer)
+            else:
+                reasons[peer.id] = f"{peer.id} does not hold it"
+
+        pool = Pool(_ASK_AT_ONCE)
+        asked = [pool.spawn(ask, peer) for peer in self._peers.available()]
+        # The first to say yes is used at once; a dead peer's time-out is waited for only if nobody does.
+        while not holders and not all(job.ready() for job in asked):
+            with Timeout(0.02, False):
+                pool.join()
+        return holders
+
+    def _from(self, peer: Peer, partial: _Partial) -> None:
+        with self._peers.stream(peer, f"/p2p/v1/blobs/{partial.digest}", partial.received) as response:
+            try:
+                while not partial.full:
+                    chunk = response.read1(_READ)
+                    if not chunk:
+                        raise PeerError(f"{peer.id} ended at byte {partial.received} of {partial.progress.size}")
+                    partial.take(chunk, peer.id)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise self._peers.broken(peer, error) from error
+
+
+class _Partial:
+    """The file under ``partial/`` and what is known of it. Only verified pieces are written to it for good."""
+
+    def __init__(
+        self, path: Path, digest: str, progress: Progress, piece_map: PieceMap | None, offload: Callable[..., Any]
+    ) -> None:
+        self.path = path
+        self.digest = digest
+        self.progress = progress
+        self.finished = False
+        self._map = piece_map if piece_map is not None and piece_map.size == progress.size else None
+        self._offload = offload
+        self._whole = hasher(digest)
+        self._verified = 0
+        self._buffer = bytearray()
+        self._givers: list[str] = []
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @property
+    def received(self) -> int:
+        """Offset the next byte belongs to."""
+        return self._verified + len(self._buffer)
+
+    @property
+    def full(self) -> bool:
+        """Whether every byte has come."""
+        return self.received >= self.progress.size
+
+    def resume(self) -> None:
+        """Take over what an earlier process had verified: its pieces are hashed again before they count."""
+        held = os.fstat(self._handle).st_size
+        while self._map is not None and self._verified < held:
+            index = self._verified // self._map.piece_size
+            start, length = self._map.bounds(index)
+            piece = self._offload(os.pread, self._handle, length, start)
+            if len(piece) != length or not self._offload(self._map.verify, index, piece):
+                break
+            self._offload(self._whole.update, piece)
+            self._verified += length
+            if self._verified >= self.progress.size:
+                self._finish()
+                return
+            self.progress.advance(self._verified)
+        os.ftruncate(self._handle, self._verified)
+
+    def take(self, chunk: bytes, giver: str) -> None:
+        """Take the next bytes from a peer; verify and keep each piece that becomes whole."""
+        if not self._givers or self._givers[-1] != giver:
+            self._givers.append(giver)
+        self._buffer += chunk
+        if self.received > self.progress.size:
+            self._drop("more bytes than the blob has")
+        while self._buffer:
+            length = self._next_length()
+            if len(self._buffer) < length:
+                return
+            piece = bytes(self._buffer[:length])
+            index = self._verified // self._map.piece_size if self._map else 0
+            self._offload(self._keep, index, piece)
+            del self._buffer[:length]
+            self._givers = [giver]
+            if self._verified >= self.progress.size:
+                self._finish()
+            elif self._map is not None:
+                self.progress.advance(self._verified)
+
+    def _next_length(self) -> int:
+        if self._map is not None:
+            return self._map.bounds(self._verified // self._map.piece_size)[1]
+        # Without a map nothing can be shown early; what has come is only moved from memory to disk.
+        return min(8 << 20, self.progress.size - self._verified)
+
+    def _keep(self, index: int, piece: bytes) -> None:
+        if self._map is not None and not self._map.verify(index, piece):
+            self._drop(f"piece {index} does not have its hash")
+        self._whole.update(piece)
+        written = 0
+        while written < len(piece):
+            written += os.pwrite(self._handle, memoryview(piece)[written:], self._verified + written)
+        self._verified += len(piece)
+
+    def _drop(self, why: str) -> None:
+        givers = ", ".join(self._givers)
+        self._buffer.clear()
+        self._givers = []
+        raise PeerError(f"wrong bytes from {givers}: {why}")
+
+    def _finish(self) -> None:
+        computed = f"{self.digest.partition(':')[0]}:{self._whole.hexdigest()}"
+        if computed != self.digest:
+            givers = ", ".join(self._givers)
+            os.ftruncate(self._handle, 0)
+            self._verified, self._whole = 0, hasher(self.digest)
+            raise PeerError(f"wrong bytes from {givers}: the whole has {computed}")
+        self.finished = True
+
+    def close(self) -> None:
+        """Let go of the file; a partial without a map, which nobody could trust later, is removed."""
+        os.close(self._handle)
+        if not self.finished and self._map is None:
+            self.path.unlink(missing_ok=True)
+
+
+def _summary(reasons: dict[str, str], down: Iterable[str]) -> str:
+    parts = [reasons[peer] for peer in sorted(reasons)]
+    silent = sorted(set(down) - set(reasons))
+    if silent:
+        parts.append(f"not asked, because they failed just now: {', '.join(silent)}")
+    return "; ".join(parts) if parts else "the site lists no other node"

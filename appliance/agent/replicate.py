@@ -1,0 +1,55 @@
+"""Which blobs a node keeps although nobody there has asked for them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from appliance.config import Config
+from appliance.oci.manifests import Descriptor
+from appliance.oci.piecemap import MAP_LIMIT, PieceMap
+from appliance.store.blobs import BlobStore
+from appliance.store.closure import needed
+from appliance.store.generations import Generation
+
+
+def keepers(digest: str, config: Config) -> Sequence[str]:
+    """Ids of the nodes that hold a blob by policy: the publisher, and the first others in rendezvous order.
+
+    Rendezvous hashing over ids, never addresses: every node computes the same without asking, and a node that is
+    added or removed moves only its own share.
+    """
+    ids = [peer.id for peer in config.peers]
+    if config.mirror_copies is None or config.mirror_copies >= len(ids):
+        return ids
+    others = sorted(
+        (node for node in ids if node != config.publisher),
+        key=lambda node: hashlib.sha256(f"{node}\0{digest}".encode()).digest(),
+        reverse=True,
+    )
+    first = [config.publisher] if config.publisher else []
+    return first + others[: config.mirror_copies - len(first)]
+
+
+def wanted(generation: Generation, blobs: BlobStore, config: Config) -> list[Descriptor]:
+    """What this node should hold of a generation and does not, smallest first (most names become safe soonest)."""
+    missing = [
+        item.descriptor
+        for digest, item in needed(generation, blobs).items()
+        if digest not in _absent(generation)
+        and config.node in keepers(digest, config)
+        and blobs.size(digest) != item.descriptor.size
+    ]
+    return sorted(missing, key=lambda descriptor: (descriptor.size, descriptor.digest))
+
+
+def piece_map(generation: Generation | None, blobs: BlobStore, digest: str) -> PieceMap | None:
+    """The piece map of a blob, where the signed generation lists one and it is here."""
+    descriptor = generation.piece_maps.get(digest) if generation else None
+    if descriptor is None or not blobs.has(descriptor.digest):
+        return None
+    return PieceMap.from_bytes(blobs.read(descriptor.digest, MAP_LIMIT), digest)
+
+
+def _absent(generation: Generation) -> frozenset[str]:
+    return frozenset().union(*(entry.absent for entry in generation.names.values()))

@@ -1,0 +1,221 @@
+"""The agent of a node: its loops, and the unix socket on which the web workers ask it.
+
+===============================================  =============================================================
+route (unix socket, mode 0600)                   answer
+===============================================  =============================================================
+``GET /v1/fetch/<digest>?size=&beyond=&wait=``   ``{"state","verified","size","partial","reason"}`` once a byte
+                                                 at ``beyond`` may be sent, the fetch ended, or ``wait`` s passed
+``GET /v1/status``                               see :meth:`Agent.status`
+``POST /v1/wake``                                204; look for a newer generation now
+===============================================  =============================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import gevent
+from flask import Flask, Response, request
+from gevent.event import Event
+from gevent.pool import Pool
+
+from appliance.agent.fetch import Fetcher
+from appliance.agent.follow import Follower
+from appliance.agent.replicate import piece_map, wanted
+from appliance.config import Config
+from appliance.errors import ApplianceError
+from appliance.oci.digests import check_digest
+from appliance.peers.client import PeerError, Peers
+from appliance.registry.answers import document, error
+from appliance.registry.app import bare_app
+from appliance.registry.catalog import CurrentCatalog
+from appliance.store.blobs import BlobStore
+from appliance.store.generations import Generation, Generations
+
+_LOG = logging.getLogger("appliance.agent")
+ASK_EVERY = 30.0
+"""Seconds between asking the peers for a newer generation when nobody called."""
+_LOOK_EVERY = 0.5
+_FETCH_AT_ONCE = 4
+_RETRY_FIRST = 2.0
+_LONGEST_WAIT = 10.0
+
+
+class Agent:
+    """What a node does by itself.
+
+    :param config: this node's configuration.
+    """
+
+    def __init__(self, config: Config, blobs: BlobStore, generations: Generations, catalog: CurrentCatalog) -> None:
+        self._config = config
+        self._blobs = blobs
+        self._generations = generations
+        self._catalog = catalog
+        self._peers = Peers(config)
+        self._fetcher = Fetcher(blobs, self._peers, _offload)
+        self._follower = Follower(blobs, generations, self._peers, self._fetcher, _offload)
+        self._wake = Event()
+        self._replicate = Event()
+        self._missing: int | None = None
+
+    def run(self) -> None:
+        """Start the loops; returns at once."""
+        for loop in (self._follow, self._replicating, self._watch):
+            gevent.spawn(_forever, loop)
+
+    def wake(self) -> None:
+        """Look for a newer generation now."""
+        self._wake.set()
+
+    def application(self) -> Flask:
+        """The application behind the unix socket."""
+        app = bare_app()
+        app.add_url_rule("/v1/fetch/<digest>", view_func=self._fetch)
+        app.add_url_rule("/v1/status", view_func=lambda: document(self.status()), endpoint="status")
+        app.add_url_rule("/v1/wake", view_func=self._awake, methods=["POST"])
+        return app
+
+    def status(self) -> dict[str, Any]:
+        """What ``appliance status --json`` prints.
+
+        ``wanted_missing`` counts the blobs that this node should hold by policy and does not hold yet.
+        """
+        current = self._generations.current()
+        catalog = self._catalog.get()
+        return {
+            "node": self._config.node,
+            "publisher": self._config.publisher,
+            "generation": {"number": current.number, "digest": current.digest} if current else None,
+            "names": len(current.names) if current else 0,
+            "registries": catalog.registries(),
+            "wanted_missing": len(self._wanted(current)),
+            "blobs_held": sum(1 for _ in self._blobs.digests()),
+            "room_bytes": self._blobs.room(),
+            "peers": self._ask_peers(),
+        }
+
+    def _fetch(self, digest: str) -> Response:
+        try:
+            check_digest(digest)
+            size = int(request.args["size"])
+            beyond = int(request.args.get("beyond", "0"))
+            wait = min(_LONGEST_WAIT, float(request.args.get("wait", "1")))
+        except (ApplianceError, KeyError, ValueError) as problem:
+            return error(400, "UNSUPPORTED", str(problem))
+        current = self._catalog.get().generation
+        progress = self._fetcher.start(digest, size, piece_map(current, self._blobs, digest))
+        end = time.monotonic() + wait
+        while progress.state == "fetching" and progress.verified <= beyond:
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            progress.changed.wait(left)
+        return document(
+            {
+                "state": progress.state,
+                "verified": progress.verified,
+                "size": progress.size,
+                "partial": str(self._fetcher.partial(digest)),
+                "reason": progress.reason,
+            }
+        )
+
+    def _awake(self) -> Response:
+        self.wake()
+        return Response(status=204)
+
+    def _follow(self) -> None:
+        """Ask at start, when called, and every half-minute; a node that was off catches up by itself."""
+        self._wake.clear()
+        moved = None if self._config.is_publisher else self._follower.look()
+        if moved is not None:
+            self._generations.prune(self._config.keep_generations)
+            self._replicate.set()
+        self._wake.wait(ASK_EVERY)
+
+    def _watch(self) -> None:
+        """Notice that the current generation was replaced (by ``appliance seed`` here) and tell the others."""
+        before = self._index_state()
+        while self._index_state() == before:
+            gevent.sleep(_LOOK_EVERY)
+        self._replicate.set()
+        if self._config.is_publisher:
+            pool = Pool(_FETCH_AT_ONCE * 2)
+            for peer in self._peers.others:
+                pool.spawn(self._call, peer)
+            pool.join()
+
+    def _call(self, peer: Any) -> None:
+        try:
+            self._peers.ask(peer, "POST", "/p2p/v1/wake")
+        except PeerError as problem:
+            _LOG.info("could not tell %s: %s", peer.id, problem)
+
+    def _index_state(self) -> tuple[int, int]:
+        status = self._generations.index.stat()
+        return status.st_ino, status.st_mtime_ns
+
+    def _replicating(self) -> None:
+        """Bring what the policy wants here; again later where something could not be had."""
+        self._replicate.clear()
+        current = self._generations.current()
+        pool = Pool(_FETCH_AT_ONCE)
+        for descriptor in self._wanted(current):
+            pool.spawn(
+                self._fetcher.fetch,
+                descriptor.digest,
+                descriptor.size,
+                piece_map(current, self._blobs, descriptor.digest),
+            )
+        pool.join()
+        missing = len(self._wanted(current))
+        self._replicate.wait(_RETRY_FIRST if missing else ASK_EVERY)
+
+    def _wanted(self, current: Generation | None) -> list[Any]:
+        return wanted(current, self._blobs, self._config) if current else []
+
+    def _ask_peers(self) -> list[dict[str, Any]]:
+        def ask(peer: Any) -> dict[str, Any]:
+            begun = time.monotonic()
+            answer: dict[str, Any] = {"id": peer.id, "address": peer.address, "generation": None, "latency_ms": None}
+            try:
+                status, body = self._peers.ask(peer, "GET", "/p2p/v1/ping")
+            except PeerError as problem:
+                return answer | {"state": "down", "reason": str(problem)}
+            if status != 200:
+                return answer | {"state": "down", "reason": f"answered {status}"}
+            said = _json(body).get("generation")
+            return answer | {
+                "state": "up",
+                "generation": said["number"] if said else None,
+                "latency_ms": round((time.monotonic() - begun) * 1000, 1),
+            }
+
+        return list(Pool(_FETCH_AT_ONCE * 4).map(ask, self._peers.others))
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    import json
+
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _forever(loop: Any) -> None:
+    while True:
+        try:
+            loop()
+        except Exception:
+            # A loop of the agent never ends for good: the site has nobody there to start it again.
+            _LOG.exception("%s failed; it goes on in a moment", loop.__name__)
+            gevent.sleep(_RETRY_FIRST)
+
+
+def _offload(function: Any, *arguments: Any) -> Any:
+    return gevent.get_hub().threadpool.apply(function, arguments)

@@ -1,0 +1,340 @@
+"""Which format a source has, and the one way in: :func:`read_source`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from appliance.archives.collect import Collected, Directory, collect_tar, diff_ids_again
+from appliance.archives.contents import ArchiveContents, NamedImage
+from appliance.archives.docker import resolve_docker
+from appliance.archives.layout import (
+    Walker,
+    check_layout_version,
+    check_whole,
+    clean_descriptor,
+    finish,
+    ref_tag,
+    resolve_layout,
+)
+from appliance.archives.limits import Limits
+from appliance.archives.rawfile import Progress, RawFile
+from appliance.archives.sink import BlobSink, StoredBlob
+from appliance.errors import ApplianceError, fail
+from appliance.oci import mediatypes
+from appliance.oci.digests import digest_of
+from appliance.oci.manifests import Descriptor, parse_manifest
+from appliance.oci.names import DEFAULT_TAG, parse_reference
+from appliance.oci.strictjson import load_json
+
+_ARCHIVE = re.compile(r".+\.(?:tar(?:\.(?:gz|zst|zstd|xz|bz2|lz4))?|tgz|tzst|txz|tbz2?)", re.IGNORECASE)
+_FINAL = frozenset({"APL-0101", "APL-0102", "APL-0103", "APL-0104", "APL-0115", "APL-0116"})
+_DEPTH = 4
+_LITTER = frozenset({"System Volume Information", "lost+found", "$RECYCLE.BIN"})
+
+FindBlob = Callable[[str], "StoredBlob | None"]
+
+
+@dataclass(frozen=True)
+class SourceList:
+    """What :func:`expand_sources` found.
+
+    :param sources: files and layout directories to read, in order.
+    :param ignored: files that look like no archive, for the report.
+    """
+
+    sources: list[Path]
+    ignored: list[Path]
+
+
+def expand_sources(paths: Sequence[Path]) -> SourceList:
+    """Turn what the operator gave into sources, one by one.
+
+    A file is taken whatever its name. A directory is one source if it is an OCI layout or a skopeo ``dir:``;
+    otherwise the archives in it (by name, sorted, four levels down) are. Checksum files, dot-files and what file
+    systems and desktops leave behind are passed over; symbolic links in a directory are not followed.
+
+    :raises ApplianceError: APL-0101 for a path that is not there, APL-0122 for a directory with nothing in it.
+    """
+    sources: list[Path] = []
+    ignored: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            before = len(sources)
+            _expand(path, sources, ignored, 0)
+            if len(sources) == before:
+                others = ", ".join(sorted(other.name for other in ignored)[:5])
+                fail(
+                    "APL-0122",
+                    "no image archive in this directory",
+                    where=str(path),
+                    why=f"there are only: {others}" if others else "it is empty",
+                    fix="Is this the right stick, and is it mounted? Archives end in .tar, .tar.gz, .tar.zst or alike",
+                )
+        elif path.exists():
+            sources.append(path)
+        else:
+            fail("APL-0101", "source is not there", where=str(path), fix="Is the stick plugged in and mounted?")
+    return SourceList(list(dict.fromkeys(sources)), ignored)
+
+
+def _expand(directory: Path, sources: list[Path], ignored: list[Path], depth: int) -> None:
+    try:
+        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+    except OSError as error:
+        fail("APL-0116", "source cannot be read", where=str(directory), why=str(error.strerror))
+    names = {entry.name for entry in entries}
+    if "oci-layout" in names or {"index.json", "blobs"} <= names or {"version", "manifest.json"} <= names:
+        sources.append(directory)
+        return
+    for entry in entries:
+        path = Path(entry.path)
+        if entry.name.startswith(".") or entry.name in _LITTER or entry.name.endswith(".sha256"):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            if depth < _DEPTH:
+                _expand(path, sources, ignored, depth + 1)
+            else:
+                ignored.append(path)
+        elif entry.is_file(follow_symlinks=False) and _ARCHIVE.fullmatch(entry.name):
+            sources.append(path)
+        else:
+            ignored.append(path)
+
+
+def read_source(
+    path: Path,
+    sink: BlobSink,
+    limits: Limits | None = None,
+    names: Sequence[str] = (),
+    *,
+    deep: bool = False,
+    progress: Progress | None = None,
+) -> ArchiveContents:
+    """Read one source whole, every blob into ``sink``, and say what it holds.
+
+    :param path: an archive file, an OCI layout directory or a skopeo ``dir:``.
+    :param names: what ``--name`` gave; see :func:`apply_names`.
+    :param deep: unpack compressed layers of OCI layouts too, and hold them against their configs.
+    :param progress: called with bytes read and total, for a directory as far as it is known.
+    :raises ApplianceError: APL-01xx for archives, APL-02xx for names and documents inside them.
+    """
+    limits = limits or Limits()
+    contents = _read_directory(path, sink, limits, progress) if path.is_dir() else None
+    contents = contents or _read_file(path, sink, limits, deep, progress)
+    apply_names(contents, names, str(path))
+    return contents
+
+
+def _read_file(path: Path, sink: BlobSink, limits: Limits, deep: bool, progress: Progress | None) -> ArchiveContents:
+    where = str(path)
+    with RawFile(path, limits) as raw:
+        collected = collect_tar(raw, sink, limits, deep=deep, progress=progress)
+        compression, bytes_read = raw.compression, raw.bytes_read
+    try:
+        contents = _resolve(path, collected, sink, limits)
+    except ApplianceError as error:
+        if not collected.whole and error.code not in _FINAL:
+            _cut(where, bytes_read, str(error))
+        raise
+    if not collected.whole:
+        if contents.missing:
+            _cut(where, bytes_read, f"{len(contents.missing)} blobs are missing")
+        contents.notes.append("The tar has no proper end marker; everything it names is there.")
+    contents.compression, contents.bytes_read = compression, bytes_read
+    return contents
+
+
+def _cut(where: str, bytes_read: int, why: str) -> None:
+    fail(
+        "APL-0102",
+        "archive is cut short",
+        where=where,
+        why=f"{bytes_read} bytes, without the end of a tar; {why}",
+        fix="Copy the file again; it is not whole",
+    )
+
+
+def _resolve(path: Path, collected: Collected, sink: BlobSink, limits: Limits) -> ArchiveContents:
+    where = str(path)
+    documents = collected.documents
+    manifest_json = documents.get("manifest.json")
+    docker = ArchiveContents("docker-archive")
+
+    def as_docker() -> ArchiveContents:
+        assert manifest_json is not None
+
+        def reread(wanted: set[str]) -> dict[str, str | None]:
+            return diff_ids_again(path, limits, collected, wanted)
+
+        resolve_docker(manifest_json, collected, sink, limits, where, docker, reread)
+        return docker
+
+    if "oci-layout" in documents:
+        walker = Walker(collected.blob, sink, limits, where, collected.diff_ids)
+        try:
+            contents = ArchiveContents("oci-archive")
+            check_layout_version(documents["oci-layout"], limits, where)
+            if "index.json" not in documents:
+                fail("APL-0119", "OCI layout without index.json", where=where)
+            resolve_layout(documents["index.json"], walker, limits, where, contents)
+        except ApplianceError as error:
+            if manifest_json is None or error.code in _FINAL:
+                raise
+            try:
+                contents = as_docker()
+            except ApplianceError:
+                raise error from None
+            contents.notes.append(f"The OCI part of the archive is not sound and was passed over ({error.what}).")
+        return contents
+    if manifest_json is not None:
+        if _is_dir_transport(manifest_json, limits, where):
+            return _dir_transport(manifest_json, _in_root(collected), sink, limits, where)
+        return as_docker()
+    return _unknown(collected, where)
+
+
+def _in_root(collected: Collected) -> FindBlob:
+    def find(digest: str) -> StoredBlob | None:
+        value = digest.partition(":")[2]
+        found = collected.lookup(value) or collected.lookup(f"{value}.manifest.json")
+        return found if found is not None and found.digest == digest else None
+
+    return find
+
+
+def _read_directory(path: Path, sink: BlobSink, limits: Limits, progress: Progress | None) -> ArchiveContents:
+    where = str(path)
+    with Directory(path, sink, limits, progress) as directory:
+        version, index = directory.document("oci-layout"), directory.document("index.json")
+        manifest_json = directory.document("manifest.json")
+        if version is not None:
+            contents = ArchiveContents("oci-layout")
+            check_layout_version(version, limits, where)
+            if index is None:
+                fail("APL-0119", "OCI layout without index.json", where=where)
+            walker = Walker(directory.blob, sink, limits, where)
+            resolve_layout(index, walker, limits, where, contents)
+        elif manifest_json is not None and _is_dir_transport(manifest_json, limits, where):
+
+            def find(digest: str) -> StoredBlob | None:
+                value = digest.partition(":")[2]
+                return directory.file(value, digest) or directory.file(f"{value}.manifest.json", digest)
+
+            contents = _dir_transport(manifest_json, find, sink, limits, where)
+        else:
+            why = "index.json without oci-layout" if index is not None else "neither oci-layout nor manifest.json"
+            fail(
+                "APL-0119",
+                "directory is not an OCI layout",
+                where=where,
+                why=why,
+                fix="Give the archives in it, or the directory above a layout",
+            )
+        contents.bytes_read = directory.bytes_read
+    return contents
+
+
+def _is_dir_transport(manifest_json: bytes, limits: Limits, where: str) -> bool:
+    """skopeo's ``dir:`` has a real manifest where docker-archives have a list."""
+    return isinstance(load_json(manifest_json, limit=limits.json_bytes, where=f"{where}: manifest.json"), dict)
+
+
+def _dir_transport(data: bytes, find: FindBlob, sink: BlobSink, limits: Limits, where: str) -> ArchiveContents:
+    contents = ArchiveContents("dir")
+    manifest = parse_manifest(data, where=f"{where}: manifest.json")
+    stored = sink.put([data], size=len(data), expect=digest_of(data), where=f"{where}: manifest.json")
+    entry = Descriptor(manifest.media_type, stored.digest, stored.size)
+    walker = Walker(lambda digest: stored if digest == stored.digest else find(digest), sink, limits, where)
+    node = walker.visit(entry)
+    check_whole(node, entry, where)
+    contents.images.append(NamedImage(None, clean_descriptor(entry), node.platforms))
+    finish(contents, walker, [node], where)
+    return contents
+
+
+def _unknown(collected: Collected, where: str) -> ArchiveContents:
+    """Say what an archive is that holds no image in a form that is read here."""
+    names = set(collected.files) | set(collected.documents)
+    tops = {name.partition("/")[0] for name in names}
+    fix = "Bring it as docker save, podman save, skopeo or ctr images export write it"
+    nested = sorted(name for name in names if name.endswith(("/oci-layout", "/manifest.json", "/index.json")))
+    inner = sorted(name for name in names if _ARCHIVE.fullmatch(name))
+    if "zarf.yaml" in tops:
+        what, fix = (
+            "a Zarf package",
+            "Unpack it with 'zarf tools archiver decompress' and bring its images directory",
+        )
+    elif any(name.startswith(("mirror_seq", "imageset-config", "release-signatures")) for name in tops):
+        what, fix = "an oc-mirror image set", "Copy the images with 'skopeo copy ... oci-archive:FILE'"
+    elif any("docker/registry/v2/" in name for name in names):
+        what, fix = "the storage of a registry", "Copy the images with 'skopeo copy ... oci-archive:FILE'"
+    elif "index.json" in collected.documents:
+        what, fix = "an OCI layout without its oci-layout file", "Make it again with the tool that wrote it"
+    elif "repositories" in collected.documents:
+        what, fix = "a docker save of Docker 1.9 or older", "Load it and save it again with a current Docker"
+    elif nested:
+        folder = nested[0].rpartition("/")[0]
+        what, fix = (
+            f"an archive of the folder {folder[:100]!r}",
+            f"Make it with: tar -C {folder[:100]} -cf FILE .",
+        )
+    elif inner and all(_ARCHIVE.fullmatch(name) for name in names):
+        what, fix = (
+            f"an archive of archives ({inner[0][:100]!r} ...)",
+            "Unpack it once and bring what is inside",
+        )
+    elif {"etc", "usr"} <= tops:
+        what, fix = (
+            "a root file system",
+            "Make an image of it, for instance with 'buildah from scratch' and 'add'",
+        )
+    else:
+        some = ", ".join(repr(name[:60]) for name in sorted(names)[:3])
+        what = f"something unknown ({some} ...)" if some else "an archive without files"
+    fail("APL-0113", f"not an image archive but {what}", where=where, fix=fix)
+
+
+def apply_names(contents: ArchiveContents, names: Sequence[str], where: str) -> None:
+    """Give names to nameless images, as ``--name`` asks.
+
+    Every name goes to the one image without a name, or to the one image that there is at all; with several,
+    ``NAME@sha256:...`` says which. A name without a tag takes the tag that the archive gives.
+
+    :raises ApplianceError: APL-0123 if it is not clear which image is meant.
+    """
+    for text in names:
+        given = parse_reference(text, default_tag=None, where="--name")
+        image = _meant(contents, given.digest, text, where)
+        tag = given.tag or ref_tag(image.descriptor) or DEFAULT_TAG
+        named = replace(image, reference=replace(given, tag=tag, digest=None))
+        if image.reference is None and image in contents.images:
+            contents.images[contents.images.index(image)] = named
+        elif named not in contents.images:
+            contents.images.append(named)
+    contents.notes += [
+        f"{image.descriptor.digest} has no name and cannot be pulled by one; give it one with "
+        f"--name NAME{'' if len(contents.nameless) == 1 else '@' + image.descriptor.digest}."
+        for image in contents.nameless
+    ]
+
+
+def _meant(contents: ArchiveContents, digest: str | None, text: str, where: str) -> NamedImage:
+    candidates = [image for image in contents.images if not image.is_referrer]
+    if digest is not None:
+        candidates = [image for image in candidates if image.descriptor.digest == digest]
+    elif contents.nameless:
+        candidates = contents.nameless
+    if len({image.descriptor.digest for image in candidates}) != 1:
+        listed = ", ".join(image.descriptor.digest for image in candidates[:5])
+        fail(
+            "APL-0123",
+            f"not clear which image {text[:200]!r} is for",
+            where=where,
+            why=f"candidates: {listed}" if listed else "the source holds no such image",
+            fix="Write --name NAME@sha256:... with the digest of the image",
+        )
+    return candidates[0]

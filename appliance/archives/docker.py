@@ -1,0 +1,188 @@
+"""docker-archives: ``docker save``, ``podman save``, ``skopeo docker-archive:``, ``crane``.
+
+They hold no manifest. The one made here is byte for byte what containerd's importer makes of the same file
+(core/images/archive/importer.go), so every node and ``ctr images import`` agree on the digest.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from appliance.archives.collect import Collected
+from appliance.archives.compression import detect
+from appliance.archives.contents import ArchiveContents, NamedImage
+from appliance.archives.layout import read_config
+from appliance.archives.limits import Limits
+from appliance.archives.sink import BlobSink, StoredBlob
+from appliance.errors import fail
+from appliance.oci.digests import digest_of
+from appliance.oci.manifests import Descriptor
+from appliance.oci.mediatypes import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_MANIFEST
+from appliance.oci.names import Reference, parse_reference
+from appliance.oci.strictjson import dump_json, is_clean_text, load_json
+
+DIGESTS_LOST = (
+    "docker-archives do not keep the registry's digests: names with @sha256: and signatures made for the "
+    "original image do not match what is served."
+)
+
+Reread = Callable[[set[str]], "dict[str, str | None]"]
+"""Learns the diff_ids of compressed members, by digest, from a second pass."""
+
+
+@dataclass(frozen=True)
+class _Item:
+    config: str
+    names: list[str]
+    layers: list[str]
+
+
+def resolve_docker(
+    manifest_json: bytes,
+    collected: Collected,
+    sink: BlobSink,
+    limits: Limits,
+    where: str,
+    contents: ArchiveContents,
+    reread: Reread,
+) -> None:
+    """Fill ``contents`` from a ``manifest.json``.
+
+    :raises ApplianceError: APL-0121 (bad manifest.json), APL-0112 (missing member), APL-0118 (a layer that the
+        config does not name), APL-0114 (one name for two images), and those of names and documents.
+    """
+    items = _parse(manifest_json, limits, where)
+    diff_ids = dict(collected.diff_ids)
+    unknown = {
+        blob.digest
+        for item in items
+        for path in item.layers
+        if (blob := _member(collected, path, where)) and _compressed(blob) and blob.digest not in diff_ids
+    }
+    if unknown:
+        diff_ids.update(reread(unknown))
+    seen: dict[Reference, str] = {}
+    for item in items:
+        image = _image(item, collected, diff_ids, sink, limits, where, contents)
+        references = [parse_reference(name, where=where) for name in item.names]
+        for reference in references:
+            before = seen.setdefault(reference, image.descriptor.digest)
+            if before != image.descriptor.digest:
+                fail(
+                    "APL-0114",
+                    f"archive gives one name to two images: {reference}",
+                    where=where,
+                    why=f"{before} and {image.descriptor.digest}",
+                    fix="Save them one by one, or save the multi-platform index as an OCI archive",
+                )
+            named = NamedImage(reference, image.descriptor, image.platforms)
+            if named not in contents.images:
+                contents.images.append(named)
+        if not references and image not in contents.images:
+            contents.images.append(image)
+    contents.notes.append(DIGESTS_LOST)
+
+
+def _parse(data: bytes, limits: Limits, where: str) -> list[_Item]:
+    place = f"{where}: manifest.json"
+    document = load_json(data, limit=limits.json_bytes, where=place)
+    if not isinstance(document, list):
+        fail("APL-0121", "manifest.json is not a list", where=place)
+    if len(document) > limits.descriptors:
+        fail("APL-0104", "archive has too many images", where=where)
+    if not document:
+        fail("APL-0120", "archive holds no image", where=where, why="its manifest.json lists none")
+    return [_item(entry, place) for entry in document]
+
+
+def _item(entry: Any, place: str) -> _Item:
+    if not isinstance(entry, dict):
+        fail("APL-0121", "manifest.json lists something else than images", where=place)
+    config, names, layers = entry.get("Config"), entry.get("RepoTags") or [], entry.get("Layers") or []
+    if not is_clean_text(config) or not config:
+        fail("APL-0121", "manifest.json has an image without Config", where=place)
+    for words in (names, layers):
+        if not isinstance(words, list) or not all(is_clean_text(word) for word in words):
+            fail("APL-0121", "manifest.json has RepoTags or Layers that are no list of strings", where=place)
+    # crane marks an image that was pulled by digest with a tag of its own making.
+    return _Item(config, [name for name in names if not name.endswith(":i-was-a-digest")], layers)
+
+
+def _member(collected: Collected, path: str, where: str) -> StoredBlob:
+    found = None if path.startswith("/") or ".." in path.split("/") else collected.lookup(posixpath.normpath(path))
+    if found is None:
+        fail(
+            "APL-0112",
+            f"image is not whole: {path[:200]!r} is missing",
+            where=where,
+            why="manifest.json names it, the archive does not hold it",
+            fix="Copy or save the archive again",
+        )
+    return found
+
+
+def _compressed(blob: StoredBlob) -> bool:
+    return detect(blob.head) != "none"
+
+
+def _image(
+    item: _Item,
+    collected: Collected,
+    diff_ids: dict[str, str | None],
+    sink: BlobSink,
+    limits: Limits,
+    where: str,
+    contents: ArchiveContents,
+) -> NamedImage:
+    config = _member(collected, item.config, where)
+    document = read_config(sink.read(config.digest, limits.manifest_bytes), f"{where}: {item.config[:200]}")
+    layers = [_member(collected, path, where) for path in item.layers]
+    if len(layers) != len(document.diff_ids):
+        fail(
+            "APL-0118",
+            "layers and config do not belong together",
+            where=f"{where}: {item.config[:200]}",
+            why=f"{len(layers)} layers, {len(document.diff_ids)} diff_ids",
+        )
+    for path, blob, diff_id in zip(item.layers, layers, document.diff_ids, strict=True):
+        known = diff_ids.get(blob.digest) if _compressed(blob) else blob.digest
+        if known != diff_id:
+            fail(
+                "APL-0118",
+                "layer is not the one that the config names",
+                where=f"{where}: {path[:200]}",
+                why=f"it unpacks to {known or 'nothing (damaged)'}, expected {diff_id[:150]}",
+                fix="Copy or save the archive again",
+            )
+    manifest = synthetic_manifest(config, layers)
+    digest = digest_of(manifest)
+    sink.put([manifest], size=len(manifest), expect=digest, where=f"{where}: manifest of {item.config[:200]}")
+    contents.blobs.update({blob.digest: blob.size for blob in (config, *layers)})
+    contents.blobs[digest] = len(manifest)
+    platforms = [document.platform.normalised()] if document.platform.runnable else []
+    return NamedImage(None, Descriptor(DOCKER_MANIFEST, digest, len(manifest)), platforms)
+
+
+def synthetic_manifest(config: StoredBlob, layers: list[StoredBlob]) -> bytes:
+    """The manifest that containerd makes for an image of a docker-archive, byte for byte.
+
+    Layers stay as they are stored; any compression is called gzip, as containerd calls it.
+    """
+    return dump_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": DOCKER_MANIFEST,
+            "config": {"mediaType": DOCKER_CONFIG, "digest": config.digest, "size": config.size},
+            "layers": [
+                {
+                    "mediaType": DOCKER_LAYER_GZIP if _compressed(layer) else DOCKER_LAYER,
+                    "digest": layer.digest,
+                    "size": layer.size,
+                }
+                for layer in layers
+            ],
+        }
+    )

@@ -1,0 +1,201 @@
+"""A source file, opened read-only, read once, hashed if a checksum lies beside it, and decompressed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import re
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from appliance.archives.compression import Decoder, detect
+from appliance.archives.limits import Limits
+from appliance.errors import ApplianceError, fail
+
+READ_STEP = 1024 * 1024
+_SIDECAR_LIMIT = 1024 * 1024
+_DEPTH = 4
+_PLAIN_LINE = re.compile(r"\\?([0-9a-fA-F]{64})(?:[ \t]+[ *]?(.+))?")
+_BSD_LINE = re.compile(r"SHA256 ?\((.+)\) ?= ?([0-9a-fA-F]{64})")
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes read so far and the size of the source, from the reader's own thread."""
+
+
+class RawFile:
+    """One archive file.
+
+    :param path: the file; a symbolic link given by the operator is followed.
+    :param limits: caps for the decompressor.
+    :raises ApplianceError: APL-0101 if it cannot be opened or is no regular file, APL-0115 for an unusable
+        checksum file.
+    """
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        """Open the file and read the checksum beside it."""
+        self.path = path
+        self.compression = "none"
+        self.bytes_read = 0
+        self._limits = limits
+        self._expected = read_sidecar(path)
+        self._fd = open_readonly(path)
+        self.size = os.fstat(self._fd).st_size
+
+    def __enter__(self) -> RawFile:
+        """Use as a context manager."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def chunks(self, progress: Progress | None = None) -> Iterator[bytes]:
+        """The decompressed content, read ahead by a thread of its own.
+
+        :raises ApplianceError: APL-0102, APL-0103, APL-0104, APL-0110 (see :class:`Decoder`), APL-0115 if the
+            checksum beside the file differs, APL-0116 for a read error.
+        """
+        for chunk in read_ahead(self._decompressed()):
+            if progress is not None:
+                progress(self.bytes_read, self.size)
+            yield chunk
+        if progress is not None:
+            progress(self.bytes_read, self.size)
+
+    def _decompressed(self) -> Iterator[bytes]:
+        decoder: Decoder | None = None
+        for data in self._raw():
+            if decoder is None:
+                self.compression = detect(data[:6])
+                decoder = Decoder(self.compression, self._limits, str(self.path))
+            yield from decoder.feed(data)
+        if decoder is None:
+            fail("APL-0102", "file is empty", where=str(self.path), fix="Copy the file again")
+        decoder.close()
+
+    def _raw(self) -> Iterator[bytes]:
+        state = hashlib.sha256() if self._expected else None
+        while True:
+            try:
+                data = os.read(self._fd, READ_STEP)
+            except OSError as error:
+                fail(
+                    "APL-0116",
+                    "source cannot be read",
+                    where=str(self.path),
+                    why=f"{error.strerror} at byte {self.bytes_read} of {self.size}",
+                    fix="Try another port or another stick",
+                )
+            if not data:
+                break
+            self.bytes_read += len(data)
+            if state is not None:
+                state.update(data)
+            yield data
+        if state is not None and state.hexdigest() != self._expected:
+            fail(
+                "APL-0115",
+                "file does not match the checksum beside it",
+                where=str(self.path),
+                why=f"{self.path.name}.sha256 says {self._expected}, {self.bytes_read} bytes hash to {state.hexdigest()}",
+                fix="Copy the file again, or bring the checksum that belongs to it",
+            )
+
+
+def open_readonly(path: Path | str, dir_fd: int | None = None, *, follow: bool = True) -> int:
+    """Open a regular file for reading; returns the descriptor.
+
+    :param dir_fd: directory that ``path`` is relative to.
+    :param follow: whether a symbolic link may lead elsewhere.
+    :raises ApplianceError: APL-0101.
+    """
+    # O_NONBLOCK: opening a pipe must not wait for a writer.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags, dir_fd=dir_fd)
+    except OSError as error:
+        fail("APL-0101", "source cannot be opened", where=str(path), why=str(error.strerror))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        fail("APL-0101", "source is not a regular file", where=str(path))
+    return descriptor
+
+
+def read_sidecar(path: Path) -> str | None:
+    """The SHA-256 that ``<file>.sha256`` beside a file gives for it, or None where there is no such file.
+
+    Read are the forms of ``sha256sum`` (also with several lines) and ``sha256sum --tag``, and a bare digest.
+
+    :raises ApplianceError: APL-0115 if the checksum file has nothing for this file.
+    """
+    sidecar = path.with_name(path.name + ".sha256")
+    if not sidecar.exists():
+        return None
+    descriptor = open_readonly(sidecar)
+    try:
+        text = os.read(descriptor, _SIDECAR_LIMIT).decode("utf-8", "replace")
+    except OSError as error:
+        fail("APL-0116", "checksum file cannot be read", where=str(sidecar), why=str(error.strerror))
+    finally:
+        os.close(descriptor)
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        if plain := _PLAIN_LINE.fullmatch(line.strip()):
+            found[(plain.group(2) or "").replace("\\", "/").rpartition("/")[2]] = plain.group(1).lower()
+        elif bsd := _BSD_LINE.fullmatch(line.strip()):
+            found[bsd.group(1).rpartition("/")[2]] = bsd.group(2).lower()
+    if path.name in found:
+        return found[path.name]
+    if len(found) == 1:  # renamed on the way, or a bare digest: the name of the checksum file says what it is for
+        return next(iter(found.values()))
+    fail(
+        "APL-0115",
+        "checksum file does not name its file",
+        where=str(sidecar),
+        why=f"no line for {path.name}",
+        fix="Bring the checksum that belongs to the file, or remove it",
+    )
+
+
+def read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Run an iterator in a thread, a few chunks ahead: reading and decompressing overlap with hashing."""
+    ready: queue.Queue[bytes | BaseException | None] = queue.Queue(_DEPTH)
+    stop = threading.Event()
+
+    def offer(item: bytes | BaseException | None) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def run() -> None:
+        try:
+            for chunk in chunks:
+                if not offer(chunk):
+                    return
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that reads
+            offer(error)
+            return
+        offer(None)
+
+    thread = threading.Thread(target=run, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def is_incomplete(error: ApplianceError) -> bool:
+    """Whether an error says that bytes are missing, so that reading the content differently cannot help."""
+    return error.code in ("APL-0102", "APL-0103", "APL-0104", "APL-0115", "APL-0116")

@@ -1,0 +1,217 @@
+"""Reading a medium whole, and saying what publishing it would change, before anything does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from appliance.archives.contents import ArchiveContents, NamedImage
+from appliance.archives.dispatch import expand_sources, read_source
+from appliance.archives.limits import Limits
+from appliance.archives.sink import BlobSink
+from appliance.errors import ApplianceError, fail
+from appliance.oci.platforms import Platform, matches
+from appliance.store.blobs import BlobStore
+from appliance.store.generations import Entry, Generation
+from appliance.store.journal import was_published
+
+
+@dataclass
+class Reading:
+    """What the sources hold together.
+
+    :param names: full reference to what it points to.
+    :param blobs: size in bytes of every blob the names need and the medium brought.
+    :param sources: for each source as it was named: ``path``, ``state`` (``read`` or ``absent-published``), ``bytes``.
+    :param notes: remarks for the operator.
+    """
+
+    names: dict[str, Entry] = field(default_factory=dict)
+    blobs: dict[str, int] = field(default_factory=dict)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def published_sources(self) -> list[str]:
+        """The sources that were read, as the operator named them."""
+        return [source["path"] for source in self.sources if source["state"] == "read"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What publishing a reading would change; see :meth:`as_dict`."""
+
+    current: Generation | None
+    reading: Reading
+    bytes_to_write: int
+
+    @property
+    def added(self) -> list[str]:
+        """Names that are new."""
+        old = self.current.names if self.current else {}
+        return sorted(name for name in self.reading.names if name not in old)
+
+    @property
+    def moved(self) -> list[str]:
+        """Names that would point elsewhere."""
+        old = self.current.names if self.current else {}
+        return sorted(
+            name
+            for name, entry in self.reading.names.items()
+            if name in old and old[name].descriptor.digest != entry.descriptor.digest
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether publishing would change no name."""
+        return not self.added and not self.moved
+
+    @property
+    def names_after(self) -> dict[str, Entry]:
+        """Every name after publishing: a seeding adds and moves, it takes nothing away."""
+        return {**(self.current.names if self.current else {}), **self.reading.names}
+
+    @property
+    def id(self) -> str:
+        """Stands for exactly this change of exactly this state: what is confirmed is what is published."""
+        content = [self.current.digest if self.current else None]
+        content += [f"{name}={entry.descriptor.digest}" for name, entry in sorted(self.reading.names.items())]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as ``appliance plan --json`` prints it; sizes in bytes."""
+        old = self.current.names if self.current else {}
+        changed = {*self.added, *self.moved}
+        return {
+            "plan_id": self.id,
+            "generation": {"number": self.current.number, "digest": self.current.digest} if self.current else None,
+            "added": [
+                {"name": name, "digest": entry.descriptor.digest, "size": _weight(self.reading, entry)}
+                for name, entry in sorted(self.reading.names.items())
+                if name in set(self.added)
+            ],
+            "moved": [
+                {
+                    "name": name,
+                    "old": old[name].descriptor.digest,
+                    "new": self.reading.names[name].descriptor.digest,
+                }
+                for name in self.moved
+            ],
+            "unchanged": sorted(set(self.names_after) - changed),
+            "bytes_to_write": self.bytes_to_write,
+            "sources": self.reading.sources,
+            "registries": sorted({name.split("/", 1)[0] for name in self.names_after}),
+            "notes": self.reading.notes,
+        }
+
+
+def read_sources(
+    sources: Sequence[str],
+    sink: BlobSink,
+    store: Path,
+    current: Generation | None,
+    *,
+    names: Sequence[str] = (),
+    platforms: Iterable[Platform] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Reading:
+    """Read every source whole, and hold what they name against each other and against the site.
+
+    :param sources: files and directories as the operator named them.
+    :param sink: where blobs go: the store, or a sink that only checks.
+    :param store: the store's directory; its journal knows which sources were published before.
+    :param names: names for nameless images, for a single source.
+    :param platforms: what the site's nodes run; empty: not checked.
+    :param progress: called with (bytes read, bytes of the file).
+    :raises ApplianceError: whatever is wrong with a source, and APL-0123 to APL-0125.
+    """
+    reading = Reading()
+    wanted = list(platforms)
+    foreign: list[str] = []
+    origin: dict[str, str] = {}
+    for source in sources:
+        files = _files(source, store, current, reading)
+        total = 0
+        for file in files:
+            contents = read_source(file, sink, Limits(), names, progress=progress)
+            total += contents.bytes_read
+            _merge(reading, contents, file, origin)
+            foreign += [f"{image.reference} ({_platform_names(image)})" for image in _foreign(contents, wanted)]
+        if files:
+            reading.sources.append({"path": source, "state": "read", "bytes": total})
+    if foreign:
+        fail(
+            "APL-0123",
+            "images that no node of this site can run",
+            why=f"{'; '.join(sorted(foreign))}; the nodes run {', '.join(map(str, wanted))}",
+            fix="Bring the images for the nodes' architecture; nothing was changed",
+        )
+    return reading
+
+
+def make_plan(reading: Reading, current: Generation | None, blobs: BlobStore) -> Plan:
+    """Hold a reading against what is served now."""
+    missing = sum(size for digest, size in reading.blobs.items() if blobs.size(digest) != size)
+    return Plan(current, reading, missing)
+
+
+def _files(source: str, store: Path, current: Generation | None, reading: Reading) -> list[Path]:
+    try:
+        return expand_sources([Path(source)]).sources
+    except ApplianceError as error:
+        # Not there, or nothing in it: a stick that was pulled out after it had been published is no error.
+        if error.code in ("APL-0101", "APL-0122") and was_published(store, current, source):
+            reading.sources.append({"path": source, "state": "absent-published", "bytes": 0})
+            return []
+        raise
+
+
+def _merge(reading: Reading, contents: ArchiveContents, file: Path, origin: dict[str, str]) -> None:
+    reading.blobs.update(contents.blobs)
+    reading.notes += [f"{file.name}: {note}" for note in contents.notes]
+    nameless = [image.descriptor.digest for image in contents.nameless]
+    if nameless:
+        fail(
+            "APL-0124",
+            "images without a name",
+            where=str(file),
+            why=", ".join(nameless),
+            fix="Nobody could pull them: give the name with --name, one source at a time",
+        )
+    absent = frozenset(contents.missing)
+    for image in contents.images:
+        if image.reference is None:
+            continue
+        name = str(image.reference)
+        other = reading.names.get(name)
+        if other is not None and other.descriptor.digest != image.descriptor.digest:
+            fail(
+                "APL-0125",
+                f"two sources bring different images under one name, {name}",
+                where=f"{origin[name]} and {file}",
+                why=f"{other.descriptor.digest} and {image.descriptor.digest}",
+                fix="Take the wrong one off the medium",
+            )
+        reading.names[name] = Entry(image.descriptor, absent)
+        origin[name] = str(file)
+
+
+def _foreign(contents: ArchiveContents, wanted: Sequence[Platform]) -> list[NamedImage]:
+    return [
+        image
+        for image in contents.images
+        if wanted and image.platforms and not any(matches(have, want) for have in image.platforms for want in wanted)
+    ]
+
+
+def _platform_names(image: NamedImage) -> str:
+    return ", ".join(map(str, image.platforms))
+
+
+def _weight(reading: Reading, entry: Entry) -> int:
+    return reading.blobs.get(entry.descriptor.digest, entry.descriptor.size)

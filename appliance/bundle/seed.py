@@ -1,0 +1,130 @@
+"""Seeding: a medium's images into the store, and then, in one switch, into what the site serves."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.bundle.plan import Plan, make_plan, read_sources
+from appliance.config import Config
+from appliance.errors import fail
+from appliance.oci.manifests import Descriptor
+from appliance.oci.mediatypes import PIECE_MAP
+from appliance.oci.platforms import Platform
+from appliance.store.blobs import BlobStore
+from appliance.store.closure import needed
+from appliance.store.generations import Generation, Generations, lock, make
+from appliance.store.journal import record
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a seeding did.
+
+    :param plan: what it was to change.
+    :param generation: what is served now.
+    :param published: whether that is new.
+    """
+
+    plan: Plan
+    generation: Generation | None
+    published: bool
+
+
+def seed(
+    config: Config,
+    blobs: BlobStore,
+    generations: Generations,
+    sources: Sequence[str],
+    *,
+    names: Sequence[str] = (),
+    platforms: Iterable[Platform] = (),
+    expect: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Result:
+    """Import every source and publish, or leave the current generation as it is.
+
+    Blobs are written first, hashed and durable; names change last, by one rename. Whatever ends this in between
+    (a signal, the power, a full disk, a bad source) leaves what was served; running it again writes only what is
+    still missing.
+
+    :param expect: id of the plan that was shown and confirmed; another outcome is refused (APL-0126).
+    :raises ApplianceError: as :func:`appliance.bundle.plan.read_sources`, and APL-0307, APL-0310, APL-0312.
+    """
+    if not config.is_publisher:
+        fail(
+            "APL-0312",
+            "only the publisher makes generations",
+            where=config.node,
+            why=f"the publisher of this site is {config.publisher}",
+            fix=f"Plug the medium into {config.publisher} and seed there",
+        )
+    blobs.create()
+    handle = lock(blobs.root)
+    try:
+        current = generations.current()
+        reading = read_sources(sources, blobs, blobs.root, current, names=names, platforms=platforms, progress=progress)
+        plan = make_plan(reading, current, blobs)
+        if expect is not None and plan.id != expect:
+            fail(
+                "APL-0126",
+                "the medium or the store is not what the plan was made from",
+                why=f"confirmed was plan {expect}, this would be plan {plan.id}",
+                fix="Nothing was published. Make the plan again and look at it",
+            )
+        if plan.is_empty:
+            return Result(plan, current, False)
+        maps = dict(current.piece_maps) if current else {}
+        for digest, piece_map in blobs.piece_maps.items():
+            if digest in reading.blobs:
+                stored = blobs.put_bytes(piece_map.to_bytes())
+                maps[digest] = Descriptor(PIECE_MAP, stored.digest, stored.size)
+        following = make(
+            current,
+            plan.names_after,
+            maps,
+            cause="seeding",
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            sources=reading.published_sources,
+        )
+        _prove(following, blobs)
+        generations.publish(following)
+        record(blobs.root, following)
+        generations.prune(config.keep_generations)
+        return Result(plan, following, True)
+    finally:
+        os.close(handle)
+
+
+def _prove(generation: Generation, blobs: BlobStore) -> None:
+    """Published means complete: every blob of every name is here, of its size, before a name becomes visible."""
+    absent: set[str] = set().union(*(entry.absent for entry in generation.names.values()))
+    missing = [
+        digest
+        for digest, item in needed(generation, blobs).items()
+        if digest not in absent and blobs.size(digest) != item.descriptor.size
+    ]
+    if missing:
+        fail(
+            "APL-0313",
+            "not everything that the names need is in the store",
+            where=str(blobs.root),
+            why=", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),
+            fix="Nothing was published. Bring a medium that holds them, or run 'appliance fsck'",
+        )
+
+
+def drop_privileges(store: Path) -> None:
+    """Go on as the owner of the store: archives are hostile until proved otherwise, and root reads none of them."""
+    if os.geteuid() != 0:
+        return
+    existing = store if store.exists() else store.parent
+    owner = existing.stat()
+    if owner.st_uid == 0:
+        return
+    os.setgroups([])
+    os.setgid(owner.st_gid)
+    os.setuid(owner.st_uid)

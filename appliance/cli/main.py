@@ -1,0 +1,48 @@
+"""The command ``appliance``.
+
+Exit codes: 0 done, 1 failed (one line on standard error, with its id), 2 wrong usage. Results go to standard output;
+``--json`` prints one document there.
+
+Commands import what they need when they run: a server must not have loaded ``ssl`` before gevent patches it, and
+``--help`` must not wait for any of it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from appliance import __version__
+from appliance.cli import pki, serve, store
+from appliance.errors import ApplianceError
+
+
+class _Group(click.Group):
+    """Turns the appliance's errors into one line, or one JSON document, and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ApplianceError as error:
+            stop(error)
+
+
+def stop(error: ApplianceError) -> NoReturn:
+    """Print an error the way scripts and people expect it, and exit with 1."""
+    click.echo(str(error), err=True)
+    if "--json" in sys.argv:
+        click.echo(json.dumps({"message_type": "exit_error", **error.as_dict()}), err=True)
+    sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="appliance")
+def main() -> None:
+    """Mirror, seeding and verification for an air-gapped K3s site."""
+
+
+for command in (*store.COMMANDS, *serve.COMMANDS, *pki.COMMANDS):
+    main.add_command(command)

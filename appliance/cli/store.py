@@ -1,0 +1,239 @@
+"""Commands on a store: plan, seed, images, fsck, status."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance.config import DEFAULT_PATH, Config, load
+
+if TYPE_CHECKING:
+    from appliance.store.blobs import BlobStore
+    from appliance.store.generations import Generations
+
+_STORE = click.option(
+    "--store", "directory", required=True, type=click.Path(path_type=Path), help="Directory of the store."
+)
+_CONFIG = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"The node's configuration; {DEFAULT_PATH} is used for the store that it names.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+_NAME = click.option("--name", "names", multiple=True, metavar="REF", help="Name for an image that has none.")
+_PLATFORM = click.option(
+    "--platform", "platforms", multiple=True, metavar="OS/ARCH", help="What the nodes run; others are refused."
+)
+_SOURCES = click.argument("sources", nargs=-1, required=True)
+
+
+@click.command()
+@_STORE
+@_CONFIG
+@_NAME
+@_PLATFORM
+@_JSON
+@_SOURCES
+def plan(
+    directory: Path,
+    config_file: Path | None,
+    names: tuple[str, ...],
+    platforms: tuple[str, ...],
+    as_json: bool,
+    sources: tuple[str, ...],
+) -> None:
+    """Read and verify SOURCES whole and say what seeding them would change. Writes nothing."""
+    from appliance.archives.sink import HashingSink
+    from appliance.bundle.plan import make_plan, read_sources
+    from appliance.oci.platforms import parse_platform
+
+    blobs, generations, _ = _open(directory, config_file)
+    current = generations.current() if generations.index.exists() else None
+    with HashingSink(blobs) as sink:
+        reading = read_sources(
+            sources,
+            sink,
+            directory,
+            current,
+            names=names,
+            platforms=[parse_platform(text) for text in platforms],
+            progress=_progress(as_json),
+        )
+    made = make_plan(reading, current, blobs)
+    blobs.check_room(made.bytes_to_write)
+    _show(made.as_dict(), as_json, _plan_text)
+
+
+@click.command()
+@_STORE
+@_CONFIG
+@_NAME
+@_PLATFORM
+@click.option("--expect", metavar="PLAN_ID", help="Publish only what this plan showed.")
+@_JSON
+@_SOURCES
+def seed(
+    directory: Path,
+    config_file: Path | None,
+    names: tuple[str, ...],
+    platforms: tuple[str, ...],
+    expect: str | None,
+    as_json: bool,
+    sources: tuple[str, ...],
+) -> None:
+    """Import SOURCES (tarballs, layouts, directories of them) and publish them as one new generation."""
+    from appliance.bundle.seed import drop_privileges
+    from appliance.bundle.seed import seed as run
+    from appliance.oci.platforms import parse_platform
+
+    drop_privileges(directory)
+    blobs, generations, config = _open(directory, config_file)
+    result = run(
+        config,
+        blobs,
+        generations,
+        sources,
+        names=names,
+        platforms=[parse_platform(text) for text in platforms],
+        expect=expect,
+        progress=_progress(as_json),
+    )
+    shown = result.plan.as_dict()
+    shown["published"] = result.published
+    shown["generation"] = (
+        {"number": result.generation.number, "digest": result.generation.digest} if result.generation else None
+    )
+    _show(shown, as_json, _seed_text)
+
+
+@click.command()
+@_STORE
+@_JSON
+def images(directory: Path, as_json: bool) -> None:
+    """List the names that the store serves."""
+    blobs, generations, _ = _open(directory, None)
+    blobs.require()
+    current = generations.current()
+    rows = [
+        {"name": name, "digest": entry.descriptor.digest, "mediaType": entry.descriptor.media_type}
+        for name, entry in (current.names if current else {}).items()
+    ]
+    shown = {"generation": current.number if current else None, "images": rows}
+    _show(shown, as_json, lambda _: "\n".join(f"{row['digest']}  {row['name']}" for row in rows) or "no images")
+
+
+@click.command()
+@_STORE
+@_CONFIG
+@_JSON
+def fsck(directory: Path, config_file: Path | None, as_json: bool) -> None:
+    """Hash every blob of the store and check that what it names can be served."""
+    from appliance.store.fsck import check
+
+    blobs, generations, config = _open(directory, config_file)
+    blobs.require()
+    report = check(blobs, generations, whole=config.is_publisher)
+    text = "\n".join([*report.problems, f"{report.blobs} blobs, {report.size} bytes, {len(report.problems)} problems"])
+    _show(report.as_dict(), as_json, lambda _: text)
+    if report.problems:
+        sys.exit(1)
+
+
+@click.command()
+@_CONFIG
+@_JSON
+def status(config_file: Path | None, as_json: bool) -> None:
+    """Say what this node serves, what it still lacks, and which peers answer."""
+    from appliance.agent.client import AgentClient, AgentDown
+    from appliance.errors import fail
+
+    config = load(config_file or DEFAULT_PATH)
+    try:
+        shown = AgentClient(config.agent_socket).status()
+    except AgentDown as error:
+        fail(
+            "APL-0402",
+            "the agent of this node does not answer",
+            where=config.node,
+            why=str(error),
+            fix="Run this as root; see 'systemctl status appliance-agent'",
+        )
+    _show(shown, as_json, _status_text)
+
+
+COMMANDS = (plan, seed, images, fsck, status)
+
+
+def _open(directory: Path, config_file: Path | None) -> tuple[BlobStore, Generations, Config]:
+    from appliance.pki import Trust
+    from appliance.store.blobs import BlobStore
+    from appliance.store.generations import Generations
+
+    config = _config(directory, config_file)
+    blobs = BlobStore(directory, free_percent=config.free_percent if config.peers else 0)
+    return blobs, Generations(blobs, Trust(config.pki, config.node, config.seeds)), config
+
+
+def _config(directory: Path, config_file: Path | None) -> Config:
+    """The node's configuration where this is the node's store; elsewhere a store of its own, without a site."""
+    if config_file is not None:
+        return load(config_file)
+    if DEFAULT_PATH.exists():
+        config = load()
+        if config.store.resolve() == directory.resolve():
+            return config
+    return Config(node="local", store=directory)
+
+
+def _show(value: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
+    click.echo(json.dumps(value, indent=2) if as_json else text(value))
+
+
+def _plan_text(shown: dict[str, Any]) -> str:
+    lines = [f"plan {shown['plan_id']}"]
+    lines += [f"  add   {item['name']}  {item['digest']}" for item in shown["added"]]
+    lines += [f"  move  {item['name']}  {item['old']} -> {item['new']}" for item in shown["moved"]]
+    lines += [f"  note  {note}" for note in shown["notes"]]
+    lines.append(f"  {len(shown['unchanged'])} names unchanged, {shown['bytes_to_write']} bytes to write")
+    return "\n".join(lines)
+
+
+def _seed_text(shown: dict[str, Any]) -> str:
+    number = shown["generation"]["number"] if shown["generation"] else None
+    ending = f"published generation {number}" if shown["published"] else f"nothing new; generation {number} is served"
+    return f"{_plan_text(shown)}\n{ending}"
+
+
+def _status_text(shown: dict[str, Any]) -> str:
+    generation = shown["generation"]
+    lines = [
+        f"node {shown['node']} (publisher: {shown['publisher']})",
+        f"generation {generation['number']} {generation['digest']}" if generation else "no generation yet",
+        f"{shown['names']} names, {shown['blobs_held']} blobs here, {shown['wanted_missing']} still to fetch",
+    ]
+    lines += [
+        f"peer {peer['id']} ({peer['address']}): {peer['state']}, generation {peer['generation']}"
+        for peer in shown["peers"]
+    ]
+    return "\n".join(lines)
+
+
+def _progress(as_json: bool) -> Callable[[int, int], None] | None:
+    """A line on standard error every few seconds, for people; nothing for scripts."""
+    if as_json or not sys.stderr.isatty():
+        return None
+    last = [time.monotonic()]
+
+    def show(done: int, total: int) -> None:
+        if time.monotonic() - last[0] > 2:
+            last[0] = time.monotonic()
+            click.echo(f"  {done} of {total} bytes read", err=True)
+
+    return show

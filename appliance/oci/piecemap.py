@@ -1,0 +1,152 @@
+"""Piece maps: the hashes of a big blob's pieces, so that a piece can be trusted before the blob is whole.
+
+A piece map is a blob like any other and deterministic: one blob has one map, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance.errors import fail
+from appliance.oci.digests import check_digest
+from appliance.oci.mediatypes import PIECE_MAP
+from appliance.oci.strictjson import dump_json, load_json
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer  # type: ignore[attr-defined,unused-ignore]  # 3.12 on
+    from hashlib import _Hash
+
+MIB = 1024 * 1024
+BIG_BLOB = MIB
+"""Only blobs larger than this many bytes get a map; a smaller one is a single piece."""
+
+MAP_LIMIT = 16 * MIB
+"""Largest accepted piece map in bytes; enough for a blob of 1.9 TiB."""
+
+_MIN_PIECE = MIB
+_MAX_PIECE = 8 * MIB
+_KEYS = ["schemaVersion", "mediaType", "blob", "size", "pieceSize", "pieces"]
+
+
+def piece_size(size: int) -> int:
+    """Bytes in a piece of a blob of ``size`` bytes: a power of two, at most 512 pieces, 1 MiB to 8 MiB."""
+    wanted = max(1, -(-size // 512))
+    return min(_MAX_PIECE, max(_MIN_PIECE, 1 << (wanted - 1).bit_length()))
+
+
+@dataclass(frozen=True)
+class PieceMap:
+    """Hashes of the pieces of one blob.
+
+    :param blob: digest of the whole blob.
+    :param size: its size in bytes.
+    :param pieces: SHA-256 of each piece in order, hexadecimal.
+    """
+
+    blob: str
+    size: int
+    pieces: tuple[str, ...]
+
+    @property
+    def piece_size(self) -> int:
+        """Bytes in each piece but the last."""
+        return piece_size(self.size)
+
+    def bounds(self, index: int) -> tuple[int, int]:
+        """Offset and length in bytes of piece ``index``.
+
+        :raises IndexError: there is no such piece.
+        """
+        if not 0 <= index < len(self.pieces):
+            raise IndexError(index)
+        start = index * self.piece_size
+        return start, min(self.piece_size, self.size - start)
+
+    def verify(self, index: int, data: Buffer) -> bool:
+        """Whether ``data`` is piece ``index``."""
+        return memoryview(data).nbytes == self.bounds(index)[1] and (
+            hashlib.sha256(data).hexdigest() == self.pieces[index]
+        )
+
+    def to_bytes(self) -> bytes:
+        """The canonical document."""
+        values = [1, PIECE_MAP, self.blob, self.size, self.piece_size, list(self.pieces)]
+        return dump_json(dict(zip(_KEYS, values, strict=True)))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str = "") -> PieceMap:
+        """Parse a piece map; anything but the canonical document is refused.
+
+        :raises ApplianceError: APL-0206 (or APL-0203, APL-0204, APL-0201 for what is not even close).
+        """
+        document = load_json(data, limit=MAP_LIMIT, where=where)
+        if not isinstance(document, dict) or list(document) != _KEYS:
+            fail("APL-0206", "not a piece map", where=where)
+        size, pieces = document["size"], document["pieces"]
+        if type(size) is not int or size < 0 or not isinstance(pieces, list):
+            fail("APL-0206", "not a piece map", where=where, why="size or pieces have a wrong type")
+        if len(pieces) != -(-size // piece_size(size)):
+            fail(
+                "APL-0206",
+                "piece map of a wrong length",
+                where=where,
+                why=f"{len(pieces)} pieces for {size} bytes",
+            )
+        for piece in pieces:
+            check_digest(f"sha256:{piece}" if isinstance(piece, str) else piece, where)
+        result = cls(check_digest(document["blob"], where), size, tuple(pieces))
+        if result.to_bytes() != data:
+            fail("APL-0206", "piece map that is not in its canonical form", where=where)
+        return result
+
+
+class PieceHasher:
+    """Makes a piece map while a blob streams by.
+
+    :param size: size of the blob in bytes, known beforehand.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Start before the first byte."""
+        self.size = size
+        self._piece_size = piece_size(size)
+        self._pieces: list[str] = []
+        self._state: _Hash = hashlib.sha256()
+        self._filled = 0
+        self._seen = 0
+
+    def update(self, data: Buffer) -> None:
+        """Take the next bytes; any number at a time."""
+        view = memoryview(data).cast("B")
+        self._seen += len(view)
+        while len(view):
+            part = view[: self._piece_size - self._filled]
+            self._state.update(part)
+            self._filled += len(part)
+            view = view[len(part) :]
+            if self._filled == self._piece_size:
+                self._close_piece()
+
+    def finish(self, blob: str) -> PieceMap:
+        """The map, once every byte has passed.
+
+        :param blob: digest of the whole blob.
+        :raises ApplianceError: APL-0206 if the number of bytes is not the size given.
+        """
+        if self._seen != self.size:
+            fail(
+                "APL-0206",
+                "blob has another size than its piece map",
+                where=blob,
+                why=f"{self._seen}, {self.size}",
+            )
+        if self._filled:
+            self._close_piece()
+        return PieceMap(check_digest(blob), self.size, tuple(self._pieces))
+
+    def _close_piece(self) -> None:
+        self._pieces.append(self._state.hexdigest())
+        self._state = hashlib.sha256()
+        self._filled = 0

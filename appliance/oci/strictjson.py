@@ -1,0 +1,60 @@
+"""JSON from strangers: bounded, UTF-8 only, one meaning only.
+
+Python's parser takes what other parsers read differently (UTF-16, ``NaN``, a key given twice); a document
+that means two things to two tools is refused here, because its digest would vouch for both meanings.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from appliance.errors import fail
+
+
+def load_json(data: bytes | bytearray | memoryview, *, limit: int, where: str = "") -> Any:
+    """Parse a JSON document that nobody vouches for.
+
+    :param data: the document.
+    :param limit: largest accepted size in bytes.
+    :param where: file or digest for messages.
+    :raises ApplianceError: APL-0203 for what is not plain JSON, APL-0204 for what is too large or too deep.
+    """
+    if len(data) > limit:
+        fail(
+            "APL-0204",
+            "JSON document is too large",
+            where=where,
+            why=f"{len(data)} bytes, the limit is {limit}",
+        )
+    try:
+        return json.loads(bytes(data).decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError:
+        fail("APL-0204", "JSON document is nested too deep", where=where)
+    except (
+        ValueError
+    ) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors, and the hooks raise them
+        fail("APL-0203", "not a JSON document", where=where, why=str(error))
+
+
+def dump_json(value: Any) -> bytes:
+    """Compact JSON in the order of insertion, ASCII only: the form whose bytes are hashed."""
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def is_clean_text(value: object) -> bool:
+    """Whether ``value`` is a string that can be written out again: no lone surrogates, no NUL."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    return not any("\ud800" <= char <= "\udfff" for char in value) if not value.isascii() else True
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key is given twice in one object")
+    return result
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")

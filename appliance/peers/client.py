@@ -1,0 +1,133 @@
+"""One node's way to its peers: mutual TLS, short timeouts, and a breaker so that a dead peer costs once."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+
+from appliance.config import Config, Peer
+from appliance.pki import client_context
+
+CONNECT_SECONDS = 0.7
+"""A connection inside a site is there within milliseconds; more is a dead peer."""
+READ_SECONDS = 0.9
+"""No byte for so long is a dead peer (stall limit; 16 s cost others 2.3 times the whole transfer)."""
+_BREAK_FIRST = 2.0
+_BREAK_MOST = 30.0
+
+
+class PeerError(Exception):
+    """A peer did not do what it was asked; the text says which and how."""
+
+
+@dataclass
+class _Breaker:
+    until: float = 0.0
+    pause: float = 0.0
+
+
+class Peers:
+    """The other nodes of the site.
+
+    :param config: this node's configuration.
+    :param clock: monotonic seconds; a parameter for tests. Never the time of day, which may be 1970.
+    """
+
+    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+        self.others = config.others
+        self._clock = clock
+        self._breakers = {peer.id: _Breaker() for peer in self.others}
+        self._pools = {peer.id: _pool(peer, config) for peer in self.others}
+
+    def available(self) -> list[Peer]:
+        """Peers that may be asked now: seeds first, those whose breaker is open left out."""
+        now = self._clock()
+        alive = [peer for peer in self.others if self._breakers[peer.id].until <= now]
+        return sorted(alive, key=lambda peer: not peer.seed)
+
+    def is_down(self, peer: Peer) -> bool:
+        """Whether the peer failed so recently that it is not asked now."""
+        return self._breakers[peer.id].until > self._clock()
+
+    def failed(self, peer: Peer) -> None:
+        """Leave a peer alone: for 2 s, then twice as long at each further failure, 30 s at the most."""
+        breaker = self._breakers[peer.id]
+        breaker.pause = min(_BREAK_MOST, breaker.pause * 2 or _BREAK_FIRST)
+        breaker.until = self._clock() + breaker.pause
+
+    def answered(self, peer: Peer) -> None:
+        """The peer is well again."""
+        self._breakers[peer.id] = _Breaker()
+
+    def ask(self, peer: Peer, method: str, path: str, *, read_seconds: float = READ_SECONDS) -> tuple[int, bytes]:
+        """One small request: (status, body of at most 256 MiB).
+
+        :raises PeerError: when the peer does not answer in time; its breaker opens.
+        """
+        with self._request(peer, method, path, {}, read_seconds) as response:
+            try:
+                body = response.read()
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise self._broken(peer, error) from error
+            return response.status, body
+
+    @contextlib.contextmanager
+    def stream(self, peer: Peer, path: str, start: int) -> Iterator[Any]:
+        """Open a body from byte ``start`` on; yields the response, whose ``read1``/``stream`` may raise.
+
+        :raises PeerError: when there is no answer, or none that serves the range.
+        """
+        with self._request(peer, "GET", path, {"Range": f"bytes={start}-"}, READ_SECONDS) as response:
+            if response.status == 404:
+                raise PeerError(f"{peer.id} does not hold it")
+            if response.status not in (200, 206) or (response.status == 200 and start):
+                raise PeerError(f"{peer.id} answered {response.status}")
+            if response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                raise PeerError(f"{peer.id} answered another range than the one asked for")
+            yield response
+
+    def broken(self, peer: Peer, error: Exception) -> PeerError:
+        """Note that a body from this peer broke off, and say so."""
+        return self._broken(peer, error)
+
+    @contextlib.contextmanager
+    def _request(
+        self, peer: Peer, method: str, path: str, headers: dict[str, str], read_seconds: float
+    ) -> Iterator[Any]:
+        try:
+            response = self._pools[peer.id].request(
+                method,
+                peer.url + path,
+                headers=headers,
+                preload_content=False,
+                decode_content=False,
+                redirect=False,
+                retries=False,
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=read_seconds),
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._broken(peer, error) from error
+        self.answered(peer)
+        try:
+            yield response
+        finally:
+            # A body that was not read to its end leaves a connection that cannot be used again.
+            response.close()
+            response.release_conn()
+
+    def _broken(self, peer: Peer, error: Exception) -> PeerError:
+        self.failed(peer)
+        return PeerError(f"{peer.id} ({peer.address}): {type(error).__name__}: {error}")
+
+
+def _pool(peer: Peer, config: Config) -> urllib3.PoolManager:
+    options: dict[str, Any] = {"maxsize": 16, "block": False}
+    if peer.url.startswith("https:") and config.pki is not None:
+        # The certificate has to name the node, not its address: a node that moved needs no new one.
+        options |= {"ssl_context": client_context(config.pki), "assert_hostname": peer.id, "server_hostname": peer.id}
+    return urllib3.PoolManager(**options)

@@ -1,0 +1,1 @@
+"""The read side of OCI Distribution 1.1 over the store."""

@@ -1,0 +1,1 @@
+"""Running the applications: gunicorn with gevent workers, readiness and watchdog for systemd."""

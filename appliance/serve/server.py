@@ -1,0 +1,140 @@
+"""One gunicorn for each unit, started in code: no configuration file beside the appliance's own.
+
+gunicorn tells systemd READY and nothing else. The arbiter here also beats the watchdog, and only while every worker
+has given a sign of life lately: so a worker whose event loop hangs is ended by the arbiter, and an arbiter that hangs,
+or whose workers stay dead, is restarted by systemd.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+
+if TYPE_CHECKING:
+    import ssl
+
+    from appliance.config import Config
+
+WORKER_TIMEOUT = 8
+"""Seconds without a sign of life after which a worker is ended; a mirror that hangs is worse than one that is down."""
+
+
+class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no types
+    """A gunicorn that serves one application.
+
+    :param bind: ``host:port`` or ``unix:path``.
+    :param make: builds the application inside each worker, after gevent has patched it.
+    :param workers: how many processes serve.
+    :param tls: makes the TLS context; None for plain HTTP.
+    """
+
+    def __init__(
+        self,
+        bind: str,
+        make: Callable[[], Any],
+        *,
+        workers: int,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        umask: int = 0o027,
+    ) -> None:
+        self._bind = bind
+        self._make = make
+        self._workers = workers
+        self._tls = tls
+        self._umask = umask
+        super().__init__()
+
+    def load_config(self) -> None:
+        """What gunicorn asks for its settings."""
+        settings: dict[str, Any] = {
+            "bind": [self._bind],
+            "workers": self._workers,
+            "worker_class": "gevent",
+            "worker_connections": 1000,
+            "timeout": WORKER_TIMEOUT,
+            "graceful_timeout": 30,
+            "keepalive": 15,
+            "umask": self._umask,
+            "loglevel": "warning",
+            "control_socket_disable": True,
+            "forwarded_allow_ips": "",
+            "proc_name": "appliance",
+            "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,
+        }
+        if self._tls is not None:
+            make = self._tls
+            settings["ssl_context"] = lambda config, default: make()
+            # gunicorn takes TLS to be on when a certificate is named; the context above is what is used.
+            settings["certfile"] = settings["keyfile"] = os.devnull
+        for name, value in settings.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """What gunicorn serves."""
+        return self._make()
+
+    def run(self) -> None:
+        """Serve until a signal ends it."""
+        _Arbiter(self).run()
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn carries no types
+    """gunicorn's parent process, which also beats systemd's watchdog."""
+
+    def murder_workers(self) -> None:
+        super().murder_workers()
+        if self.WORKERS and all(_is_alive(worker) for worker in self.WORKERS.values()):
+            notify("WATCHDOG=1")
+
+
+def _is_alive(worker: Any) -> bool:
+    try:
+        return bool(time.monotonic() - worker.tmp.last_update() <= WORKER_TIMEOUT)
+    except (OSError, ValueError):
+        return False
+
+
+def serve_unit(name: Literal["mirror", "peer", "agent"], config: Config) -> None:
+    """Serve one of a node's units until a signal ends it.
+
+    ``mirror`` is the local listener, ``peer`` the listener for other nodes (mutual TLS where the site has a PKI), and
+    ``agent`` one process behind a unix socket that only this user may open.
+    """
+
+    def make() -> Any:
+        # Imported in the worker, after gevent has patched it: ssl and threads must not have been taken in before.
+        from appliance.serve import units
+
+        return units.APPLICATIONS[name](config)
+
+    def tls() -> ssl.SSLContext:
+        from appliance.pki import server_context
+
+        assert config.pki is not None
+        return server_context(config.pki)
+
+    if name == "agent":
+        Server(f"unix:{config.agent_socket}", make, workers=1, umask=0o077).run()
+    elif name == "peer":
+        Server(config.peer_listen, make, workers=config.workers, tls=tls if config.pki else None).run()
+    else:
+        Server(config.mirror_listen, make, workers=config.workers).run()
+
+
+def notify(state: str) -> None:
+    """Tell systemd something (sd_notify(3)); nothing happens where systemd did not start this process."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.connect(address)
+        channel.sendall(state.encode())

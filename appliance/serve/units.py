@@ -1,0 +1,69 @@
+"""What each of a node's units serves, put together from the configuration."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import Flask
+
+from appliance.agent.client import AgentClient, AgentDown
+from appliance.agent.service import Agent
+from appliance.config import Config
+from appliance.peers.app import create_app as create_peer_app
+from appliance.pki import Trust
+from appliance.registry.app import Registry, create_app
+from appliance.registry.catalog import CurrentCatalog
+from appliance.store.blobs import BlobStore
+from appliance.store.generations import Generations
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The pieces that the applications of a node share."""
+
+    blobs: BlobStore
+    generations: Generations
+    catalog: CurrentCatalog
+    agent: AgentClient
+    registry: Registry
+
+
+def assemble(config: Config) -> Parts:
+    """Build the pieces from a configuration; the store is made where there is none."""
+    blobs = BlobStore(config.store, free_percent=config.free_percent)
+    blobs.create()
+    generations = Generations(blobs, Trust(config.pki, config.node, config.seeds))
+    catalog = CurrentCatalog(blobs, generations)
+    agent = AgentClient(config.agent_socket)
+    registry = Registry(blobs, catalog, agent, config.site_addresses)
+    return Parts(blobs, generations, catalog, agent, registry)
+
+
+def mirror(config: Config) -> Flask:
+    """The local listener: plain HTTP for this host's containerd."""
+    return create_app(assemble(config).registry)
+
+
+def peer(config: Config) -> Flask:
+    """The listener for other nodes."""
+    parts = assemble(config)
+
+    def wake() -> None:
+        # The agent looks every half-minute anyway; a call it cannot take now is no reason to fail the caller.
+        with contextlib.suppress(AgentDown):
+            parts.agent.wake()
+
+    return create_peer_app(config, parts.blobs, parts.generations, parts.catalog, parts.registry, wake)
+
+
+def agent(config: Config) -> Flask:
+    """The agent; its loops start here."""
+    parts = assemble(config)
+    running = Agent(config, parts.blobs, parts.generations, parts.catalog)
+    running.run()
+    return running.application()
+
+
+APPLICATIONS: dict[str, Callable[[Config], Flask]] = {"mirror": mirror, "peer": peer, "agent": agent}

@@ -1,0 +1,276 @@
+"""Content-addressed blobs in an OCI image layout.
+
+A blob appears under its digest only by write, hash, fsync, rename, fsync of the directory, and is read-only from
+then on; so whatever stands under ``blobs/`` was whole and right when it was put there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from appliance.archives.sink import StoredBlob, check_put
+from appliance.errors import fail
+from appliance.oci.digests import check_digest, hasher
+from appliance.oci.piecemap import BIG_BLOB, PieceHasher, PieceMap
+
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
+_HEAD_BYTES = 16
+
+
+class BlobStore:
+    """The directories of one store: ``blobs/``, ``partial/``, ``generations/``, ``quarantine/``, ``incoming/``.
+
+    :param root: directory of the OCI layout.
+    :param free_percent: percent of the file system that imports and fetches leave free. Kubelet starts to collect
+        images at 85 % used and evicts below 15 % free of the image file system; 15 keeps the store out of both.
+    :param reserve: bytes left free in any case.
+    """
+
+    def __init__(self, root: Path, *, free_percent: float = 0.0, reserve: int = 64 << 20) -> None:
+        self.root = root
+        self._free_percent = free_percent
+        self._reserve = reserve
+        self._algorithms: set[str] = set()
+        self.piece_maps: dict[str, PieceMap] = {}
+        """Piece maps of the big blobs that passed through :meth:`put` of this object, by blob digest."""
+
+    def create(self) -> None:
+        """Make the directories and the two files of an empty layout, where they are not there yet."""
+        for name in ("blobs/sha256", "partial", "generations", "incoming", "quarantine"):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+        for name, content in (("oci-layout", LAYOUT), ("index.json", EMPTY_INDEX)):
+            if not (self.root / name).exists():
+                write_atomically(self.root / name, content)
+
+    def require(self) -> None:
+        """Refuse a directory that is no store (APL-0301)."""
+        if not (self.root / "oci-layout").is_file():
+            fail(
+                "APL-0301",
+                "there is no store here",
+                where=str(self.root),
+                why="oci-layout is missing",
+                fix="Name the store's directory, or seed it first with 'appliance seed'",
+            )
+
+    def path(self, digest: str) -> Path:
+        """Where the blob lies or would lie; the digest is checked before it becomes a path."""
+        algorithm, _, encoded = check_digest(digest).partition(":")
+        return self.root / "blobs" / algorithm / encoded
+
+    def has(self, digest: str) -> bool:
+        """Whether the blob is here, whole."""
+        return self.path(digest).is_file()
+
+    def size(self, digest: str) -> int | None:
+        """Size in bytes of a blob that is here, else None."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def open(self, digest: str) -> tuple[int, int] | None:
+        """Open a blob: (descriptor, size in bytes); None when it is not here. The caller closes the descriptor."""
+        try:
+            handle = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        return handle, os.fstat(handle).st_size
+
+    def read(self, digest: str, limit: int) -> bytes:
+        """The bytes of a small blob.
+
+        :param limit: largest size in bytes that is read.
+        :raises ApplianceError: APL-0302 when it is missing, APL-0303 when it is larger.
+        """
+        opened = self.open(digest)
+        if opened is None:
+            fail("APL-0302", "a blob is missing from the store", where=digest, fix="Run 'appliance fsck'")
+        handle, size = opened
+        with os.fdopen(handle, "rb") as file:
+            if size > limit:
+                fail(
+                    "APL-0303",
+                    "a blob is too large to be a manifest",
+                    where=digest,
+                    why=f"{size} bytes, {limit} allowed",
+                )
+            return file.read()
+
+    def digests(self) -> Iterator[tuple[str, int]]:
+        """Every whole blob as (digest, size in bytes), in no order."""
+        blobs = self.root / "blobs"
+        for algorithm in sorted(os.listdir(blobs)) if blobs.is_dir() else ():
+            with os.scandir(blobs / algorithm) as entries:
+                for entry in entries:
+                    if not entry.name.startswith("."):
+                        yield f"{algorithm}:{entry.name}", entry.stat().st_size
+
+    def put(
+        self,
+        chunks: Iterable[bytes | memoryview],
+        *,
+        size: int | None = None,
+        expect: str | None = None,
+        where: str = "",
+    ) -> StoredBlob:
+        """Store a stream under its digest; nothing is written again that is here already.
+
+        :param chunks: the bytes, in order.
+        :param size: bytes the stream has to have, where it is known.
+        :param expect: digest the stream has to have, where it is known.
+        :param where: what the stream is, for errors.
+        :raises ApplianceError: APL-0106 for another size, APL-0107 for another digest than announced, APL-0310 when the
+            disk is full.
+        """
+        if size is not None:
+            self.check_room(size)
+        algorithm = expect.partition(":")[0] if expect else "sha256"
+        present = expect is not None and self.has(expect)
+        digester, pieces = hasher(algorithm), None
+        head, total = b"", 0
+        temporary = self.root / "incoming" / secrets.token_hex(16)
+        with contextlib.ExitStack() as stack:
+            write: Callable[[Any], object]
+            if present:
+                write = _discard
+            else:
+                handle = self._create(temporary, where)
+                stack.callback(_unlink, temporary)
+                stack.callback(os.close, handle)
+                write = _writer(handle)
+            if size is not None and size > BIG_BLOB:
+                pieces = PieceHasher(size)
+            for chunk in chunks:
+                if len(head) < _HEAD_BYTES:
+                    head += bytes(chunk[: _HEAD_BYTES - len(head)])
+                digester.update(chunk)
+                if pieces is not None:
+                    pieces.update(chunk)
+                total += len(chunk)
+                self._guard(write, chunk, total, where)
+            digest = check_put(
+                f"{algorithm}:{digester.hexdigest()}", total, size=size, expect=expect, where=where or expect or ""
+            )
+            if not present:
+                self._guard(lambda _: os.fsync(handle), b"", total, where)
+                os.fchmod(handle, 0o444)
+                self._place(temporary, digest)
+        if pieces is not None:
+            self.piece_maps[digest] = pieces.finish(digest)
+        return StoredBlob(digest, total, head)
+
+    def put_bytes(self, content: bytes) -> StoredBlob:
+        """Store a small blob that is in memory, under its sha256."""
+        return self.put([content], size=len(content))
+
+    def place(self, file: Path, digest: str) -> None:
+        """Move a file that was verified against ``digest`` and lies in this store to its place, for good."""
+        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+            os.fchmod(handle, 0o444)
+        finally:
+            os.close(handle)
+        self._place(file, digest)
+
+    def room(self) -> int:
+        """Bytes that may still be written before the limit of the file system is reached."""
+        numbers = os.statvfs(self.root if self.root.exists() else self.root.parent)
+        keep = max(self._reserve, int(numbers.f_blocks * numbers.f_frsize * self._free_percent / 100))
+        return max(0, numbers.f_bavail * numbers.f_frsize - keep)
+
+    def check_room(self, needed: int) -> None:
+        """Refuse (APL-0310) what would take the file system beyond its limit; ``needed`` in bytes."""
+        available = self.room()
+        if needed > available:
+            fail(
+                "APL-0310",
+                "not enough room in the store",
+                where=str(self.root),
+                why=f"needed {needed} bytes, available {available} bytes on the file system of {self.root} "
+                f"(kept free: {self._free_percent:g} % of it, at least {self._reserve} bytes)",
+                fix="Free space there or give the store a larger file system, then run the same again",
+            )
+
+    def _create(self, path: Path, where: str) -> int:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            self._failed(error, 0, where)
+
+    def _guard(self, call: Callable[[Any], object], argument: object, total: int, where: str) -> None:
+        try:
+            call(argument)
+        except OSError as error:
+            self._failed(error, total, where)
+
+    def _failed(self, error: OSError, total: int, where: str) -> NoReturn:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fail(
+                "APL-0310",
+                "not enough room in the store",
+                where=str(self.root),
+                why=f"the file system is full after {total} bytes of {where or 'a blob'}",
+                fix="Free space there, then run the same again",
+            )
+        fail("APL-0311", "cannot write to the store", where=str(self.root), why=error.strerror or str(error))
+
+    def _place(self, temporary: Path, digest: str) -> None:
+        target = self.path(digest)
+        algorithm = digest.partition(":")[0]
+        if algorithm not in self._algorithms:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._algorithms.add(algorithm)
+        os.rename(temporary, target)
+        sync_directory(target.parent)
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Replace a file by one rename, durable before this returns."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        _unlink(temporary)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and new names in a directory durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _writer(handle: int) -> Callable[[Any], object]:
+    def write(chunk: Any) -> None:
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(handle, view) :]
+
+    return write
+
+
+def _discard(_: object) -> None:
+    return None
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()

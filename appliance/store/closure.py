@@ -1,0 +1,69 @@
+"""From a name to everything it needs: the walk over manifests that the catalog, peers and checks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, Manifest, parse_manifest
+from appliance.store.blobs import BlobStore
+from appliance.store.generations import Entry, Generation
+
+
+@dataclass(frozen=True)
+class Needed:
+    """One blob that a name needs.
+
+    :param descriptor: its digest, size and media type.
+    :param is_manifest: whether it is a manifest or index, held by every node, and not a config or layer.
+    :param manifest: the parsed manifest, where it was at hand.
+    """
+
+    descriptor: Descriptor
+    is_manifest: bool
+    manifest: Manifest | None = None
+
+
+def walk(entry: Entry, read: Callable[[Descriptor], bytes | None]) -> Iterator[Needed]:
+    """Everything one name needs, each digest once, a manifest before what it names.
+
+    :param entry: where the name points to.
+    :param read: gives the bytes of a manifest, or None where it is not at hand (its children are then unknown).
+    """
+    seen: set[str] = set(entry.absent)
+    pending = [entry.descriptor]
+    while pending:
+        descriptor = pending.pop()
+        if descriptor.digest in seen:
+            continue
+        seen.add(descriptor.digest)
+        content = read(descriptor)
+        manifest = None if content is None else parse_manifest(content, descriptor.media_type)
+        yield Needed(descriptor, True, manifest)
+        if manifest is None:
+            continue
+        pending.extend(reversed(manifest.manifests))
+        for part in manifest.blobs:
+            if part.digest not in seen:
+                seen.add(part.digest)
+                yield Needed(part, False)
+
+
+def reader(blobs: BlobStore) -> Callable[[Descriptor], bytes | None]:
+    """Read manifests from a store, for :func:`walk`."""
+
+    def read(descriptor: Descriptor) -> bytes | None:
+        return blobs.read(descriptor.digest, MANIFEST_LIMIT) if blobs.has(descriptor.digest) else None
+
+    return read
+
+
+def needed(generation: Generation, blobs: BlobStore) -> dict[str, Needed]:
+    """Every blob a generation needs, by digest, piece maps included (they count as manifests: every node has them)."""
+    found: dict[str, Needed] = {}
+    for entry in generation.names.values():
+        for item in walk(entry, reader(blobs)):
+            found.setdefault(item.descriptor.digest, item)
+    for descriptor in generation.piece_maps.values():
+        found[descriptor.digest] = Needed(descriptor, True)
+    return found

@@ -1,0 +1,88 @@
+"""Checking a store against its own digests and names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from appliance.errors import ApplianceError
+from appliance.oci.digests import hasher
+from appliance.store.blobs import BlobStore
+from appliance.store.closure import needed
+from appliance.store.generations import Generations
+
+_STEP = 1 << 20
+
+
+@dataclass
+class Report:
+    """What a check found.
+
+    :param blobs: blobs that were hashed.
+    :param size: their bytes.
+    :param problems: one sentence each; empty when all is well.
+    :param elsewhere: digests of layers that the generation names and that other nodes hold, not this one.
+    """
+
+    blobs: int = 0
+    size: int = 0
+    problems: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as ``appliance fsck --json`` prints it."""
+        return {"blobs": self.blobs, "bytes": self.size, "problems": self.problems, "elsewhere": len(self.elsewhere)}
+
+
+def check(
+    blobs: BlobStore, generations: Generations, *, whole: bool, progress: Callable[[int], None] | None = None
+) -> Report:
+    """Hash every blob, and see that the current generation can be served.
+
+    :param whole: whether every blob of the generation has to be here (a publisher, a store without a site), or
+        only its manifests (any other node).
+    :param progress: called with the bytes hashed so far.
+    """
+    report = Report()
+    for digest, size in blobs.digests():
+        report.blobs += 1
+        computed = _hash(blobs, digest)
+        report.size += size
+        if computed != digest:
+            report.problems.append(f"{digest} is damaged: its bytes have {computed}")
+        if progress is not None:
+            progress(report.size)
+    try:
+        current = generations.current()
+        wanted = needed(current, blobs) if current else {}
+    except (ApplianceError, OSError) as error:
+        report.problems.append(str(error))
+        return report
+    absent: set[str] = set().union(*(entry.absent for entry in current.names.values())) if current else set()
+    for digest, item in wanted.items():
+        size_here = blobs.size(digest)
+        if digest in absent or size_here == item.descriptor.size:
+            continue
+        if size_here is not None:
+            report.problems.append(f"{digest} has {size_here} bytes, {item.descriptor.size} are listed")
+        elif whole or item.is_manifest:
+            report.problems.append(f"{digest} is missing")
+        else:
+            report.elsewhere.append(digest)
+    return report
+
+
+def _hash(blobs: BlobStore, digest: str) -> str:
+    opened = blobs.open(digest)
+    if opened is None:
+        return "vanished"
+    handle, _ = opened
+    state, buffer = hasher(digest), bytearray(_STEP)
+    try:
+        while count := os.readv(handle, [buffer]):
+            state.update(memoryview(buffer)[:count])
+    finally:
+        os.close(handle)
+    return f"{digest.partition(':')[0]}:{state.hexdigest()}"
