@@ -9,6 +9,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -75,11 +76,10 @@ class Config:
         """Every spelling of a listed node's address that a client may send as ``ns``: it then means no ``ns``."""
         spellings: set[str] = set()
         for peer in self.peers:
-            host, _, port = peer.address.rpartition(":") if ":" in peer.address else (peer.address, "", "")
-            spellings.add(peer.address)
-            if not port:
-                spellings |= {f"{host}:{PEER_PORT}"}
-            spellings |= {peer.id, f"{peer.id}:{PEER_PORT}"}
+            host = _bracketed(peer.address)
+            spellings |= {peer.address, host, peer.id, f"{peer.id}:{PEER_PORT}", urlsplit(peer.url).netloc}
+            if not _has_port(host):
+                spellings.add(f"{host}:{PEER_PORT}")
         return frozenset(spellings)
 
 
@@ -113,6 +113,8 @@ def load(path: Path = DEFAULT_PATH) -> Config:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        _wrong(str(path), f"it is not UTF-8: {error}")
     except OSError as error:
         fail(
             "APL-0601",
@@ -123,7 +125,7 @@ def load(path: Path = DEFAULT_PATH) -> Config:
         )
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         fail("APL-0602", "the configuration is not YAML", where=str(path), why=str(error), fix="Run site.yml again")
     return from_mapping(data, str(path))
 
@@ -132,17 +134,19 @@ def from_mapping(data: object, where: str) -> Config:
     """Build a :class:`Config` from parsed YAML; ``where`` names the file in errors (APL-0602)."""
     if not isinstance(data, dict):
         _wrong(where, "it is not a mapping")
-    unknown = sorted(set(data) - _KEYS)
+    unknown = sorted(map(str, set(data) - _KEYS))
     if unknown:
-        _wrong(where, f"unknown keys: {', '.join(map(str, unknown))}")
+        _wrong(where, f"unknown keys: {', '.join(unknown)}")
     for key in ("node", "store"):
-        if not isinstance(data.get(key), str):
+        if not isinstance(data.get(key), str) or not data[key]:
             _wrong(where, f"{key} is missing or not a string")
-    peers = tuple(_peer(item, where) for item in data.get("peers") or ())
+    seeds = tuple(_list(data, "seeds", where))
+    if not all(isinstance(seed, str) for seed in seeds) or len(set(seeds)) != len(seeds):
+        _wrong(where, "seeds is not a list of ids, each once")
+    peers = tuple(_peer(item, where, seeds) for item in _list(data, "peers", where))
     ids = [peer.id for peer in peers]
     if len(set(ids)) != len(ids):
         _wrong(where, "two peers have one id")
-    seeds = tuple(data.get("seeds") or ())
     if peers and data["node"] not in ids:
         _wrong(where, f"peers does not list this node, {data['node']}")
     strangers = [seed for seed in seeds if seed not in ids]
@@ -160,34 +164,72 @@ def from_mapping(data: object, where: str) -> Config:
         "peers": peers,
         "seeds": seeds,
         "mirror_copies": None if copies == "all" else copies,
-        "pki": Path(data["pki"]) if data.get("pki") else None,
     }
-    for key in ("mirror_listen", "peer_listen", "keep_generations", "free_percent", "workers"):
+    for key in ("pki", "agent_socket", "mirror_listen", "peer_listen"):
+        value = data.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, str) or not value:
+            _wrong(where, f"{key} is not a string")
+        values[key] = value if key.endswith("_listen") else Path(value)
+    for key in ("keep_generations", "workers"):
         if key in data:
+            if type(data[key]) is not int or data[key] < 1:
+                _wrong(where, f"{key} is not a number above 0")
             values[key] = data[key]
-    if "agent_socket" in data:
-        values["agent_socket"] = Path(data["agent_socket"])
+    if "free_percent" in data:
+        percent = data["free_percent"]
+        if type(percent) not in (int, float) or not 0 <= percent < 100:
+            _wrong(where, "free_percent is not a number from 0 to below 100")
+        values["free_percent"] = float(percent)
     return Config(**values)
 
 
-def _peer(item: object, where: str) -> Peer:
-    if not isinstance(item, dict) or not isinstance(item.get("id"), str) or not isinstance(item.get("address"), str):
+def _list(data: dict[Any, Any], key: str, where: str) -> list[Any]:
+    value = data.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        _wrong(where, f"{key} is not a list")
+    return value
+
+
+def _peer(item: object, where: str, seeds: tuple[str, ...]) -> Peer:
+    if not isinstance(item, dict):
         _wrong(where, "a peer without id and address")
-    unknown = sorted(set(item) - _PEER_KEYS)
+    for key in ("id", "address"):
+        if not isinstance(item.get(key), str) or not item[key]:
+            _wrong(where, "a peer without id and address")
+    unknown = sorted(map(str, set(item) - _PEER_KEYS))
     if unknown:
-        _wrong(where, f"peer {item['id']}: unknown keys: {', '.join(map(str, unknown))}")
-    address = item["address"]
-    try:
-        host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
-    except ValueError:
-        host = address
+        _wrong(where, f"peer {item['id']}: unknown keys: {', '.join(unknown)}")
+    for key in ("zone", "url"):
+        if not isinstance(item.get(key, ""), str):
+            _wrong(where, f"peer {item['id']}: {key} is not a string")
+    if not isinstance(item.get("seed", False), bool):
+        # The text "false" is true in every language that has to guess.
+        _wrong(where, f"peer {item['id']}: seed is neither true nor false")
+    host = _bracketed(item["address"])
     return Peer(
         id=item["id"],
-        url=item.get("url") or f"https://{host}:{PEER_PORT}",
-        address=address,
+        url=(item.get("url") or f"https://{host if _has_port(host) else f'{host}:{PEER_PORT}'}").rstrip("/"),
+        address=item["address"],
         zone=item.get("zone", "default"),
-        seed=bool(item.get("seed", False)),
+        # The ordered list is what counts: it names the publisher, and whose signatures are good.
+        seed=item["id"] in seeds if seeds else item.get("seed", False),
     )
+
+
+def _bracketed(address: str) -> str:
+    """The address as it stands in a URL: an IPv6 address in brackets."""
+    try:
+        return f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
+    except ValueError:
+        return address
+
+
+def _has_port(host: str) -> bool:
+    return ":" in host.rpartition("]")[2]
 
 
 def _wrong(where: str, why: str) -> NoReturn:

@@ -8,10 +8,12 @@ Keys are ECDSA P-256: every TLS client an operator may bring knows it.
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import ipaddress
 import json
 import os
+import secrets
 import ssl
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -60,7 +62,7 @@ def init_ca(directory: Path, site: str = "site") -> bool:
         .sign(key, hashes.SHA256())
     )
     _write_key(key_file, key)
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    _write(certificate_file, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     return True
 
 
@@ -77,16 +79,18 @@ def request(directory: Path, node: str, address: str) -> bool:
         changed = True
     key = _load_key(key_file)
     if not changed and request_file.exists():
-        old = x509.load_pem_x509_csr(request_file.read_bytes())
-        if old.public_key() == key.public_key() and _names(old) == (node, _alternatives(node, address)):
-            return False
+        # A request cut short by a power loss is one to be made again.
+        with contextlib.suppress(ValueError):
+            old = x509.load_pem_x509_csr(request_file.read_bytes())
+            if old.public_key() == key.public_key() and _names(old) == (node, _alternatives(node, address)):
+                return False
     made = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, node)]))
         .add_extension(_alternatives(node, address), critical=False)
         .sign(key, hashes.SHA256())
     )
-    request_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    _write(request_file, made.public_bytes(serialization.Encoding.PEM), 0o644)
     return True
 
 
@@ -99,16 +103,17 @@ def sign(ca: Path, request_file: Path, out: Path, node: str, address: str) -> bo
     """
     try:
         asked = x509.load_pem_x509_csr(request_file.read_bytes())
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         fail("APL-0604", "not a signing request", where=str(request_file), why=str(error), fix="Run site.yml again")
     if not asked.is_signature_valid:
         fail("APL-0604", "not a signing request", where=str(request_file), why="its signature does not match its key")
-    authority = x509.load_pem_x509_certificate((ca / "ca.crt").read_bytes())
+    authority = _load_certificate(ca / "ca.crt")
     if out.exists():
-        old = x509.load_pem_x509_certificate(out.read_bytes())
-        same = old.public_key() == asked.public_key() and _names(old) == (node, _alternatives(node, address))
-        if same and _is_signed_by(old, authority):
-            return False
+        with contextlib.suppress(ValueError):
+            old = x509.load_pem_x509_certificate(out.read_bytes())
+            same = old.public_key() == asked.public_key() and _names(old) == (node, _alternatives(node, address))
+            if same and _is_signed_by(old, authority):
+                return False
     key = _load_key(ca / "ca.key")
     certificate = (
         x509.CertificateBuilder()
@@ -127,7 +132,7 @@ def sign(ca: Path, request_file: Path, out: Path, node: str, address: str) -> bo
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)  # type: ignore[arg-type]  # a CA key of ours is EC
         .sign(key, hashes.SHA256())
     )
-    out.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    _write(out, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     return True
 
 
@@ -192,7 +197,7 @@ class Trust:
             return None
         key = _load_key(self._pki / "node.key")
         signature = key.sign(content, ec.ECDSA(hashes.SHA256()))
-        certificate = (self._pki / "node.crt").read_text(encoding="ascii")
+        certificate = _load_certificate(self._pki / "node.crt").public_bytes(serialization.Encoding.PEM).decode()
         return Signature(self._node, certificate, base64.b64encode(signature).decode())
 
     def check(self, content: bytes, signature: Signature | None) -> None:
@@ -203,7 +208,7 @@ class Trust:
             self._refuse("it carries no signature")
         if signature.signer not in self._seeds:
             self._refuse(f"{signature.signer} signed it, which is no seed of this site ({', '.join(self._seeds)})")
-        authority = x509.load_pem_x509_certificate((self._pki / "ca.crt").read_bytes())
+        authority = _load_certificate(self._pki / "ca.crt")
         try:
             certificate = x509.load_pem_x509_certificate(signature.certificate.encode())
             signed = base64.b64decode(signature.signature, validate=True)
@@ -283,20 +288,44 @@ def _common_name(name: x509.Name) -> str | None:
 def _is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
+
+
+def _load_certificate(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        fail(
+            "APL-0608",
+            "cannot use a certificate",
+            where=str(path),
+            why=str(error),
+            fix="Run site.yml again for this node; a lost ca.crt comes back from the backup",
+        )
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     content = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    _write(path, content, 0o600)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """Whole or not at all: a key or certificate cut short by a power loss would keep a node out."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:

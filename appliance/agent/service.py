@@ -63,6 +63,8 @@ class Agent:
 
     def run(self) -> None:
         """Start the loops; returns at once."""
+        if self._config.is_publisher and self._generations.take_over(self._config.node):
+            _LOG.warning("the current generation was another seed's; %s has signed it anew", self._config.node)
         for loop in (self._follow, self._replicating, self._watch):
             gevent.spawn(_forever, loop)
 

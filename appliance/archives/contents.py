@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from appliance.archives.limits import Limits
+from appliance.archives.sink import BlobSink
 from appliance.oci.manifests import Descriptor
 from appliance.oci.names import Reference
 from appliance.oci.platforms import Platform
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every resolver needs.
+
+    :param sink: where the blobs went.
+    :param limits: caps.
+    :param where: the source, for messages.
+    """
+
+    sink: BlobSink
+    limits: Limits
+    where: str
 
 
 @dataclass(frozen=True)
@@ -23,6 +39,11 @@ class NamedImage:
     descriptor: Descriptor
     platforms: list[Platform]
     subject: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes it differ from other entries of one archive."""
+        return (str(self.reference or ""), self.descriptor.digest, self.subject or "")
 
     @property
     def is_referrer(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from appliance.archives.collect import Collected, Directory, collect_tar, diff_ids_again
-from appliance.archives.contents import ArchiveContents, NamedImage
+from appliance.archives.contents import ArchiveContents, Context, NamedImage
 from appliance.archives.docker import resolve_docker
 from appliance.archives.layout import (
     Walker,
@@ -24,7 +24,6 @@ from appliance.archives.limits import Limits
 from appliance.archives.rawfile import Progress, RawFile
 from appliance.archives.sink import BlobSink, StoredBlob
 from appliance.errors import ApplianceError, fail
-from appliance.oci import mediatypes
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor, parse_manifest
 from appliance.oci.names import DEFAULT_TAG, parse_reference
@@ -160,6 +159,7 @@ def _cut(where: str, bytes_read: int, why: str) -> None:
 
 def _resolve(path: Path, collected: Collected, sink: BlobSink, limits: Limits) -> ArchiveContents:
     where = str(path)
+    context = Context(sink, limits, where)
     documents = collected.documents
     manifest_json = documents.get("manifest.json")
     docker = ArchiveContents("docker-archive")
@@ -170,17 +170,17 @@ def _resolve(path: Path, collected: Collected, sink: BlobSink, limits: Limits) -
         def reread(wanted: set[str]) -> dict[str, str | None]:
             return diff_ids_again(path, limits, collected, wanted)
 
-        resolve_docker(manifest_json, collected, sink, limits, where, docker, reread)
+        resolve_docker(manifest_json, collected, context, docker, reread)
         return docker
 
     if "oci-layout" in documents:
-        walker = Walker(collected.blob, sink, limits, where, collected.diff_ids)
+        walker = Walker(collected.blob, context, collected.diff_ids)
         try:
             contents = ArchiveContents("oci-archive")
             check_layout_version(documents["oci-layout"], limits, where)
             if "index.json" not in documents:
                 fail("APL-0119", "OCI layout without index.json", where=where)
-            resolve_layout(documents["index.json"], walker, limits, where, contents)
+            resolve_layout(documents["index.json"], walker, context, contents)
         except ApplianceError as error:
             if manifest_json is None or error.code in _FINAL:
                 raise
@@ -192,7 +192,7 @@ def _resolve(path: Path, collected: Collected, sink: BlobSink, limits: Limits) -
         return contents
     if manifest_json is not None:
         if _is_dir_transport(manifest_json, limits, where):
-            return _dir_transport(manifest_json, _in_root(collected), sink, limits, where)
+            return _dir_transport(manifest_json, _in_root(collected), context)
         return as_docker()
     return _unknown(collected, where)
 
@@ -208,6 +208,7 @@ def _in_root(collected: Collected) -> FindBlob:
 
 def _read_directory(path: Path, sink: BlobSink, limits: Limits, progress: Progress | None) -> ArchiveContents:
     where = str(path)
+    context = Context(sink, limits, where)
     with Directory(path, sink, limits, progress) as directory:
         version, index = directory.document("oci-layout"), directory.document("index.json")
         manifest_json = directory.document("manifest.json")
@@ -216,15 +217,14 @@ def _read_directory(path: Path, sink: BlobSink, limits: Limits, progress: Progre
             check_layout_version(version, limits, where)
             if index is None:
                 fail("APL-0119", "OCI layout without index.json", where=where)
-            walker = Walker(directory.blob, sink, limits, where)
-            resolve_layout(index, walker, limits, where, contents)
+            resolve_layout(index, Walker(directory.blob, context), context, contents)
         elif manifest_json is not None and _is_dir_transport(manifest_json, limits, where):
 
             def find(digest: str) -> StoredBlob | None:
                 value = digest.partition(":")[2]
                 return directory.file(value, digest) or directory.file(f"{value}.manifest.json", digest)
 
-            contents = _dir_transport(manifest_json, find, sink, limits, where)
+            contents = _dir_transport(manifest_json, find, context)
         else:
             why = "index.json without oci-layout" if index is not None else "neither oci-layout nor manifest.json"
             fail(
@@ -243,16 +243,17 @@ def _is_dir_transport(manifest_json: bytes, limits: Limits, where: str) -> bool:
     return isinstance(load_json(manifest_json, limit=limits.json_bytes, where=f"{where}: manifest.json"), dict)
 
 
-def _dir_transport(data: bytes, find: FindBlob, sink: BlobSink, limits: Limits, where: str) -> ArchiveContents:
+def _dir_transport(data: bytes, find: FindBlob, context: Context) -> ArchiveContents:
+    where = context.where
     contents = ArchiveContents("dir")
     manifest = parse_manifest(data, where=f"{where}: manifest.json")
-    stored = sink.put([data], size=len(data), expect=digest_of(data), where=f"{where}: manifest.json")
+    stored = context.sink.put([data], size=len(data), expect=digest_of(data), where=f"{where}: manifest.json")
     entry = Descriptor(manifest.media_type, stored.digest, stored.size)
-    walker = Walker(lambda digest: stored if digest == stored.digest else find(digest), sink, limits, where)
+    walker = Walker(lambda digest: stored if digest == stored.digest else find(digest), context)
     node = walker.visit(entry)
     check_whole(node, entry, where)
     contents.images.append(NamedImage(None, clean_descriptor(entry), node.platforms))
-    finish(contents, walker, [node], where)
+    finish(contents, walker, where)
     return contents
 
 
@@ -315,10 +316,11 @@ def apply_names(contents: ArchiveContents, names: Sequence[str], where: str) -> 
             contents.images[contents.images.index(image)] = named
         elif named not in contents.images:
             contents.images.append(named)
+    nameless = contents.nameless
     contents.notes += [
         f"{image.descriptor.digest} has no name and cannot be pulled by one; give it one with "
-        f"--name NAME{'' if len(contents.nameless) == 1 else '@' + image.descriptor.digest}."
-        for image in contents.nameless
+        f"--name NAME{'' if len(nameless) == 1 else '@' + image.descriptor.digest}."
+        for image in nameless
     ]
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from appliance.archives.collect import Collected
 from appliance.archives.compression import detect
-from appliance.archives.contents import ArchiveContents, NamedImage
+from appliance.archives.contents import ArchiveContents, Context, NamedImage
 from appliance.archives.layout import read_config
 from appliance.archives.limits import Limits
-from appliance.archives.sink import BlobSink, StoredBlob
+from appliance.archives.sink import StoredBlob
 from appliance.errors import fail
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor
@@ -43,9 +43,7 @@ class _Item:
 def resolve_docker(
     manifest_json: bytes,
     collected: Collected,
-    sink: BlobSink,
-    limits: Limits,
-    where: str,
+    context: Context,
     contents: ArchiveContents,
     reread: Reread,
 ) -> None:
@@ -54,19 +52,16 @@ def resolve_docker(
     :raises ApplianceError: APL-0121 (bad manifest.json), APL-0112 (missing member), APL-0118 (a layer that the
         config does not name), APL-0114 (one name for two images), and those of names and documents.
     """
-    items = _parse(manifest_json, limits, where)
+    where = context.where
+    items = _parse(manifest_json, context.limits, where)
     diff_ids = dict(collected.diff_ids)
-    unknown = {
-        blob.digest
-        for item in items
-        for path in item.layers
-        if (blob := _member(collected, path, where)) and _compressed(blob) and blob.digest not in diff_ids
-    }
+    layers = [_member(collected, path, where) for item in items for path in item.layers]
+    unknown = {blob.digest for blob in layers if _compressed(blob) and blob.digest not in diff_ids}
     if unknown:
         diff_ids.update(reread(unknown))
     seen: dict[Reference, str] = {}
     for item in items:
-        image = _image(item, collected, diff_ids, sink, limits, where, contents)
+        image = _image(item, collected, diff_ids, context, contents)
         references = [parse_reference(name, where=where) for name in item.names]
         for reference in references:
             before = seen.setdefault(reference, image.descriptor.digest)
@@ -78,11 +73,10 @@ def resolve_docker(
                     why=f"{before} and {image.descriptor.digest}",
                     fix="Save them one by one, or save the multi-platform index as an OCI archive",
                 )
-            named = NamedImage(reference, image.descriptor, image.platforms)
-            if named not in contents.images:
-                contents.images.append(named)
-        if not references and image not in contents.images:
+            contents.images.append(NamedImage(reference, image.descriptor, image.platforms))
+        if not references:
             contents.images.append(image)
+    contents.images = list({image.key: image for image in contents.images}.values())
     contents.notes.append(DIGESTS_LOST)
 
 
@@ -132,11 +126,10 @@ def _image(
     item: _Item,
     collected: Collected,
     diff_ids: dict[str, str | None],
-    sink: BlobSink,
-    limits: Limits,
-    where: str,
+    context: Context,
     contents: ArchiveContents,
 ) -> NamedImage:
+    sink, limits, where = context.sink, context.limits, context.where
     config = _member(collected, item.config, where)
     document = read_config(sink.read(config.digest, limits.manifest_bytes), f"{where}: {item.config[:200]}")
     layers = [_member(collected, path, where) for path in item.layers]

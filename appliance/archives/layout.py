@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from appliance.archives.contents import ArchiveContents, NamedImage
+from appliance.archives.contents import ArchiveContents, Context, NamedImage
 from appliance.archives.limits import Limits
-from appliance.archives.sink import BlobSink, StoredBlob
+from appliance.archives.sink import StoredBlob
 from appliance.errors import fail
 from appliance.oci import mediatypes
 from appliance.oci.manifests import IMAGE_NAME, REF_NAME, Descriptor, Manifest, parse_manifest
@@ -22,6 +22,8 @@ from appliance.oci.strictjson import load_json
 
 _SUBJECT = "io.containerd.manifest.subject"
 _HAULER_KIND = re.compile(r"dev\.(?:hauler|cosignproject\.cosign)/(.+)")
+_IMAGE_KINDS = frozenset({"image", "imageIndex"})
+_SAMPLE = 5
 _COSIGN_SUFFIX = {"sigs": "sig", "atts": "att", "sboms": "sbom"}
 
 FindBlob = Callable[[str], "StoredBlob | None"]
@@ -34,13 +36,13 @@ class Node:
 
     :param whole: everything below it is at hand (for an index: at least one child).
     :param platforms: what its whole parts run on.
-    :param missing: digests below it that are not at hand.
+    :param missing: some of the digests below it that are not at hand, for messages.
     :param manifest: the parsed document, if it is one and is there.
     """
 
     whole: bool = True
     platforms: list[Platform] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    missing: tuple[str, ...] = ()
     manifest: Manifest | None = None
 
 
@@ -48,27 +50,19 @@ class Walker:
     """Follows descriptors down to blobs, checks every size and layer list, and adds up what is there.
 
     :param find: looks for a blob in the source.
-    :param sink: reads documents back; blobs that it has from before count as being there.
-    :param limits: caps on depth and number of descriptors.
+    :param context: the sink reads documents back; blobs that it has from before count as being there.
     :param diff_ids: digests of unpacked layers where they are known.
-    :param where: source for messages.
     """
 
-    def __init__(
-        self,
-        find: FindBlob,
-        sink: BlobSink,
-        limits: Limits,
-        where: str,
-        diff_ids: Mapping[str, str | None] | None = None,
-    ) -> None:
+    def __init__(self, find: FindBlob, context: Context, diff_ids: Mapping[str, str | None] | None = None) -> None:
         """Start with nothing seen."""
         self.blobs: dict[str, int] = {}
         self.children: set[str] = set()
+        self.missing: dict[str, None] = {}
         self._find = find
-        self._sink = sink
-        self._limits = limits
-        self._where = where
+        self._sink = context.sink
+        self._limits = context.limits
+        self._where = context.where
         self._diff_ids = diff_ids or {}
         self._nodes: dict[str, Node] = {}
         self._count = 0
@@ -96,7 +90,7 @@ class Walker:
 
     def _walk(self, descriptor: Descriptor, depth: int) -> Node:
         if not self._present(descriptor):
-            return Node(whole=False, missing=[descriptor.digest])
+            return Node(whole=False, missing=(descriptor.digest,))
         media_type = descriptor.media_type
         if not mediatypes.is_manifest_or_index(media_type) and media_type not in mediatypes.SCHEMA1_TYPES:
             return Node()
@@ -109,7 +103,10 @@ class Walker:
     def _present(self, descriptor: Descriptor) -> bool:
         found = self._find(descriptor.digest)
         if found is None:
-            return self._sink.has(descriptor.digest)
+            held = self._sink.has(descriptor.digest)
+            if not held:
+                self.missing[descriptor.digest] = None
+            return held
         if found.size != descriptor.size:
             fail(
                 "APL-0106",
@@ -125,26 +122,27 @@ class Walker:
         for child in manifest.manifests:
             self.children.add(child.digest)
             below = self.visit(child, depth + 1)
-            node.missing += below.missing
+            node.missing = (node.missing + below.missing)[:_SAMPLE]
             node.whole = node.whole or below.whole
             if below.whole:
                 said = [child.platform.normalised()] if child.platform and child.platform.runnable else []
                 node.platforms += [p for p in below.platforms or said if p not in node.platforms]
-        node.missing = list(dict.fromkeys(node.missing))
         return node
 
     def _image(self, manifest: Manifest, digest: str) -> Node:
         node = Node(manifest=manifest)
+        config_here = True
         for blob in manifest.blobs:
             self._count += 1
             if not self._present(blob):
-                node.missing.append(blob.digest)
+                node.missing = (*node.missing, blob.digest)[:_SAMPLE]
+                config_here = config_here and blob is not manifest.config
                 if "nondistributable" not in blob.media_type and ".foreign." not in blob.media_type:
                     node.whole = False
         if self._count > self._limits.descriptors:
             fail("APL-0104", "archive has too many descriptors", where=self._where)
         config = manifest.config
-        if config is not None and config.digest not in node.missing:
+        if config is not None and config_here:
             layers_unpack = all(layer.media_type in mediatypes.LAYER_TYPES for layer in manifest.layers)
             if config.media_type in mediatypes.CONFIG_TYPES and layers_unpack:
                 node.platforms = self._check_config(manifest, config, digest)
@@ -223,72 +221,64 @@ def check_layout_version(data: bytes, limits: Limits, where: str) -> None:
         )
 
 
-def resolve_layout(index: bytes, walker: Walker, limits: Limits, where: str, contents: ArchiveContents) -> None:
+def resolve_layout(index: bytes, walker: Walker, context: Context, contents: ArchiveContents) -> None:
     """Fill ``contents`` from an ``index.json``.
 
-    :raises ApplianceError: those of :class:`Walker`; APL-0112 for an image that is not whole, APL-0114 for one name
-        that means two images, APL-0120 for a layout without images.
+    :raises ApplianceError: those of :class:`Walker`; APL-0112 for an image that is not whole, APL-0114 for one
+        name that means two images, APL-0120 for a layout without images.
     """
-    root = parse_manifest(index, mediatypes.OCI_INDEX, limit=limits.json_bytes, where=f"{where}: index.json")
+    where = context.where
+    limit = context.limits.json_bytes
+    root = parse_manifest(index, mediatypes.OCI_INDEX, limit=limit, where=f"{where}: index.json")
     if not root.manifests:
         fail("APL-0120", "archive holds no image", where=where, why="its index.json lists none")
-    found: list[tuple[Descriptor, Node]] = []
-    for entry in root.manifests:
-        node = walker.visit(entry)
-        check_whole(node, entry, where)
-        found.append((entry, node))
+    found = [(entry, walker.visit(entry)) for entry in root.manifests]
+    hauler = {
+        parse_reference(name, where=entry.digest): entry.digest
+        for entry in root.manifests
+        if (name := entry.annotations.get(IMAGE_NAME)) and _kind(entry) in _IMAGE_KINDS
+    }
     for entry, node in found:
-        _root(entry, node, found, walker, contents)
-    finish(contents, walker, [node for _, node in found], where)
+        if not node.whole:
+            # Tools list the children of an index, and what refers to an image, once more on their own.
+            if _reference(entry) is None and (entry.digest in walker.children or _SUBJECT in entry.annotations):
+                continue
+            check_whole(node, entry, where)
+        _root(entry, node, hauler, walker, contents)
+    finish(contents, walker, where)
+
+
+def _kind(entry: Descriptor) -> str | None:
+    found = _HAULER_KIND.fullmatch(entry.annotations.get("kind", ""))
+    return found.group(1) if found else None
 
 
 def _root(
-    entry: Descriptor,
-    node: Node,
-    found: list[tuple[Descriptor, Node]],
-    walker: Walker,
-    contents: ArchiveContents,
+    entry: Descriptor, node: Node, hauler: dict[Reference, str], walker: Walker, contents: ArchiveContents
 ) -> None:
     subject = entry.annotations.get(_SUBJECT)
     if node.manifest is not None and node.manifest.subject is not None:
         subject = node.manifest.subject.digest
-    reference = _reference(entry, contents.notes)
-    kind = _HAULER_KIND.fullmatch(entry.annotations.get("kind", ""))
-    if kind and kind.group(1) not in ("image", "imageIndex"):
+    reference = _reference(entry)
+    kind = _kind(entry)
+    if kind is not None and kind not in _IMAGE_KINDS and reference is not None:
         # Hauler gives a signature the name of its image; cosign looks for it under a tag made of the digest.
-        image = _hauler_image(reference, found)
-        suffix = _COSIGN_SUFFIX.get(kind.group(1))
+        image, suffix = hauler.get(reference), _COSIGN_SUFFIX.get(kind)
         subject = subject or image
-        reference = (
-            replace(reference, tag=f"{image.replace(':', '-')}.{suffix}") if reference and image and suffix else None
-        )
+        tag = f"{image.replace(':', '-')}.{suffix}" if image and suffix else None
+        reference = replace(reference, tag=tag) if tag else None
     if reference is None and subject is None and entry.digest in walker.children:
-        return  # a child of a listed index, listed again on its own
+        return
     contents.images.append(NamedImage(reference, clean_descriptor(entry), node.platforms, subject))
 
 
-def _hauler_image(reference: Reference | None, found: list[tuple[Descriptor, Node]]) -> str | None:
-    for entry, _ in found:
-        kind = entry.annotations.get("kind", "")
-        if kind.endswith(("/image", "/imageIndex")) and reference is not None:
-            name = entry.annotations.get(IMAGE_NAME)
-            if name and parse_reference(name) == reference:
-                return entry.digest
-    return None
-
-
-def _reference(entry: Descriptor, notes: list[str]) -> Reference | None:
+def _reference(entry: Descriptor) -> Reference | None:
     name = entry.annotations.get(IMAGE_NAME)
     if name:
         return parse_reference(name, where=entry.digest)
-    name = entry.annotations.get(REF_NAME)
-    if not name:
-        return None
-    if any(char in name for char in "/:@"):
-        return parse_reference(name, where=entry.digest)
-    if not is_tag(name):
-        notes.append(f"The name {name[:150]!r} of {entry.digest} is not an image name and is ignored.")
-    return None
+    name = entry.annotations.get(REF_NAME, "")
+    # A bare word is a tag (or umoci's idea of one), no name: containerd would make up the rest.
+    return parse_reference(name, where=entry.digest) if any(char in name for char in "/:@") else None
 
 
 def ref_tag(entry: Descriptor) -> str | None:
@@ -303,12 +293,11 @@ def check_whole(node: Node, entry: Descriptor, where: str) -> None:
     :raises ApplianceError: APL-0112.
     """
     if not node.whole:
-        some = ", ".join(node.missing[:5]) + (f" and {len(node.missing) - 5} more" if len(node.missing) > 5 else "")
         fail(
             "APL-0112",
             "image is not whole",
             where=f"{where}: {entry.digest}",
-            why=f"missing: {some}",
+            why=f"missing: {', '.join(node.missing)}",
             fix="Save the image again, with all of its layers",
         )
 
@@ -319,31 +308,27 @@ def clean_descriptor(entry: Descriptor) -> Descriptor:
     return replace(entry, annotations={REF_NAME: tag} if tag else {})
 
 
-def finish(contents: ArchiveContents, walker: Walker, nodes: list[Node], where: str) -> None:
+def finish(contents: ArchiveContents, walker: Walker, where: str) -> None:
     """Add up blobs and missing digests, drop repeated names, and refuse contradictions.
 
     :raises ApplianceError: APL-0114.
     """
     seen: dict[str, str] = {}
-    images = []
     for image in contents.images:
-        key = str(image.reference) if image.reference else f"{image.descriptor.digest} {image.subject}"
-        before = seen.setdefault(key, image.descriptor.digest)
-        if before != image.descriptor.digest:
+        if image.reference is None:
+            continue
+        key, digest = str(image.reference), image.descriptor.digest
+        if seen.setdefault(key, digest) != digest or image.reference.digest not in (None, digest):
             fail(
                 "APL-0114",
                 f"archive gives one name to two images: {key}",
                 where=where,
-                why=f"{before} and {image.descriptor.digest}",
+                why=f"{seen[key]} and {digest}",
                 fix="Save them one by one, or save the multi-platform index",
             )
-        if image.reference and image.reference.digest not in (None, image.descriptor.digest):
-            fail("APL-0114", f"archive gives a name with a digest to another image: {key}", where=where)
-        if not any(other.reference == image.reference and other.descriptor == image.descriptor for other in images):
-            images.append(image)
-    contents.images = images
+    contents.images = list({image.key: image for image in contents.images}.values())
     contents.blobs = dict(walker.blobs)
-    contents.missing = list(dict.fromkeys(digest for node in nodes for digest in node.missing))
+    contents.missing = list(walker.missing)
     if contents.missing:
         contents.notes.append(
             f"{len(contents.missing)} blobs that indexes list are not in the source; "

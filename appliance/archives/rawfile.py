@@ -1,4 +1,4 @@
-"""A source file, opened read-only, read once, hashed if a checksum lies beside it, and decompressed on the way."""
+"""A source file, opened read-only, read once, held against the checksum beside it, and decompressed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from appliance.archives.compression import Decoder, detect
 from appliance.archives.limits import Limits
-from appliance.errors import ApplianceError, fail
+from appliance.errors import fail
 
 READ_STEP = 1024 * 1024
 _SIDECAR_LIMIT = 1024 * 1024
@@ -100,7 +100,7 @@ class RawFile:
                 "APL-0115",
                 "file does not match the checksum beside it",
                 where=str(self.path),
-                why=f"{self.path.name}.sha256 says {self._expected}, {self.bytes_read} bytes hash to {state.hexdigest()}",
+                why=f"expected {self._expected}, {self.bytes_read} bytes hash to {state.hexdigest()}",
                 fix="Copy the file again, or bring the checksum that belongs to it",
             )
 
@@ -149,15 +149,16 @@ def read_sidecar(path: Path) -> str | None:
             found[bsd.group(1).rpartition("/")[2]] = bsd.group(2).lower()
     if path.name in found:
         return found[path.name]
-    if len(found) == 1:  # renamed on the way, or a bare digest: the name of the checksum file says what it is for
-        return next(iter(found.values()))
-    fail(
-        "APL-0115",
-        "checksum file does not name its file",
-        where=str(sidecar),
-        why=f"no line for {path.name}",
-        fix="Bring the checksum that belongs to the file, or remove it",
-    )
+    if len(found) != 1:
+        fail(
+            "APL-0115",
+            "checksum file does not name its file",
+            where=str(sidecar),
+            why=f"no line for {path.name}",
+            fix="Bring the checksum that belongs to the file, or remove it",
+        )
+    # Renamed on the way, or a bare digest: the name of the checksum file says what it is for.
+    return next(iter(found.values()))
 
 
 def read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -179,7 +180,7 @@ def read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
             for chunk in chunks:
                 if not offer(chunk):
                     return
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that reads
+        except BaseException as error:  # raised again in the thread that reads
             offer(error)
             return
         offer(None)
@@ -194,8 +195,3 @@ def read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
     finally:
         stop.set()
         thread.join()
-
-
-def is_incomplete(error: ApplianceError) -> bool:
-    """Whether an error says that bytes are missing, so that reading the content differently cannot help."""
-    return error.code in ("APL-0102", "APL-0103", "APL-0104", "APL-0115", "APL-0116")

@@ -148,9 +148,7 @@ def read_annotations(value: Any, where: str = "") -> dict[str, str]:
     """
     if value is None:
         return {}
-    if not isinstance(value, dict) or not all(
-        is_clean_text(k) and is_clean_text(v) for k, v in value.items()
-    ):
+    if not isinstance(value, dict) or not all(is_clean_text(k) and is_clean_text(v) for k, v in value.items()):
         fail("APL-0208", "annotations are not an object of strings", where=where)
     return value
 

@@ -31,9 +31,7 @@ def load_json(data: bytes | bytearray | memoryview, *, limit: int, where: str = 
         return json.loads(bytes(data).decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:
         fail("APL-0204", "JSON document is nested too deep", where=where)
-    except (
-        ValueError
-    ) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors, and the hooks raise them
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors, and the hooks raise them
         fail("APL-0203", "not a JSON document", where=where, why=str(error))
 
 

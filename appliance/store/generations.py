@@ -202,6 +202,22 @@ class Generations:
         """Sign a generation and make it the current one; only the publisher calls this."""
         self._replace(generation, self._trust.sign(generation.raw))
 
+    def take_over(self, node: str) -> bool:
+        """Sign the current generation anew where another seed signed it; only the publisher calls this.
+
+        After a publisher was lost and taken out of the inventory, its signature counts for nobody who did not accept
+        it before; the next seed goes on from what it holds. True when a signature was made.
+        """
+        current = self.current()
+        signature = self.signature(current) if current else None
+        if current is None or (signature is not None and signature.signer == node):
+            return False
+        made = self._trust.sign(current.raw)
+        if made is None:
+            return False
+        write_atomically(self._file(current, ".sig"), made.to_json())
+        return True
+
     def accept(
         self, raw: bytes, signature: Signature | None, prepare: Callable[[Generation], None]
     ) -> Generation | None:

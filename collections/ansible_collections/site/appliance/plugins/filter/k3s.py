@@ -166,10 +166,10 @@ def _check_servers_match(options: Mapping[str, Any], problems: Problems) -> None
 def k3s_config(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A node's config.yaml, and everything that is wrong with what it is made of.
 
-    :param spec: ``role`` (``server`` or ``agent``), ``node_name``, ``node_ip``, ``servers`` (list of ``name`` and ``ip``,
-        the first one first), ``server_url`` (may be empty), ``token_file``, ``flannel_iface``, ``resolv_conf``,
-        ``tls_san``, ``embedded``, ``kubelet_args``, ``options`` (for every node), ``own_options`` (for the node's role),
-        ``server_options`` (host to its server options, to compare) and ``dropins`` (name to TOML text).
+    :param spec: ``role`` (``server`` or ``agent``), ``node_name``, ``node_ip``, ``servers`` (list of ``name`` and
+        ``ip``, the first one first), ``server_url`` (may be empty), ``token_file``, ``flannel_iface``, ``resolv_conf``,
+        ``tls_san``, ``embedded``, ``kubelet_args``, ``options`` (for every node), ``own_options`` (for the node's
+        role), ``server_options`` (host to its server options, to compare) and ``dropins`` (name to TOML text).
     :returns: ``problems`` (lines), ``config_yaml`` (text) and ``dropins`` (file name to text).
     """
     problems = Problems()
@@ -363,7 +363,8 @@ def k3s_node_state(stdout: str, name: str = "") -> dict[str, Any]:
 
     :param stdout: the command's output; anything that is not such JSON counts as a node that is not there.
     :param name: which node of a list.
-    :returns: ``known``, ``ready``, ``voter`` (member of etcd with a vote), ``version`` and ``why`` (of a node not ready).
+    :returns: ``known``, ``ready``, ``voter`` (member of etcd with a vote), ``version`` and ``why`` (of a node that is
+        not ready).
     """
     state: dict[str, Any] = {
         "known": False,

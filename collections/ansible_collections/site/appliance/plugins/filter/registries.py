@@ -3,8 +3,8 @@
 """registries.yaml, the appliance's own hosts.toml files, and everything that can be wrong with what they are made of.
 
 K3s reads registries.yaml with a parser that drops unknown keys without a word, so every rule is checked here, before
-anything is written. The rules are those of K3s (``getHostConfigs`` in k3s-io/k3s ``pkg/agent/containerd/config.go``) and
-rancher/wharfie (``pkg/registries/types.go``). Pure functions: no files, no network.
+anything is written. The rules are those of K3s (``getHostConfigs`` in k3s-io/k3s
+``pkg/agent/containerd/config.go``) and rancher/wharfie (``pkg/registries/types.go``). No files, no network.
 """
 
 from __future__ import annotations
@@ -452,7 +452,7 @@ def dropin_toml() -> str:
 class _Plan:
     """The entries of registries.yaml under construction.
 
-    ``endpoints`` and ``rewrites`` are by registry; ``own`` are the registries that the mirror does not answer for first.
+    ``endpoints`` and ``rewrites`` are by registry; ``own`` are those that the mirror does not answer for first.
     """
 
     def __init__(self) -> None:
@@ -504,9 +504,7 @@ def _add_mirrors(
         plan.add(name, given, rewrites, own=bool(remote) or none_wanted)
 
 
-def _check_entries(
-    plan: _Plan, configs: Mapping[str, dict[str, Any]], embedded: bool, problems: Problems
-) -> None:
+def _check_entries(plan: _Plan, configs: Mapping[str, dict[str, Any]], embedded: bool, problems: Problems) -> None:
     """Rules that concern the entries and the configs together."""
     for name, endpoints in plan.endpoints.items():
         hosts = [endpoint_host(item) for item in endpoints]

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a site's nodes answered, judged: the order in which containerd asks, pulls, mirrors, and one table of it all.
 
-The lookup follows containerd (``core/remotes/docker/config/hosts.go`` and ``config_unix.go``) with the change that K3s's
-build carries: a hosts.toml without a ``server`` line has no default endpoint, unless it lists no host at all. Pure functions.
+The lookup follows containerd (``core/remotes/docker/config/hosts.go`` and ``config_unix.go``) with the change that
+K3s's build carries: a hosts.toml without a ``server`` line has no default endpoint, unless it lists no host at all.
+Pure functions.
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ def containerd_lookup(
     :param roots: the directories of ``config_path``.
     :param hosts: root to registry directory to text of its hosts.toml (``None`` where there is no such file).
     :param registry: ``host[:port]`` as image names start with.
-    :returns: ``directory`` (empty where none was found), ``urls`` in order, ``default`` (the default endpoint that comes
-        after them, empty where there is none).
+    :returns: ``directory`` (empty where none was found), ``urls`` in order, ``default`` (the default endpoint that
+        comes after them, empty where there is none).
     :raises ValueError: the hosts.toml that counts is not valid TOML.
     """
     implicit = f"https://{'registry-1.docker.io' if registry == 'docker.io' else registry}/v2"
@@ -174,8 +175,8 @@ def split_name(name: str) -> tuple[str, str]:
 def unshared_images(images: Mapping[str, str], served: Mapping[str, str]) -> list[dict[str, str]]:
     """Images that K3s's embedded registry cannot share, because somebody imported them by ``ctr`` alone.
 
-    K3s's importer and every pull leave a second name ``repository@digest``; ``ctr images import`` does not, and without it
-    other nodes find the tag and then fail on the digest.
+    K3s's importer and every pull leave a second name ``repository@digest``; ``ctr images import`` does not, and
+    without it other nodes find the tag and then fail on the digest.
 
     :param images: name to digest, all images in containerd's namespace ``k8s.io``.
     :param served: name to digest, the images that the mirror serves.
@@ -240,9 +241,9 @@ def verify_node(spec: Mapping[str, Any]) -> dict[str, Any]:
 
     :param spec: ``name``, ``role``, ``version`` (of the K3s binary), ``state`` (of the node, see ``k3s_node_state``),
         ``status`` (output of ``appliance status --json``), ``status_error``, ``files`` and ``hosts`` (see
-        :func:`check_order`), ``expected``, ``wildcard``, ``image`` (the one that was pulled; may be empty), ``pull_rc``,
-        ``pull_error``, ``pull_time`` (``h:mm:ss.ffffff``), ``images`` (output of ``ctr images ls``) and
-        ``mirror_images`` (output of ``appliance images --json``).
+        :func:`check_order`), ``expected``, ``wildcard``, ``image`` (the one that was pulled; may be empty),
+        ``pull_rc``, ``pull_error``, ``pull_time`` (``h:mm:ss.ffffff``), ``images`` (output of ``ctr images ls``)
+        and ``mirror_images`` (output of ``appliance images --json``).
     :returns: ``cells`` (column to text), ``bad`` (names of bad columns), ``problems`` and ``notes`` (lines).
     """
     spec = plain(spec)
@@ -267,12 +268,12 @@ def verify_node(spec: Mapping[str, Any]) -> dict[str, Any]:
             state["version"],
             "APL-0901",
             "K3s runs in another version than is installed",
-            f"{state['version']} runs, {spec['version']} is installed",
-            "Run site.yml",
+            why=f"{state['version']} runs, {spec['version']} is installed",
+            fix="Run site.yml",
         )
     cells["ready"] = "yes"
     if not state.get("ready"):
-        wrong("ready", "no", "APL-0902", "the node is not Ready", str(state.get("why") or "no server answered"))
+        wrong("ready", "no", "APL-0902", "the node is not Ready", why=str(state.get("why") or "no server answered"))
 
     _verify_mirror(spec, cells, wrong)
 
@@ -286,8 +287,8 @@ def verify_node(spec: Mapping[str, Any]) -> dict[str, Any]:
             "wrong",
             "APL-0904",
             "containerd does not ask in the order that the inventory wants",
-            line,
-            "Run site.yml; if this stays, look for files in certs.d that neither K3s nor the appliance wrote",
+            why=line,
+            fix="Run site.yml; if this stays, look for files in certs.d that neither K3s nor the appliance wrote",
         )
 
     image = spec.get("image")
@@ -295,7 +296,7 @@ def verify_node(spec: Mapping[str, Any]) -> dict[str, Any]:
         cells["pull"] = _seconds(str(spec.get("pull_time") or ""))
         if spec.get("pull_rc") != 0:
             why = _last_line(str(spec.get("pull_error") or ""))
-            wrong("pull", "failed", "APL-0905", f"{image} cannot be pulled", why)
+            wrong("pull", "failed", "APL-0905", f"{image} cannot be pulled", why=why)
 
     images = parse_images(str(spec.get("images") or ""))
     served = mirror_images(str(spec.get("mirror_images") or ""))
@@ -331,8 +332,8 @@ def _verify_mirror(spec: Mapping[str, Any], cells: dict[str, str], wrong: Callab
             "no answer",
             "APL-0903",
             "the mirror does not answer",
-            why,
-            "Look at appliance-agent.service",
+            why=why,
+            fix="Look at appliance-agent.service",
         )
         return
     generation = status.get("generation") or {}

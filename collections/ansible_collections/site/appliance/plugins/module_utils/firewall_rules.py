@@ -182,7 +182,8 @@ def nft_targets(chains: Mapping[tuple[str, str, str], Chain]) -> list[Chain]:
     """Return the base chains that our chains have to be jumped to from.
 
     An accept in a table of one's own does not undo another table's drop, so the rules go to where the drop is.
-    Firewalld's table is firewalld's; the tables that iptables manages take only what iptables understands, see :func:`ipt_managed`.
+    Firewalld's table is firewalld's; the tables that iptables manages take only what
+    iptables understands, see :func:`ipt_managed`.
     """
     found = []
     for chain in chains.values():

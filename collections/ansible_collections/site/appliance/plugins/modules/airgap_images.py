@@ -9,9 +9,9 @@ DOCUMENTATION = r"""
 module: airgap_images
 short_description: Put image archives into K3s's agent/images
 description:
-  - K3s imports a file two seconds after it appears, whether it is complete or not, and compares whole seconds of its time with
-    those it remembers. So archives are staged outside the watched directory on the same file system, get an integral time that
-    is newer than what they replace, and are moved into place.
+  - K3s imports a file two seconds after it appears, whether it is complete or not, and compares whole seconds of its
+    time with those it remembers. So archives are staged outside the watched directory on the same file system, get an
+    integral time that is newer than what they replace, and are moved into place.
   - With I(place=false) it only says which archives have to be staged (C(needed)).
   - Archives that this module placed earlier and that are not asked for any more are removed; others are left alone.
 options:
@@ -148,7 +148,7 @@ def main() -> None:
                     module.fail_json(
                         msg=f"APL-0821: the image archive did not arrive whole [{staging / name}]. Run it again",
                     )
-            # The manifest comes first: a file that is named there and absent is harmless, the reverse would stay for ever.
+            # The manifest comes first: a name without a file is harmless, a file without a name would stay for ever.
             if new_manifest:
                 manifest.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
                 temporary = manifest.with_name(f".{manifest.name}.new")

@@ -10,8 +10,8 @@ module: cluster_token
 short_description: Make the cluster's K3s token once
 description:
   - Creates I(path) with 0600 and a random password where it is absent, and leaves an existing one alone.
-  - Where K3s has a token already (I(k3s_token)) its password is kept instead of making a new one, so that a lost I(path) does
-    not cut off nodes that joined before.
+  - Where K3s has a token already (I(k3s_token)) its password is kept instead of making a new one, so that a lost
+    I(path) does not cut off nodes that joined before.
   - The content is never returned.
 options:
   path:

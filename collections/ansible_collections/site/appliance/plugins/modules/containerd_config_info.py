@@ -9,8 +9,8 @@ DOCUMENTATION = r"""
 module: containerd_config_info
 short_description: Read containerd's configuration and its hosts.toml files
 description:
-  - Returns the texts of the configuration files that match I(files), and of the hosts.toml files in each directory directly under
-    I(directories). Credentials are blanked. Changes nothing.
+  - Returns the texts of the configuration files that match I(files), and of the hosts.toml files in each directory
+    directly under I(directories). Credentials are blanked. Changes nothing.
 options:
   files:
     description: Paths or glob patterns of configuration files.

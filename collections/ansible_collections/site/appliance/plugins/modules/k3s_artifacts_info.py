@@ -9,8 +9,8 @@ DOCUMENTATION = r"""
 module: k3s_artifacts_info
 short_description: Check the K3s binary and image archives that were brought
 description:
-  - Reads the binary, the archives and the sha256sum files on the host it runs on (the controller) and reports everything that
-    is wrong with them at once. Changes nothing.
+  - Reads the binary, the archives and the sha256sum files on the host it runs on (the controller) and reports
+    everything that is wrong with them at once. Changes nothing.
 options:
   binary:
     description: The K3s binary.

@@ -9,10 +9,11 @@ DOCUMENTATION = r"""
 module: marked_files
 short_description: Keep a set of small marked files under one directory in step
 description:
-  - Writes the files that are asked for, and removes files that match I(pattern), start with I(marker) and are not asked for.
+  - Writes the files that are asked for, and removes files that match I(pattern), start with I(marker) and are not
+    asked for.
   - A file without the marker belongs to somebody else and is neither changed nor removed; it is named in C(foreign).
-  - A file in a directory of its own (C(host/hosts.toml)) appears and goes together with that directory in one rename, so that
-    a reader never sees the directory without its file.
+  - A file in a directory of its own (C(host/hosts.toml)) appears and goes together with that directory in one rename,
+    so that a reader never sees the directory without its file.
 options:
   path:
     description: The directory. It is made where it is absent and something has to be written.

@@ -1,0 +1,62 @@
+# Each target sets up what it needs: Debian packages when run as root, and a virtual environment from the lock file.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.complete
+K3S_BINARY ?=
+KEEP ?=
+SEED ?=
+
+export K3S_BINARY KEEP SEED
+
+.PHONY: help demo test test-all lint unit bench lab-up lab-down lock docs clean
+
+help: ## Say what there is
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+$(STAMP): requirements/dev.txt pyproject.toml tests/setup.sh
+	tests/setup.sh $(VENV)
+	touch $(STAMP)
+
+demo: $(STAMP) ## Tell the main job's story on three hosts with no way out
+	$(PYTHON) -m tests.demo
+
+test: lint ## Lint, unit, integration and lab tests (long series sampled by a printed seed)
+	$(PYTHON) -m pytest tests/unit tests/integration tests/lab
+
+test-all: lint ## The same with every long series run whole
+	$(PYTHON) -m pytest tests/unit tests/integration tests/lab --whole-series
+
+unit: $(STAMP) ## Unit tests alone: no network, no root
+	$(PYTHON) -m pytest tests/unit
+
+lint: $(STAMP) ## ruff, mypy --strict, ansible-lint (production), yamllint, shellcheck
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(PYTHON) -m mypy
+	$(VENV)/bin/yamllint --strict .
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/ansible-lint --offline --strict
+	git ls-files -z | xargs -0 -r grep -lIZE '^#!.*\b(ba)?sh\b' -- | xargs -0 -r shellcheck
+
+bench: $(STAMP) ## Ratios against other servers in the same run
+	$(PYTHON) -m tests.bench
+
+lab-up: $(STAMP) ## Boot three hosts and leave them running
+	$(PYTHON) -m tests.lab up
+
+lab-down: $(STAMP) ## Stop them and leave nothing behind
+	$(PYTHON) -m tests.lab down
+
+docs: $(STAMP) ## Generate the reference pages
+	$(PYTHON) -m tests.docs.generate
+
+lock: $(STAMP) ## Renew the lock files
+	cd requirements && for name in runtime controller dev; do \
+	  ../$(VENV)/bin/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
+	    --allow-unsafe -o $$name.txt $$name.in; done
+
+clean: ## Remove what the targets made in this directory
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

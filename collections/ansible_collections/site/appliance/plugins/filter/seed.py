@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the site's nodes follow what was published, as pure functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def seed_lacks(result: Mapping[str, Any], generation: Mapping[str, Any] | None) -> str:
+    """Return what keeps a node from serving a generation whole, empty where nothing does.
+
+    :param result: result of ``appliance status --json`` run by ``ansible.builtin.command``.
+    :param generation: ``number`` and ``digest`` of the one that is served by the publisher; None: there is none yet.
+    """
+    if result.get("rc") != 0:
+        said = str(result.get("stderr") or result.get("msg") or "").strip().splitlines()
+        return f"its agent does not answer: {said[0] if said else 'no reason given'}"
+    try:
+        status = json.loads(result["stdout"])
+    except (KeyError, ValueError):
+        return "its agent's answer is not JSON"
+    own = status.get("generation")
+    if generation is not None and (own or {}).get("digest") != generation["digest"]:
+        # A newer one than the one waited for is no lack: somebody published again meanwhile.
+        if not own or own["number"] <= generation["number"]:
+            return f"it serves {_name(own)}, not {_name(generation)}"
+    missing = status.get("wanted_missing", 0)
+    if missing:
+        return f"it still lacks {missing} of the blobs that it is to hold"
+    return ""
+
+
+def seed_behind(results: Mapping[str, Mapping[str, Any]], generation: Mapping[str, Any] | None) -> list[str]:
+    """Return one line for each node that does not serve the generation whole, in the order given."""
+    lacks = {host: seed_lacks(result, generation) for host, result in results.items()}
+    return [f"{host}: {lack}" for host, lack in lacks.items() if lack]
+
+
+def _name(generation: Mapping[str, Any] | None) -> str:
+    return f"generation {generation['number']} ({generation['digest'][:19]})" if generation else "no generation"
+
+
+class FilterModule:
+    """The names that playbooks call these functions by."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return name to function."""
+        return {"seed_behind": seed_behind, "seed_lacks": seed_lacks}

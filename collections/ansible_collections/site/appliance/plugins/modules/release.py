@@ -1,0 +1,147 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Install a release of the appliance from a wheelhouse on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release
+short_description: Install a release of the appliance from a wheelhouse on the controller
+description:
+  - Makes a virtual environment at O(root)C(/releases/<version>/venv) with the wheelhouse's packages, checked against their
+    hashes and without any network, and points O(root)C(/current) at it by one rename.
+  - Does nothing, and sends nothing to the host, where that release is complete and current.
+  - A part of it runs on the controller, where the wheelhouse lies.
+options:
+  wheelhouse:
+    description: Directory on the controller that holds C(wheelhouse/) and C(requirements.txt).
+    type: path
+    required: true
+  root:
+    description: Directory on the host.
+    type: path
+    default: /opt/appliance
+  python:
+    description: Interpreter on the host, Python 3.10 or newer.
+    type: str
+    default: /usr/bin/python3
+  keep:
+    description: How many releases stay on the host, the current one counted.
+    type: int
+    default: 2
+  version:
+    description: Version of the appliance in the wheelhouse; found on the controller.
+    type: str
+  digest:
+    description: SHA-256 of C(requirements.txt); found on the controller.
+    type: str
+  archive:
+    description: Path on the host of the packed wheelhouse; sent by the controller.
+    type: path
+author:
+  - The K3s air-gap appliance's authors
+attributes:
+  check_mode:
+    support: full
+    description: Says whether the release would be installed.
+  diff_mode:
+    support: full
+    description: Shows the name of the current release before and after.
+"""
+
+EXAMPLES = r"""
+- name: Install the appliance
+  site.appliance.release:
+    wheelhouse: build/wheelhouse
+"""
+
+RETURN = r"""
+name:
+  description: Name of the release, below O(root)C(/releases).
+  type: str
+  returned: success
+current:
+  description: Whether that release was complete and current before.
+  type: bool
+  returned: success
+command:
+  description: Path of the appliance's command.
+  type: str
+  returned: success
+removed:
+  description: Names of old releases that were removed.
+  type: list
+  returned: success
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.site.appliance.plugins.module_utils import releases
+
+PROBE = "import sys; print('.'.join(map(str, sys.version_info[:3])), sys.version_info >= (3, 10), sys.executable)"
+
+
+def wanted(module: AnsibleModule) -> dict:
+    """Return what the release is to say of itself: the digest of its packages and the interpreter below it."""
+    python = module.params["python"]
+    code, out, err = module.run_command([python, "-c", PROBE])
+    if code != 0:
+        module.fail_json(
+            msg=f"APL-0761: {python} does not run: {err.strip()}. Install Python 3.10 or newer, or set mirror_python to its path"
+        )
+    version, usable, _ = out.split(None, 2)
+    if usable != "True":
+        module.fail_json(
+            msg=f"APL-0761: {python} is Python {version}; the appliance's services need 3.10 or newer. Set mirror_python"
+        )
+    minor = ".".join(version.split(".")[:2])
+    return {"digest": module.params["digest"], "python": python, "minor": minor}
+
+
+def main() -> None:
+    """Compare, and install where something differs."""
+    module = AnsibleModule(
+        argument_spec={
+            "wheelhouse": {"type": "path", "required": True},
+            "root": {"type": "path", "default": "/opt/appliance"},
+            "python": {"type": "str", "default": "/usr/bin/python3"},
+            "keep": {"type": "int", "default": 2},
+            "version": {"type": "str"},
+            "digest": {"type": "str"},
+            "archive": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    if not params["version"] or not params["digest"]:
+        module.fail_json(msg="APL-0760: the part of this module that runs on the controller was left out")
+    os.umask(0o022)
+    root, version = Path(params["root"]), params["version"]
+    aim = wanted(module)
+    name, before = releases.name_for(root, version, aim), releases.current(root)
+    result = {
+        "name": name,
+        "command": str(root / "current" / "venv" / "bin" / "appliance"),
+        "current": releases.installed(root, version, aim),
+        "changed": False,
+        "removed": [],
+        "diff": {"before": f"{before or 'none'}\n", "after": f"{name}\n"},
+    }
+    result["changed"] = not result["current"]
+    if result["current"] or module.check_mode or not params["archive"]:
+        module.exit_json(**result)
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o755)
+        with tempfile.TemporaryDirectory(dir=module.tmpdir) as work:
+            releases.install(root, version, aim, Path(params["archive"]), Path(work))
+        result["removed"] = releases.prune(root, params["keep"])
+    except (releases.ReleaseError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

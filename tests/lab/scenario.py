@@ -1,0 +1,114 @@
+"""What an operator brings to the lab's site: K3s, the wheelhouse, a stick with two tarballs, and an inventory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from appliance.bundle.wheelhouse import build_wheelhouse
+from tests.lab.base import cache_dir
+from tests.lab.images import make_pause, make_stick, server_image
+from tests.lab.site import Site
+from tests.lab.standin.build import build as build_standin
+from tests.lab.story import NGINX, STICK, TOOL
+
+# A real K3s in nspawn, and on a cgroup-v1 kernel, needs these; a site on real machines does not.
+KUBELET_ARGS = ("fail-cgroupv1=false",)
+CONTAINERD_DROPINS = {
+    "10-lab": 'version = 3\n[plugins."io.containerd.cri.v1.runtime"]\n  restrict_oom_score_adj = true\n'
+}
+REAL_SERVER_CONFIG: Mapping[str, Any] = {
+    "disable": ["coredns", "servicelb", "traefik", "local-storage", "metrics-server"],
+    "disable-helm-controller": True,
+    "disable-cloud-controller": True,
+    "flannel-backend": "host-gw",
+}
+
+
+@dataclass(frozen=True)
+class Luggage:
+    """Paths of what was brought.
+
+    :param k3s: the K3s binary, real or stand-in.
+    :param checksums: its sha256sum file.
+    :param real: whether it is a real K3s.
+    :param wheelhouse: what the appliance is installed from.
+    :param files: the two tarballs of the stick.
+    :param stick: file-system image of the stick.
+    :param airgap_images: image archives for ``agent/images``; a real K3s needs its pause image.
+    """
+
+    k3s: Path
+    checksums: Path
+    real: bool
+    wheelhouse: Path
+    files: Path
+    stick: Path
+    airgap_images: tuple[Path, ...] = ()
+
+
+def pack(directory: Path, fs: str = "ext4") -> Luggage:
+    """Build or find everything; what can be kept between runs is kept in the lab's cache.
+
+    :param directory: where this run's own files go.
+    :param fs: file system of the stick, ``ext4`` or ``exfat``.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    real = os.environ.get("K3S_BINARY") or None
+    k3s = directory / "k3s"
+    if real:
+        k3s.unlink(missing_ok=True)
+        shutil.copyfile(real, k3s)
+        k3s.chmod(0o755)
+        _checksum(k3s)
+    else:
+        k3s = build_standin(directory / "k3s-standin")
+    wheelhouse = cache_dir() / "wheelhouse"
+    build_wheelhouse(wheelhouse)
+    files = directory / "stick"
+    files.mkdir(exist_ok=True)
+    server_image(NGINX, files / "nginx.tar", "docker-archive")
+    server_image(TOOL, files / "tool.tar.zst", "oci-archive")
+    stick = directory / f"stick.{fs}"
+    make_stick(files, stick, fs=fs)
+    return Luggage(
+        k3s=k3s,
+        checksums=k3s.parent / "sha256sum-amd64.txt",
+        real=bool(real),
+        wheelhouse=wheelhouse,
+        files=files,
+        stick=stick,
+        airgap_images=(make_pause(directory / "pause.tar"),) if real else (),
+    )
+
+
+def _checksum(file: Path) -> None:
+    import hashlib
+
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    (file.parent / "sha256sum-amd64.txt").write_text(f"{digest}  k3s\n")
+
+
+def inventory(site: Site, luggage: Luggage, directory: Path, **extra: Any) -> Path:
+    """Write the site's inventory; ``extra`` variables win."""
+    variables: dict[str, Any] = {
+        "seed_sources": [STICK],
+        "mirror_wheelhouse": str(luggage.wheelhouse),
+        "mirror_free_percent": 1,
+        "k3s_binary": str(luggage.k3s),
+        "k3s_checksums": str(luggage.checksums),
+        "k3s_airgap_images": [str(path) for path in luggage.airgap_images],
+        "k3s_kubelet_args": list(KUBELET_ARGS),
+        "k3s_containerd_dropins": dict(CONTAINERD_DROPINS),
+        "k3s_kubeconfig": str(directory / "kubeconfig"),
+        "registries_mirrors": {"ksd.test.com": None},
+        "verify_image": NGINX,
+    }
+    if luggage.real:
+        variables["k3s_server_config"] = dict(REAL_SERVER_CONFIG)
+    return site.write_inventory(directory, {**variables, **extra})
