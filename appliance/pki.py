@@ -298,7 +298,7 @@ def _load_certificate(path: Path) -> x509.Certificate:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError) as error:
         fail(
-            "APL-0608",
+            "APL-0607",
             "cannot use a certificate",
             where=str(path),
             why=str(error),

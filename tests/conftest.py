@@ -17,7 +17,9 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def _seed() -> str:
-    return os.environ.setdefault("SEED", "") or os.environ.setdefault("SERIES_SEED", str(random.SystemRandom().getrandbits(32)))
+    return os.environ.setdefault("SEED", "") or os.environ.setdefault(
+        "SERIES_SEED", str(random.SystemRandom().getrandbits(32))
+    )
 
 
 @pytest.fixture(scope="session")

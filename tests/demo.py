@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from tests.lab.base import LabError
-from tests.lab.images import PAGE
+from tests.lab.images import NGINX as NGINX_IMAGE
 from tests.lab.scenario import inventory, pack
 from tests.lab.site import Site
 from tests.lab.story import (
@@ -58,7 +58,9 @@ def _tell(site: Site, directory: Path, say: object) -> None:
     if luggage.real:
         say("K3s is the real one from K3S_BINARY")
     else:
-        say("K3s is a STAND-IN (no release at hand): it renders registries.yaml as K3s does and runs Debian's containerd")
+        say(
+            "K3s is a STAND-IN (no release at hand): it renders registries.yaml as K3s does and runs Debian's containerd"
+        )
     say("booting hosts a (nftables), b (firewalld), c (ufw) on a bridge with no way out")
     site.up()
     a, b, c = (site.hosts[name] for name in "abc")
@@ -76,7 +78,7 @@ def _tell(site: Site, directory: Path, say: object) -> None:
         must_pull(host, f"{NGINX.rpartition(':')[0]}@{digest}", real=luggage.real)
         must_pull(host, NGINX, real=luggage.real)
         page = serve_http(host, NGINX)
-        if PAGE not in page:
+        if page != NGINX_IMAGE.text():
             raise StoryError(f"{host.name} answered {page!r}")
         say(f"{host.name}: pulled {NGINX} by tag ({result.seconds:.1f} s) and by digest; its container answers HTTP")
     until(lambda: all(status(host)["wanted_missing"] == 0 for host in (a, b, c)), "two copies of every blob")

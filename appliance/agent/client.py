@@ -114,7 +114,9 @@ class FetchedFile:
             if answer["state"] == "failed":
                 raise OSError(answer["reason"])
             self._verified = int(answer["verified"])
-            self._open(answer)
+            if self._verified > offset or answer["state"] == "complete":
+                # Not before: a file without a verified byte may still be replaced by another attempt's.
+                self._open(answer)
             if self._verified > known:
                 begun, known = time.monotonic(), self._verified
             if self._verified <= offset and time.monotonic() - begun > patience:

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import urllib3
-from gevent import Timeout, spawn
+from gevent import spawn
 from gevent.event import Event
 from gevent.pool import Pool
+from gevent.queue import Queue
 
 from appliance.config import Peer
 from appliance.errors import ApplianceError
 from appliance.oci.digests import hasher
-from appliance.oci.piecemap import PieceMap
+from appliance.oci.piecemap import BIG_BLOB, PieceMap
 from appliance.peers.client import PeerError, Peers
 from appliance.store.blobs import BlobStore
 
 _READ = 256 << 10
-_ASK_AT_ONCE = 16
 _PASSES = 2
 
 
@@ -95,12 +95,15 @@ class Fetcher:
             if self._blobs.size(digest) == progress.size:
                 progress.advance(progress.size, "complete")
                 return
-            self._blobs.check_room(progress.size)
+            if progress.size > BIG_BLOB:
+                # Manifests and the like may go into the reserve: a full node still learns of every name.
+                self._blobs.check_room(progress.size)
             with contextlib.closing(
                 _Partial(self.partial(digest), digest, progress, piece_map, self._offload)
             ) as partial:
                 partial.resume()
-                self._from_anybody(partial)
+                if not partial.full:
+                    self._from_anybody(partial)
                 if partial.finished:
                     self._offload(self._blobs.place, partial.path, digest)
                     progress.advance(progress.size, "complete")
@@ -116,49 +119,79 @@ class Fetcher:
         for _ in range(_PASSES):
             before = partial.received
             for peer in self._holders(partial.digest, reasons):
-                try:
-                    self._from(peer, partial)
-                except PeerError as error:
-                    reasons[peer.id] = str(error)
+                self._all_from(peer, partial, reasons)
                 if partial.finished:
                     return
             if partial.received == before:
                 break
         raise PeerError(_summary(reasons, [peer.id for peer in self._peers.others if self._peers.is_down(peer)]))
 
-    def _holders(self, digest: str, reasons: dict[str, str]) -> list[Peer]:
-        """The peers that say they hold the blob, in the order they said so; all are asked at once."""
-        holders: list[Peer] = []
-
-        def ask(peer: Peer) -> None:
+    def _all_from(self, peer: Peer, partial: _Partial, reasons: dict[str, str]) -> None:
+        """Take what is missing from one peer, as long as wrong bytes may have been another one's."""
+        while True:
             try:
-                status, _ = self._peers.ask(peer, "HEAD", f"/p2p/v1/blobs/{digest}")
+                self._from(peer, partial)
+            except WrongBytes as error:
+                reasons[peer.id] = str(error)
+                if error.givers != {peer.id}:
+                    # A piece that two peers gave together does not say which of them was wrong.
+                    continue
+                self._peers.failed(peer)
             except PeerError as error:
                 reasons[peer.id] = str(error)
-                return
-            if status == 200:
-                holders.append(peer)
-            else:
-                reasons[peer.id] = f"{peer.id} does not hold it"
+            return
 
-        pool = Pool(_ASK_AT_ONCE)
-        asked = [pool.spawn(ask, peer) for peer in self._peers.available()]
-        # The first to say yes is used at once; a dead peer's time-out is waited for only if nobody does.
-        while not holders and not all(job.ready() for job in asked):
-            with Timeout(0.02, False):
-                pool.join()
-        return holders
+    def _holders(self, digest: str, reasons: dict[str, str]) -> Iterator[Peer]:
+        """The peers that say they hold the blob, as they say so; all are asked at once.
+
+        The first to say yes is used at once; a dead peer's time-out is waited for only when nobody else is left.
+        """
+        answers: Queue[Peer | None] = Queue()
+
+        def ask(peer: Peer) -> None:
+            held = None
+            try:
+                status, _ = self._peers.ask(peer, "HEAD", f"/p2p/v1/blobs/{digest}")
+                if status == 200:
+                    held = peer
+                else:
+                    reasons[peer.id] = f"{peer.id} " + ("does not hold it" if status == 404 else f"answered {status}")
+            except PeerError as error:
+                reasons[peer.id] = str(error)
+            finally:
+                answers.put(held)
+
+        available = self._peers.available()
+        pool = Pool(max(1, len(available)))
+        for peer in available:
+            pool.spawn(ask, peer)
+        for _ in available:
+            holder = answers.get()
+            if holder is not None:
+                yield holder
 
     def _from(self, peer: Peer, partial: _Partial) -> None:
         with self._peers.stream(peer, f"/p2p/v1/blobs/{partial.digest}", partial.received) as response:
-            try:
-                while not partial.full:
+            while not partial.full:
+                try:
                     chunk = response.read1(_READ)
-                    if not chunk:
-                        raise PeerError(f"{peer.id} ended at byte {partial.received} of {partial.progress.size}")
-                    partial.take(chunk, peer.id)
-            except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise self._peers.broken(peer, error) from error
+                except (urllib3.exceptions.HTTPError, OSError) as error:
+                    raise self._peers.broken(peer, error) from error
+                if not chunk:
+                    raise PeerError(f"{peer.id} ended at byte {partial.received} of {partial.progress.size}")
+                # Outside of the above: a full disk here is not the peer's fault.
+                partial.take(chunk, peer.id)
+
+
+class WrongBytes(PeerError):
+    """Bytes that do not have the hash they should have.
+
+    :param givers: the peers that sent them; empty for what lay on this disk.
+    """
+
+    def __init__(self, why: str, givers: set[str]) -> None:
+        super().__init__(f"wrong bytes from {', '.join(sorted(givers)) or 'this disk'}: {why}")
+        self.givers = givers
 
 
 class _Partial:
@@ -176,7 +209,7 @@ class _Partial:
         self._whole = hasher(digest)
         self._verified = 0
         self._buffer = bytearray()
-        self._givers: list[str] = []
+        self._givers: set[str] = set()
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @property
@@ -201,15 +234,17 @@ class _Partial:
             self._offload(self._whole.update, piece)
             self._verified += length
             if self._verified >= self.progress.size:
-                self._finish()
-                return
+                break
             self.progress.advance(self._verified)
         os.ftruncate(self._handle, self._verified)
+        if self._verified >= self.progress.size:
+            # All of it was here, or there is nothing to have. What is wrong as a whole is fetched anew.
+            with contextlib.suppress(WrongBytes):
+                self._finish()
 
     def take(self, chunk: bytes, giver: str) -> None:
         """Take the next bytes from a peer; verify and keep each piece that becomes whole."""
-        if not self._givers or self._givers[-1] != giver:
-            self._givers.append(giver)
+        self._givers.add(giver)
         self._buffer += chunk
         if self.received > self.progress.size:
             self._drop("more bytes than the blob has")
@@ -221,7 +256,8 @@ class _Partial:
             index = self._verified // self._map.piece_size if self._map else 0
             self._offload(self._keep, index, piece)
             del self._buffer[:length]
-            self._givers = [giver]
+            if self._map is not None:
+                self._givers = {giver} if self._buffer else set()
             if self._verified >= self.progress.size:
                 self._finish()
             elif self._map is not None:
@@ -243,18 +279,22 @@ class _Partial:
         self._verified += len(piece)
 
     def _drop(self, why: str) -> None:
-        givers = ", ".join(self._givers)
+        givers, self._givers = self._givers, set()
         self._buffer.clear()
-        self._givers = []
-        raise PeerError(f"wrong bytes from {givers}: {why}")
+        if self._map is None:
+            self._restart()
+        raise WrongBytes(why, givers)
+
+    def _restart(self) -> None:
+        os.ftruncate(self._handle, 0)
+        self._verified, self._whole = 0, hasher(self.digest)
 
     def _finish(self) -> None:
         computed = f"{self.digest.partition(':')[0]}:{self._whole.hexdigest()}"
         if computed != self.digest:
-            givers = ", ".join(self._givers)
-            os.ftruncate(self._handle, 0)
-            self._verified, self._whole = 0, hasher(self.digest)
-            raise PeerError(f"wrong bytes from {givers}: the whole has {computed}")
+            givers, self._givers = self._givers, set()
+            self._restart()
+            raise WrongBytes(f"the whole has {computed}", givers)
         self.finished = True
 
     def close(self) -> None:

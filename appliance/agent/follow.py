@@ -12,11 +12,11 @@ from gevent.pool import Pool
 from appliance.agent.fetch import Fetcher
 from appliance.config import Peer
 from appliance.errors import ApplianceError, fail
-from appliance.oci.manifests import Descriptor, parse_manifest
+from appliance.oci.manifests import Descriptor
 from appliance.peers.client import PeerError, Peers
 from appliance.pki import Signature
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import reader
+from appliance.store.closure import needed
 from appliance.store.generations import Generation, Generations
 
 _LOG = logging.getLogger("appliance.follow")
@@ -44,12 +44,15 @@ class Follower:
         self._offload = offload
         self.seen: dict[str, int | None] = {}
         """Generation number that each peer named when it was last asked; None where it has none yet."""
+        self.behind = False
+        """Whether the last look found something newer that could not be followed: worth another look soon."""
 
     def look(self) -> Generation | None:
         """Ask every peer once and follow the newest generation found; returns it when this node moved."""
         current = self._offload(self._generations.current)
         mine = current.number if current else 0
         offers = sorted(self._ask_all(), key=lambda offer: -offer[0])
+        self.behind = False
         for number, digest, peer in offers:
             if number < mine or (number == mine and current is not None and digest == current.digest):
                 continue
@@ -57,8 +60,10 @@ class Follower:
                 moved = self._take_from(peer)
             except (PeerError, ApplianceError) as error:
                 _LOG.error("generation %d from %s: %s", number, peer.id, error)
+                self.behind = True
                 continue
             if moved is not None:
+                self.behind = False
                 _LOG.info("following generation %d (%s) from %s", moved.number, moved.digest, peer.id)
                 return moved
         return None
@@ -73,13 +78,17 @@ class Follower:
                 self.seen[peer.id] = int(said["number"]) if said else None
                 if said:
                     offers.append((int(said["number"]), str(said["digest"]), peer))
+                if status != 200:
+                    _LOG.warning("%s answered a ping with %d", peer.id, status)
             except PeerError:
                 self.seen.pop(peer.id, None)
             except (ValueError, KeyError, TypeError) as error:
                 _LOG.warning("%s: not an answer to a ping: %s", peer.id, error)
 
-        pool = Pool(_AT_ONCE)
-        for peer in self._peers.available():
+        # Those that failed just now too: the one that called may be the one that is back. All at once, so that dead
+        # ones cost one time-out together.
+        pool = Pool(max(1, len(self._peers.others)))
+        for peer in self._peers.others:
             pool.spawn(ask, peer)
         pool.join()
         return offers
@@ -102,19 +111,13 @@ class Follower:
         problems: list[str] = []
 
         def bring(descriptor: Descriptor) -> None:
-            if self._blobs.has(descriptor.digest):
-                return
             progress = self._fetcher.fetch(descriptor.digest, descriptor.size, None)
             if progress.state != "complete":
                 problems.append(f"{descriptor.digest}: {progress.reason}")
 
-        wave = [entry.descriptor for entry in generation.names.values()] + list(generation.piece_maps.values())
-        absent = frozenset().union(*(entry.absent for entry in generation.names.values()))
-        seen: set[str] = set(absent)
-        while wave:
-            fresh = list({item.digest: item for item in wave if item.digest not in seen}.values())
-            seen |= {item.digest for item in fresh}
-            for descriptor in fresh:
+        # Each wave shows the children of the one before; what one name leaves out, another may need.
+        while wave := self._offload(self._lacking, generation):
+            for descriptor in wave:
                 pool.spawn(bring, descriptor)
             pool.join()
             if problems:
@@ -125,13 +128,7 @@ class Follower:
                     why="; ".join(problems[:5]),
                     fix="It is tried again by itself; bring back a node that holds them",
                 )
-            wave = [
-                child
-                for descriptor in fresh
-                if descriptor not in generation.piece_maps.values()
-                for child in self._children(descriptor)
-            ]
 
-    def _children(self, descriptor: Descriptor) -> tuple[Descriptor, ...]:
-        content = reader(self._blobs)(descriptor)
-        return () if content is None else parse_manifest(content, descriptor.media_type).manifests
+    def _lacking(self, generation: Generation) -> list[Descriptor]:
+        found = needed(generation, self._blobs).items()
+        return [item.descriptor for digest, item in found if item.is_manifest and not self._blobs.has(digest)]

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from appliance.config import Config
+from appliance.errors import ApplianceError
 from appliance.oci.manifests import Descriptor
 from appliance.oci.piecemap import MAP_LIMIT, PieceMap
 from appliance.store.blobs import BlobStore
@@ -36,20 +37,19 @@ def wanted(generation: Generation, blobs: BlobStore, config: Config) -> list[Des
     missing = [
         item.descriptor
         for digest, item in needed(generation, blobs).items()
-        if digest not in _absent(generation)
-        and config.node in keepers(digest, config)
-        and blobs.size(digest) != item.descriptor.size
+        if config.node in keepers(digest, config) and blobs.size(digest) != item.descriptor.size
     ]
     return sorted(missing, key=lambda descriptor: (descriptor.size, descriptor.digest))
 
 
 def piece_map(generation: Generation | None, blobs: BlobStore, digest: str) -> PieceMap | None:
-    """The piece map of a blob, where the signed generation lists one and it is here."""
+    """The piece map of a blob, where the signed generation lists one and it is here and sound."""
     descriptor = generation.piece_maps.get(digest) if generation else None
     if descriptor is None or not blobs.has(descriptor.digest):
         return None
-    return PieceMap.from_bytes(blobs.read(descriptor.digest, MAP_LIMIT), digest)
-
-
-def _absent(generation: Generation) -> frozenset[str]:
-    return frozenset().union(*(entry.absent for entry in generation.names.values()))
+    try:
+        found = PieceMap.from_bytes(blobs.read(descriptor.digest, MAP_LIMIT), digest)
+    except ApplianceError:
+        # Damaged on this disk: the blob can still be had, verified as a whole.
+        return None
+    return found if found.blob == digest else None

@@ -59,12 +59,11 @@ class Agent:
         self._follower = Follower(blobs, generations, self._peers, self._fetcher, _offload)
         self._wake = Event()
         self._replicate = Event()
-        self._missing: int | None = None
+        self._told = self._index_state()
+        self._pause = _RETRY_FIRST
 
     def run(self) -> None:
         """Start the loops; returns at once."""
-        if self._config.is_publisher and self._generations.take_over(self._config.node):
-            _LOG.warning("the current generation was another seed's; %s has signed it anew", self._config.node)
         for loop in (self._follow, self._replicating, self._watch):
             gevent.spawn(_forever, loop)
 
@@ -93,7 +92,7 @@ class Agent:
             "generation": {"number": current.number, "digest": current.digest} if current else None,
             "names": len(current.names) if current else 0,
             "registries": catalog.registries(),
-            "wanted_missing": len(self._wanted(current)),
+            "wanted_missing": len(_offload(self._wanted, current)),
             "blobs_held": sum(1 for _ in self._blobs.digests()),
             "room_bytes": self._blobs.room(),
             "peers": self._ask_peers(),
@@ -132,20 +131,24 @@ class Agent:
     def _follow(self) -> None:
         """Ask at start, when called, and every half-minute; a node that was off catches up by itself."""
         self._wake.clear()
-        moved = None if self._config.is_publisher else self._follower.look()
-        if moved is not None:
+        if self._config.is_publisher:
+            self._generations.sign_anew()
+            self._wake.wait(ASK_EVERY)
+            return
+        if self._follower.look() is not None:
             self._generations.prune(self._config.keep_generations)
             self._replicate.set()
-        self._wake.wait(ASK_EVERY)
+        self._wake.wait(_RETRY_FIRST if self._follower.behind else ASK_EVERY)
 
     def _watch(self) -> None:
         """Notice that the current generation was replaced (by ``appliance seed`` here) and tell the others."""
-        before = self._index_state()
-        while self._index_state() == before:
+        while self._index_state() == self._told:
             gevent.sleep(_LOOK_EVERY)
+        self._told = self._index_state()
+        self._pause = _RETRY_FIRST
         self._replicate.set()
         if self._config.is_publisher:
-            pool = Pool(_FETCH_AT_ONCE * 2)
+            pool = Pool(max(1, len(self._peers.others)))
             for peer in self._peers.others:
                 pool.spawn(self._call, peer)
             pool.join()
@@ -165,7 +168,7 @@ class Agent:
         self._replicate.clear()
         current = self._generations.current()
         pool = Pool(_FETCH_AT_ONCE)
-        for descriptor in self._wanted(current):
+        for descriptor in _offload(self._wanted, current):
             pool.spawn(
                 self._fetcher.fetch,
                 descriptor.digest,
@@ -173,8 +176,12 @@ class Agent:
                 piece_map(current, self._blobs, descriptor.digest),
             )
         pool.join()
-        missing = len(self._wanted(current))
-        self._replicate.wait(_RETRY_FIRST if missing else ASK_EVERY)
+        if _offload(self._wanted, current):
+            self._replicate.wait(self._pause)
+            self._pause = min(ASK_EVERY, self._pause * 2)
+        else:
+            self._pause = _RETRY_FIRST
+            self._replicate.wait(ASK_EVERY)
 
     def _wanted(self, current: Generation | None) -> list[Any]:
         return wanted(current, self._blobs, self._config) if current else []
@@ -192,7 +199,7 @@ class Agent:
             said = _json(body).get("generation")
             return answer | {
                 "state": "up",
-                "generation": said["number"] if said else None,
+                "generation": said.get("number") if isinstance(said, dict) else None,
                 "latency_ms": round((time.monotonic() - begun) * 1000, 1),
             }
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from appliance.archives.compression import Decoder, detect
 from appliance.archives.limits import Limits
 from appliance.archives.rawfile import READ_STEP, Progress, RawFile, open_readonly
-from appliance.archives.sink import BlobSink, HashingSink, StoredBlob
+from appliance.archives.sink import BlobSink, HashingSink
 from appliance.archives.tarstream import Entry, TarStream
 from appliance.errors import ApplianceError, fail
+from appliance.oci.blob import StoredBlob
 from appliance.oci.digests import is_digest
 
 DOCUMENTS = ("oci-layout", "index.json", "manifest.json", "repositories")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from appliance.archives.collect import Collected, Directory, collect_tar, diff_i
 from appliance.archives.contents import ArchiveContents, Context, NamedImage
 from appliance.archives.docker import resolve_docker
 from appliance.archives.layout import (
+    FindBlob,
     Walker,
     check_layout_version,
     check_whole,
@@ -22,8 +23,9 @@ from appliance.archives.layout import (
 )
 from appliance.archives.limits import Limits
 from appliance.archives.rawfile import Progress, RawFile
-from appliance.archives.sink import BlobSink, StoredBlob
+from appliance.archives.sink import BlobSink
 from appliance.errors import ApplianceError, fail
+from appliance.oci.blob import StoredBlob
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor, parse_manifest
 from appliance.oci.names import DEFAULT_TAG, parse_reference
@@ -33,8 +35,6 @@ _ARCHIVE = re.compile(r".+\.(?:tar(?:\.(?:gz|zst|zstd|xz|bz2|lz4))?|tgz|tzst|txz
 _FINAL = frozenset({"APL-0101", "APL-0102", "APL-0103", "APL-0104", "APL-0115", "APL-0116"})
 _DEPTH = 4
 _LITTER = frozenset({"System Volume Information", "lost+found", "$RECYCLE.BIN"})
-
-FindBlob = Callable[[str], "StoredBlob | None"]
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from appliance.archives.compression import detect
 from appliance.archives.contents import ArchiveContents, Context, NamedImage
 from appliance.archives.layout import read_config
 from appliance.archives.limits import Limits
-from appliance.archives.sink import StoredBlob
 from appliance.errors import fail
+from appliance.oci.blob import StoredBlob
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor
 from appliance.oci.mediatypes import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_MANIFEST

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 
 from appliance.archives.contents import ArchiveContents, Context, NamedImage
 from appliance.archives.limits import Limits
-from appliance.archives.sink import StoredBlob
 from appliance.errors import fail
 from appliance.oci import mediatypes
+from appliance.oci.blob import StoredBlob
 from appliance.oci.manifests import IMAGE_NAME, REF_NAME, Descriptor, Manifest, parse_manifest
 from appliance.oci.names import Reference, is_tag, parse_reference
 from appliance.oci.platforms import Platform

@@ -4,35 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.errors import fail
+from appliance.oci.blob import HEAD_BYTES, StoredBlob, check_put
 from appliance.oci.digests import hasher
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 MIB = 1024 * 1024
-HEAD_BYTES = 16
-"""Bytes kept from the start of each blob, enough to tell a compression."""
-
 DOCUMENT_LIMIT = 4 * MIB
 """Largest blob in bytes that can be read back from a sink as a document."""
-
-
-@dataclass(frozen=True)
-class StoredBlob:
-    """A blob that was read whole and hashed.
-
-    :param digest: its digest, in the algorithm that was expected, else SHA-256.
-    :param size: its size in bytes.
-    :param head: its first :data:`HEAD_BYTES` bytes.
-    """
-
-    digest: str
-    size: int
-    head: bytes
 
 
 class BlobSink(Protocol):
@@ -63,7 +46,7 @@ class BlobSink(Protocol):
         """A blob's bytes.
 
         :param limit: largest accepted size in bytes.
-        :raises ApplianceError: APL-0204 if it is larger, APL-0108 if it is not there.
+        :raises ApplianceError: it is larger, or not there.
         """
         ...
 
@@ -181,23 +164,3 @@ class HashingSink:
     def has(self, digest: str) -> bool:
         """Whether the blob passed by, or is in the store that is looked into."""
         return digest in self.sizes or (self._base is not None and self._base.has(digest))
-
-
-def check_put(digest: str, seen: int, *, size: int | None, expect: str | None, where: str) -> str:
-    """The checks that every sink makes at the end of a blob; returns ``digest``.
-
-    :param digest: what was computed.
-    :param seen: bytes that came.
-    :raises ApplianceError: APL-0106 for another size, APL-0107 for another digest.
-    """
-    if size is not None and seen != size:
-        fail("APL-0106", "blob has another size than announced", where=where, why=f"{seen} bytes, not {size}")
-    if expect is not None and digest != expect:
-        fail(
-            "APL-0107",
-            "blob does not match its digest",
-            where=where,
-            why=f"expected {expect}, computed {digest}",
-            fix="The file is damaged or was changed: copy it again, or make it again",
-        )
-    return digest

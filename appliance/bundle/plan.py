@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,33 +66,50 @@ class Plan:
         )
 
     @property
+    def completed(self) -> list[str]:
+        """Names of which the medium brings platforms that were left out before."""
+        old = self.current.names if self.current else {}
+        return sorted(
+            name
+            for name, entry in self.reading.names.items()
+            if name in old
+            and old[name].descriptor.digest == entry.descriptor.digest
+            and not old[name].absent <= entry.absent
+        )
+
+    @property
     def is_empty(self) -> bool:
         """Whether publishing would change no name."""
-        return not self.added and not self.moved
+        return not self.added and not self.moved and not self.completed
 
     @property
     def names_after(self) -> dict[str, Entry]:
-        """Every name after publishing: a seeding adds and moves, it takes nothing away."""
-        return {**(self.current.names if self.current else {}), **self.reading.names}
+        """Every name after publishing: a seeding adds, moves and completes, it takes nothing away."""
+        after = dict(self.current.names) if self.current else {}
+        for name, entry in self.reading.names.items():
+            old = after.get(name)
+            same = old is not None and old.descriptor.digest == entry.descriptor.digest
+            after[name] = Entry(entry.descriptor, old.absent & entry.absent) if old and same else entry
+        return after
 
     @property
     def id(self) -> str:
         """Stands for exactly this change of exactly this state: what is confirmed is what is published."""
         content = [self.current.digest if self.current else None]
         content += [f"{name}={entry.descriptor.digest}" for name, entry in sorted(self.reading.names.items())]
+        content += [f"completed {name}" for name in self.completed]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as ``appliance plan --json`` prints it; sizes in bytes."""
         old = self.current.names if self.current else {}
-        changed = {*self.added, *self.moved}
+        changed = {*self.added, *self.moved, *self.completed}
         return {
             "plan_id": self.id,
             "generation": {"number": self.current.number, "digest": self.current.digest} if self.current else None,
             "added": [
                 {"name": name, "digest": entry.descriptor.digest, "size": _weight(self.reading, entry)}
-                for name, entry in sorted(self.reading.names.items())
-                if name in set(self.added)
+                for name, entry in ((name, self.reading.names[name]) for name in self.added)
             ],
             "moved": [
                 {
@@ -102,6 +119,7 @@ class Plan:
                 }
                 for name in self.moved
             ],
+            "completed": self.completed,
             "unchanged": sorted(set(self.names_after) - changed),
             "bytes_to_write": self.bytes_to_write,
             "sources": self.reading.sources,
@@ -118,6 +136,7 @@ def read_sources(
     *,
     names: Sequence[str] = (),
     platforms: Iterable[Platform] = (),
+    site_addresses: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
     """Read every source whole, and hold what they name against each other and against the site.
@@ -127,8 +146,9 @@ def read_sources(
     :param store: the store's directory; its journal knows which sources were published before.
     :param names: names for nameless images, for a single source.
     :param platforms: what the site's nodes run; empty: not checked.
+    :param site_addresses: addresses of listed nodes; as the registry of a name they mean none.
     :param progress: called with (bytes read, bytes of the file).
-    :raises ApplianceError: whatever is wrong with a source, and APL-0123 to APL-0125.
+    :raises ApplianceError: whatever is wrong with a source, and APL-0124, APL-0125, APL-0128.
     """
     reading = Reading()
     wanted = list(platforms)
@@ -140,13 +160,13 @@ def read_sources(
         for file in files:
             contents = read_source(file, sink, Limits(), names, progress=progress)
             total += contents.bytes_read
-            _merge(reading, contents, file, origin)
+            _merge(reading, contents, file, origin, site_addresses)
             foreign += [f"{image.reference} ({_platform_names(image)})" for image in _foreign(contents, wanted)]
         if files:
             reading.sources.append({"path": source, "state": "read", "bytes": total})
     if foreign:
         fail(
-            "APL-0123",
+            "APL-0128",
             "images that no node of this site can run",
             why=f"{'; '.join(sorted(foreign))}; the nodes run {', '.join(map(str, wanted))}",
             fix="Bring the images for the nodes' architecture; nothing was changed",
@@ -171,7 +191,13 @@ def _files(source: str, store: Path, current: Generation | None, reading: Readin
         raise
 
 
-def _merge(reading: Reading, contents: ArchiveContents, file: Path, origin: dict[str, str]) -> None:
+def _merge(
+    reading: Reading,
+    contents: ArchiveContents,
+    file: Path,
+    origin: dict[str, str],
+    site_addresses: Collection[str],
+) -> None:
     reading.blobs.update(contents.blobs)
     reading.notes += [f"{file.name}: {note}" for note in contents.notes]
     nameless = [image.descriptor.digest for image in contents.nameless]
@@ -187,7 +213,8 @@ def _merge(reading: Reading, contents: ArchiveContents, file: Path, origin: dict
     for image in contents.images:
         if image.reference is None:
             continue
-        name = str(image.reference)
+        # A tag is a key by itself: with a digest behind it, a moved tag would stand beside its old self.
+        name = image.reference.tagged if image.reference.tag else str(image.reference)
         other = reading.names.get(name)
         if other is not None and other.descriptor.digest != image.descriptor.digest:
             fail(
@@ -197,7 +224,8 @@ def _merge(reading: Reading, contents: ArchiveContents, file: Path, origin: dict
                 why=f"{other.descriptor.digest} and {image.descriptor.digest}",
                 fix="Take the wrong one off the medium",
             )
-        reading.names[name] = Entry(image.descriptor, absent)
+        # Of two sources with the same index, each may bring what the other leaves out.
+        reading.names[name] = Entry(image.descriptor, absent & other.absent if other else absent)
         origin[name] = str(file)
 
 

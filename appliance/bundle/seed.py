@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from appliance.bundle.plan import Plan, make_plan, read_sources
+from appliance.bundle.plan import Plan, Reading, make_plan, read_sources
 from appliance.config import Config
 from appliance.errors import fail
 from appliance.oci.manifests import Descriptor
@@ -17,7 +17,7 @@ from appliance.oci.platforms import Platform
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed
 from appliance.store.generations import Generation, Generations, lock, make
-from appliance.store.journal import record
+from appliance.store.journal import catch_up, record
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,20 @@ def seed(
     blobs.create()
     handle = lock(blobs.root)
     try:
+        blobs.clear_incoming()
         current = generations.current()
-        reading = read_sources(sources, blobs, blobs.root, current, names=names, platforms=platforms, progress=progress)
+        if current is not None:
+            catch_up(blobs.root, current)
+        reading = read_sources(
+            sources,
+            blobs,
+            blobs.root,
+            current,
+            names=names,
+            platforms=platforms,
+            site_addresses=config.site_addresses,
+            progress=progress,
+        )
         plan = make_plan(reading, current, blobs)
         if expect is not None and plan.id != expect:
             fail(
@@ -90,23 +102,27 @@ def seed(
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             sources=reading.published_sources,
         )
-        _prove(following, blobs)
+        _prove(following, reading, blobs)
         generations.publish(following)
-        record(blobs.root, following)
+        try:
+            record(blobs.root, following)
+        except OSError as error:
+            # It is published; the line is written by the next seeding.
+            reading.notes.append(f"The journal could not be written: {error.strerror}.")
         generations.prune(config.keep_generations)
         return Result(plan, following, True)
     finally:
         os.close(handle)
 
 
-def _prove(generation: Generation, blobs: BlobStore) -> None:
-    """Published means complete: every blob of every name is here, of its size, before a name becomes visible."""
-    absent: set[str] = set().union(*(entry.absent for entry in generation.names.values()))
-    missing = [
-        digest
-        for digest, item in needed(generation, blobs).items()
-        if digest not in absent and blobs.size(digest) != item.descriptor.size
-    ]
+def _prove(generation: Generation, reading: Reading, blobs: BlobStore) -> None:
+    """Published means complete: every blob brought for a name is here, of its size, before the name becomes visible.
+
+    Names that were published before are not looked at: on a seed that follows a lost publisher, some of their layers
+    may lie on other nodes.
+    """
+    brought = replace(generation, names={name: generation.names[name] for name in reading.names})
+    missing = [digest for digest, item in needed(brought, blobs).items() if blobs.size(digest) != item.descriptor.size]
     if missing:
         fail(
             "APL-0313",

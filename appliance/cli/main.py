@@ -28,6 +28,15 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except ApplianceError as error:
             stop(error)
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            where = "" if error.filename is None else str(error.filename)
+            stop(
+                ApplianceError(
+                    "APL-0311", "the operating system refused", where=where, why=error.strerror or str(error)
+                )
+            )
 
 
 def stop(error: ApplianceError) -> NoReturn:

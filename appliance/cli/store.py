@@ -52,9 +52,11 @@ def plan(
     """Read and verify SOURCES whole and say what seeding them would change. Writes nothing."""
     from appliance.archives.sink import HashingSink
     from appliance.bundle.plan import make_plan, read_sources
+    from appliance.bundle.seed import drop_privileges
     from appliance.oci.platforms import parse_platform
 
-    blobs, generations, _ = _open(directory, config_file)
+    drop_privileges(directory)
+    blobs, generations, config = _open(directory, config_file)
     current = generations.current() if generations.index.exists() else None
     with HashingSink(blobs) as sink:
         reading = read_sources(
@@ -64,6 +66,7 @@ def plan(
             current,
             names=names,
             platforms=[parse_platform(text) for text in platforms],
+            site_addresses=config.site_addresses,
             progress=_progress(as_json),
         )
     made = make_plan(reading, current, blobs)
@@ -200,6 +203,7 @@ def _plan_text(shown: dict[str, Any]) -> str:
     lines = [f"plan {shown['plan_id']}"]
     lines += [f"  add   {item['name']}  {item['digest']}" for item in shown["added"]]
     lines += [f"  move  {item['name']}  {item['old']} -> {item['new']}" for item in shown["moved"]]
+    lines += [f"  fill  {name}" for name in shown["completed"]]
     lines += [f"  note  {note}" for note in shown["notes"]]
     lines.append(f"  {len(shown['unchanged'])} names unchanged, {shown['bytes_to_write']} bytes to write")
     return "\n".join(lines)

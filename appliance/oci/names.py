@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from appliance.errors import fail
-from appliance.oci.digests import check_digest, is_digest
+from appliance.oci.digests import check_digest
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"
@@ -158,11 +158,6 @@ def parse_tag_or_digest(text: str, where: str = "") -> tuple[str | None, str | N
     if not is_tag(text):
         _bad(text, "it is neither a tag nor a digest", where)
     return text, None
-
-
-def is_reference_digest(text: str) -> bool:
-    """Whether the last part of a ``/manifests/<reference>`` path is a digest."""
-    return is_digest(text)
 
 
 def _normalise(registry: str, repository: str, text: str, where: str) -> tuple[str, str]:

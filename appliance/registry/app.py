@@ -13,10 +13,11 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from flask import Blueprint, Flask, Request, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
-from appliance.oci.digests import check_digest
+from appliance.oci.digests import check_digest, digest_of
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor
 from appliance.oci.names import split_path
 from appliance.registry.answers import document, error
@@ -129,10 +130,10 @@ class Registry:
                 if known
                 else f"{repository} is not among the repositories of {_generation(catalog)}",
             )
-        if not self._blobs.has(descriptor.digest):
-            # A child of a sparse index, or a damaged store: neither has bytes to give.
-            return error(404, "MANIFEST_UNKNOWN", f"{descriptor.digest} was not on any medium that was seeded")
+        # Every node holds every manifest, so one that is lost or damaged is this store's trouble, not a miss.
         content = self._blobs.read(descriptor.digest, MANIFEST_LIMIT)
+        if digest_of(content, descriptor.digest.partition(":")[0]) != descriptor.digest:
+            return error(503, "MANIFEST_UNKNOWN", f"{descriptor.digest} is damaged here; run 'appliance fsck'")
         return _verbatim(content, descriptor)
 
     def _blob(self, catalog: Catalog, repository: str, digest: str) -> Response:
@@ -271,7 +272,9 @@ def _page(items: list[str], arguments: Mapping[str, str]) -> tuple[Any, bool]:
 
 
 def _link(response: Response, path: str, last: str, count: int) -> None:
-    response.headers["Link"] = f'<{path}?n={count}&last={quote(last)}>; rel="next"'
+    namespace = request.args.get("ns")
+    kept = f"&ns={quote(namespace, safe='')}" if namespace else ""
+    response.headers["Link"] = f'<{path}?n={count}&last={quote(last, safe="")}{kept}>; rel="next"'
 
 
 def _generation(catalog: Catalog) -> str:
@@ -292,8 +295,17 @@ def bare_app() -> Flask:
     app.url_map.strict_slashes = False
     app.add_url_rule("/healthz", view_func=lambda: document({"status": "ok"}), endpoint="healthz")
 
+    @app.errorhandler(HTTPException)
+    def refused(problem: HTTPException) -> Response:
+        # Registry clients print what stands in the JSON, and nothing of an HTML page.
+        allowed = (
+            {"Allow": ", ".join(sorted(problem.valid_methods or ()))} if isinstance(problem, MethodNotAllowed) else {}
+        )
+        return error(problem.code or 500, "UNSUPPORTED", f"{problem.name}: {request.path}", **allowed)
+
     @app.errorhandler(ApplianceError)
-    def known(problem: ApplianceError) -> Response:
+    @app.errorhandler(OSError)
+    def known(problem: Exception) -> Response:
         app.logger.error("%s", problem)
         return error(503, "UNKNOWN", str(problem))
 

@@ -63,10 +63,15 @@ class Catalog:
             return {}
         if found.closure is None:
             closure: dict[str, Needed] = {}
+            whole = True
             read = reader(self._blobs)
             for entry in found.entries:
                 for item in walk(entry, read):
                     closure.setdefault(item.descriptor.digest, item)
+                    whole = whole and (item.manifest is not None or not item.is_manifest)
+            if not whole:
+                # A manifest that is lost here may be back before the next request.
+                return closure
             found.closure = closure
         return found.closure
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 WORKER_TIMEOUT = 8
 """Seconds without a sign of life after which a worker is ended; a mirror that hangs is worse than one that is down."""
+_MEMORY = "/dev/shm"  # noqa: S108 - gunicorn makes an unnamed file there, so that a slow disk is no sign of death
+BEAT_TIMEOUT = 4
+"""Seconds without a sign of life of any worker after which systemd hears nothing more; they give one every second."""
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no types
@@ -65,7 +68,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
             "control_socket_disable": True,
             "forwarded_allow_ips": "",
             "proc_name": "appliance",
-            "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,
+            "worker_tmp_dir": _MEMORY if os.access(_MEMORY, os.W_OK) else None,
         }
         if self._tls is not None:
             make = self._tls
@@ -96,7 +99,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn carries no types
 
 def _is_alive(worker: Any) -> bool:
     try:
-        return bool(time.monotonic() - worker.tmp.last_update() <= WORKER_TIMEOUT)
+        return bool(time.monotonic() - worker.tmp.last_update() <= BEAT_TIMEOUT)
     except (OSError, ValueError):
         return False
 

@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from appliance.archives.sink import StoredBlob, check_put
 from appliance.errors import fail
-from appliance.oci.digests import check_digest, hasher
+from appliance.oci.blob import HEAD_BYTES, StoredBlob, check_put
+from appliance.oci.digests import check_digest, hasher, is_digest
 from appliance.oci.piecemap import BIG_BLOB, PieceHasher, PieceMap
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
-_HEAD_BYTES = 16
 
 
 class BlobStore:
@@ -105,13 +104,17 @@ class BlobStore:
             return file.read()
 
     def digests(self) -> Iterator[tuple[str, int]]:
-        """Every whole blob as (digest, size in bytes), in no order."""
-        blobs = self.root / "blobs"
-        for algorithm in sorted(os.listdir(blobs)) if blobs.is_dir() else ():
-            with os.scandir(blobs / algorithm) as entries:
+        """Every whole blob as (digest, size in bytes), in no order; what is no blob by its name is passed over."""
+        for algorithm in ("sha256", "sha512"):
+            directory = self.root / "blobs" / algorithm
+            if not directory.is_dir():
+                continue
+            with os.scandir(directory) as entries:
                 for entry in entries:
-                    if not entry.name.startswith("."):
-                        yield f"{algorithm}:{entry.name}", entry.stat().st_size
+                    digest = f"{algorithm}:{entry.name}"
+                    if is_digest(digest):
+                        with contextlib.suppress(FileNotFoundError):
+                            yield digest, entry.stat().st_size
 
     def put(
         self,
@@ -130,10 +133,12 @@ class BlobStore:
         :raises ApplianceError: APL-0106 for another size, APL-0107 for another digest than announced, APL-0310 when the
             disk is full.
         """
-        if size is not None:
-            self.check_room(size)
         algorithm = expect.partition(":")[0] if expect else "sha256"
-        present = expect is not None and self.has(expect)
+        # One of another size than announced is a damaged one, and is written again.
+        held = self.size(expect) if expect is not None else None
+        present = held is not None and size in (None, held)
+        if size is not None and not present:
+            self.check_room(size)
         digester, pieces = hasher(algorithm), None
         head, total = b"", 0
         temporary = self.root / "incoming" / secrets.token_hex(16)
@@ -149,8 +154,8 @@ class BlobStore:
             if size is not None and size > BIG_BLOB:
                 pieces = PieceHasher(size)
             for chunk in chunks:
-                if len(head) < _HEAD_BYTES:
-                    head += bytes(chunk[: _HEAD_BYTES - len(head)])
+                if len(head) < HEAD_BYTES:
+                    head += bytes(chunk[: HEAD_BYTES - len(head)])
                 digester.update(chunk)
                 if pieces is not None:
                     pieces.update(chunk)
@@ -159,10 +164,10 @@ class BlobStore:
             digest = check_put(
                 f"{algorithm}:{digester.hexdigest()}", total, size=size, expect=expect, where=where or expect or ""
             )
-            if not present:
+            if not present and self.size(digest) != total:
                 self._guard(lambda _: os.fsync(handle), b"", total, where)
                 os.fchmod(handle, 0o444)
-                self._place(temporary, digest)
+                self._guard(lambda _: self._place(temporary, digest), b"", total, where)
         if pieces is not None:
             self.piece_maps[digest] = pieces.finish(digest)
         return StoredBlob(digest, total, head)
@@ -181,9 +186,16 @@ class BlobStore:
             os.close(handle)
         self._place(file, digest)
 
+    def clear_incoming(self) -> None:
+        """Remove what a killed import left half written; only for whoever holds the store's lock."""
+        for leftover in (*self.root.glob("incoming/*"), *self.root.glob(".index.json.*")):
+            _unlink(leftover)
+
     def room(self) -> int:
         """Bytes that may still be written before the limit of the file system is reached."""
-        numbers = os.statvfs(self.root if self.root.exists() else self.root.parent)
+        # A store that is still to be made stands on the file system of the nearest directory above it.
+        absolute = self.root.absolute()
+        numbers = os.statvfs(next(path for path in (absolute, *absolute.parents) if path.exists()))
         keep = max(self._reserve, int(numbers.f_blocks * numbers.f_frsize * self._free_percent / 100))
         return max(0, numbers.f_bavail * numbers.f_frsize - keep)
 
@@ -227,7 +239,9 @@ class BlobStore:
         target = self.path(digest)
         algorithm = digest.partition(":")[0]
         if algorithm not in self._algorithms:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.parent.is_dir():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                sync_directory(target.parent.parent)
             self._algorithms.add(algorithm)
         os.rename(temporary, target)
         sync_directory(target.parent)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.errors import ApplianceError
-from appliance.oci.digests import hasher
+from appliance.oci.digests import hasher, is_digest
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed
-from appliance.store.generations import Generations
+from appliance.store.generations import Generations, parse
 
 _STEP = 1 << 20
 
@@ -54,16 +54,16 @@ def check(
             report.problems.append(f"{digest} is damaged: its bytes have {computed}")
         if progress is not None:
             progress(report.size)
+    report.problems += _damaged_files(blobs)
     try:
         current = generations.current()
         wanted = needed(current, blobs) if current else {}
     except (ApplianceError, OSError) as error:
         report.problems.append(str(error))
         return report
-    absent: set[str] = set().union(*(entry.absent for entry in current.names.values())) if current else set()
     for digest, item in wanted.items():
         size_here = blobs.size(digest)
-        if digest in absent or size_here == item.descriptor.size:
+        if size_here == item.descriptor.size:
             continue
         if size_here is not None:
             report.problems.append(f"{digest} has {size_here} bytes, {item.descriptor.size} are listed")
@@ -72,6 +72,24 @@ def check(
         else:
             report.elsewhere.append(digest)
     return report
+
+
+def _damaged_files(blobs: BlobStore) -> list[str]:
+    """What is wrong with the kept generations, and names under ``blobs/`` that are no digests."""
+    problems = []
+    for path in sorted((blobs.root / "generations").glob("*.json")):
+        try:
+            raw = path.read_bytes()
+            generation = parse(raw, str(path))
+        except (ApplianceError, OSError) as error:
+            problems.append(str(error))
+            continue
+        if generation is None or not path.name.endswith(f"-{generation.digest.partition(':')[2][:16]}.json"):
+            problems.append(f"{path} is damaged: its bytes are another generation's")
+    for path in sorted((blobs.root / "blobs").glob("*/*")):
+        if not is_digest(f"{path.parent.name}:{path.name}"):
+            problems.append(f"{path} is no blob")
+    return problems
 
 
 def _hash(blobs: BlobStore, digest: str) -> str:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 from appliance.errors import ApplianceError, fail
 from appliance.oci import mediatypes
 from appliance.oci.manifests import IMAGE_NAME, REF_NAME, Descriptor
+from appliance.oci.names import parse_reference
 from appliance.pki import Signature, Trust
 from appliance.store.blobs import BlobStore, write_atomically
 
@@ -125,10 +127,12 @@ def parse(raw: bytes, where: str) -> Generation | None:
 
     :raises ApplianceError: APL-0305 when the bytes are no generation.
     """
+    if len(raw) > SIZE_LIMIT:
+        _damaged(where, f"{len(raw)} bytes, {SIZE_LIMIT} are the limit")
     try:
         index = json.loads(raw)
         annotations = index.get("annotations") or {}
-        if NUMBER not in annotations and not index["manifests"]:
+        if NUMBER not in annotations and index["manifests"] == []:
             return None
         names: dict[str, Entry] = {}
         piece_maps: dict[str, Descriptor] = {}
@@ -139,13 +143,18 @@ def parse(raw: bytes, where: str) -> Generation | None:
             if descriptor.media_type == mediatypes.PIECE_MAP:
                 piece_maps[notes[PIECES_OF]] = bare
             elif REF_NAME in notes:
+                # A name that nobody can parse must stop here, not in every mirror that follows.
+                parse_reference(notes[REF_NAME])
                 names[notes[REF_NAME]] = Entry(bare, frozenset(notes.get(ABSENT, "").split()))
+        sources = json.loads(annotations[SOURCES])
+        if int(annotations[NUMBER]) < 1 or not all(isinstance(source, str) for source in sources):
+            raise ValueError("its number or its sources are of a wrong kind")
         return Generation(
             number=int(annotations[NUMBER]),
             parent=annotations.get(PARENT),
             cause=annotations[CAUSE],
             created=annotations[CREATED],
-            sources=tuple(json.loads(annotations[SOURCES])),
+            sources=tuple(sources),
             names=names,
             piece_maps=piece_maps,
             raw=raw,
@@ -190,33 +199,35 @@ class Generations:
             return None
 
     def kept(self) -> list[Generation]:
-        """Every generation whose bytes are kept, oldest first."""
+        """Every generation whose bytes are kept, oldest first; a damaged one is left to ``appliance fsck``."""
         found = []
         for path in (self._root / "generations").glob("*.json"):
-            generation = parse(path.read_bytes(), str(path))
-            if generation is not None:
-                found.append(generation)
+            with contextlib.suppress(ApplianceError, FileNotFoundError):
+                generation = parse(path.read_bytes(), str(path))
+                if generation is not None:
+                    found.append(generation)
         return sorted(found, key=lambda generation: generation.number)
 
     def publish(self, generation: Generation) -> None:
         """Sign a generation and make it the current one; only the publisher calls this."""
         self._replace(generation, self._trust.sign(generation.raw))
 
-    def take_over(self, node: str) -> bool:
-        """Sign the current generation anew where another seed signed it; only the publisher calls this.
+    def sign_anew(self) -> bool:
+        """Sign the current generation where its signer is no seed any more; true when that was so.
 
-        After a publisher was lost and taken out of the inventory, its signature counts for nobody who did not accept
-        it before; the next seed goes on from what it holds. True when a signature was made.
+        For the seed that follows a lost publisher: nodes that come later take only what a listed seed has signed.
         """
         current = self.current()
-        signature = self.signature(current) if current else None
-        if current is None or (signature is not None and signature.signer == node):
+        if current is None:
             return False
-        made = self._trust.sign(current.raw)
-        if made is None:
-            return False
-        write_atomically(self._file(current, ".sig"), made.to_json())
-        return True
+        try:
+            self._trust.check(current.raw, self.signature(current))
+        except ApplianceError:
+            signature = self._trust.sign(current.raw)
+            if signature is not None:
+                write_atomically(self._file(current, ".sig"), signature.to_json())
+            return True
+        return False
 
     def accept(
         self, raw: bytes, signature: Signature | None, prepare: Callable[[Generation], None]

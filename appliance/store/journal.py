@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from appliance.store.generations import Generation
 
@@ -22,26 +24,39 @@ def record(store: Path, generation: Generation) -> None:
         "created": generation.created,
         "sources": list(generation.sources),
     }
-    handle = os.open(store / _FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    handle = os.open(store / _FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     with os.fdopen(handle, "wb") as file:
-        file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        size = os.fstat(handle).st_size
+        # A line that a power loss cut short must not swallow this one.
+        cut = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+        file.write((b"\n" if cut else b"") + json.dumps(line, separators=(",", ":")).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def catch_up(store: Path, current: Generation) -> None:
+    """Append the line of the current generation where its publisher was ended before it could."""
+    if not any(line.get("digest") == current.digest for line in _lines(store)):
+        record(store, current)
 
 
 def was_published(store: Path, current: Generation | None, source: str) -> bool:
     """Whether a source, as the operator names it, is in what was published here before."""
     if current is not None and source in current.sources:
         return True
+    return any(source in line["sources"] for line in _lines(store))
+
+
+def _lines(store: Path) -> Iterator[dict[str, Any]]:
     try:
         lines = (store / _FILE).read_bytes().splitlines()
     except FileNotFoundError:
-        return False
+        return
     for line in lines:
         try:
-            if source in json.loads(line)["sources"]:
-                return True
-        except (ValueError, KeyError, TypeError):
+            parsed = json.loads(line)
+        except ValueError:
             # A line cut short by a power loss says nothing; the generation itself is what counts.
             continue
-    return False
+        if isinstance(parsed, dict) and isinstance(parsed.get("sources"), list):
+            yield parsed

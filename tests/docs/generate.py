@@ -67,11 +67,12 @@ def variables(root: Path = ROOT) -> str:
         "",
         _NOTE,
         "",
-        "Set them in the inventory (`group_vars`, `host_vars`) or with `-e`. A name that no role knows is refused before",
-        "anything is touched ([APL-0708](../runbooks/APL-0708.md)).",
+        "Set them in the inventory (`group_vars`, `host_vars`) or with `-e`. A name that no role knows is refused",
+        "before anything is touched ([APL-0708](../runbooks/APL-0708.md)).",
         "",
-        "Beside these: `ansible_host` (how Ansible reaches the host) and `node_ip` (the address other nodes reach it by;",
-        "`ansible_host` where it is not set).",
+        "Beside these: `ansible_host` (how Ansible reaches the host) and `node_ip` (the address by which other nodes",
+        "reach it; `ansible_host` where it is not set); `agents_at_once` (how many agents `site.yml` takes at a time,",
+        "a number or a share; `20%`); and, with `-e`, `confirm=yes`, which agrees to the plan beforehand.",
         "",
     ]
     for role in roles(root):
@@ -83,11 +84,14 @@ def variables(root: Path = ROOT) -> str:
             continue
         lines += ["| name | type | default | meaning |", "|---|---|---|---|"]
         for name, option in options.items():
-            lines.append(f"| `{name}` | {_type(option)} | {_default(option)} | {_text(option.get('description', ''))} |")
-            for key, part in (option.get("options") or {}).items():
-                lines.append(f"| `{name}[].{key}` | {_type(part)} | {_default(part)} | {_text(part['description'])} |")
+            lines.append(_row(name, option))
+            lines += [_row(f"{name}[].{key}", part) for key, part in (option.get("options") or {}).items()]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(name: str, option: dict[str, Any]) -> str:
+    return f"| `{name}` | {_type(option)} | {_default(option)} | {_text(option.get('description', ''))} |"
 
 
 def _type(option: dict[str, Any]) -> str:
@@ -151,10 +155,11 @@ def command_line(root: Path = ROOT) -> str:
         "",
         _NOTE,
         "",
-        "On a node the command is `/opt/appliance/current/venv/bin/appliance`. Results go to standard output, errors to standard",
-        "error as one line with an id ([errors](errors.md)); `--json` prints one document, and after an error a second line",
-        'on standard error, `{"message_type": "exit_error", "code", "what", "where", "why", "fix"}`. Exit codes:',
-        "[exit-codes.md](exit-codes.md). `status`, and what reads a key, needs root or the user `appliance`.",
+        "On a node the command is `/opt/appliance/current/venv/bin/appliance`. Results go to standard output, errors",
+        "to standard error as one line with an id ([errors](errors.md)). With `--json` the result is one document, and",
+        "an error is followed by a second line:",
+        '`{"message_type": "exit_error", "code", "what", "where", "why", "fix"}`.',
+        "See also [exit codes](exit-codes.md). `status`, and what reads a key, needs root or the user `appliance`.",
         "",
     ]
     for context in commands(main):
@@ -181,8 +186,9 @@ def errors(root: Path = ROOT) -> str:
         "",
         _NOTE,
         "",
-        "Every error that the appliance raises on purpose is one line: `APL-0107: what [where]: why. What to do.` The id stays the",
-        "same over releases. Its page says what it means, what is and is not affected, where to look and what to do.",
+        "Every error that the appliance raises on purpose is one line: `APL-0107: what [where]: why. What to do.` The",
+        "id stays the same over releases. Its page says what it means, what is and is not affected, where to look and",
+        "what to do.",
         "",
     ]
     pages = runbooks(root)

@@ -58,13 +58,15 @@ def check_controller() -> None:
     """
     if os.geteuid() != 0:
         raise LabError("the lab makes namespaces and mounts: run it as root")
-    missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool, path=_search_path()) is None})
+    missing = sorted(
+        {package for tool, package in TOOLS.items() if shutil.which(tool, path=_search_path(os.environ)) is None}
+    )
     if missing:
         raise LabError(f"missing on this machine: apt-get install {' '.join(missing)}")
 
 
-def _search_path() -> str:
-    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+def _search_path(env: Mapping[str, str]) -> str:
+    return env.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
 
 
 def run(
@@ -82,6 +84,7 @@ def run(
     :raises LabError: with the program's own words, when ``check`` and it failed; or when it ran out of time.
     """
     words = [str(word) for word in argv]
+    environment = os.environ if env is None else env
     try:
         done = subprocess.run(
             words,
@@ -90,14 +93,15 @@ def run(
             errors="replace",
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=timeout,
-            env={**(os.environ if env is None else env), "PATH": _search_path()},
+            env={**environment, "PATH": _search_path(environment)},
             cwd=cwd,
         )
     except subprocess.TimeoutExpired as slow:
-        raise LabError(f"no end after {timeout} s: {' '.join(words)}\n{slow.stdout or ''}{slow.stderr or ''}") from slow
+        # Whatever it had said by then comes as bytes, though text was asked for.
+        said = " ".join(repr(part) for part in (slow.stdout, slow.stderr) if part)
+        raise LabError(f"no end after {timeout} s: {' '.join(words)}\n{said}") from slow
     if check and done.returncode != 0:
         said = (done.stdout[-4000:] + done.stderr[-4000:]).strip()
         raise LabError(f"exit {done.returncode}: {' '.join(words)}\n{said}")
@@ -143,6 +147,16 @@ class Process:
         """Whether it still runs; a zombie does not."""
         fields = _stat(self.pid)
         return fields is not None and int(fields[19]) == self.started and fields[0] not in ("Z", "X")
+
+    def parent(self) -> int:
+        """Id of its parent.
+
+        :raises LabError: when it is gone.
+        """
+        fields = _stat(self.pid)
+        if fields is None:
+            raise LabError(f"process {self.pid} is gone")
+        return int(fields[1])
 
     def children(self) -> list[int]:
         """Ids of its children, whichever namespace they are in."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,9 +89,13 @@ class Host:
         """
         for part in ("upper", "work", "root", "media", "lib"):
             (self.state / part).mkdir(parents=True)
-        run(["cp", "-a", "--reflink=auto", f"{tree}/var/lib/.", self.state / "lib"])
+        (self.state / "lib/dpkg").mkdir()
+        entries = sorted(path for path in (tree / "var/lib").iterdir() if path.name != "dpkg")
+        run(["cp", "-a", "--reflink=auto", *entries, self.state / "lib"])
         self._mount("overlay", "overlay", self.state / "root", _overlay(tree, self.state))
-        self.site.inside(["mount", "--bind", self.state / "lib", self.state / "root/var/lib"])
+        # A thousand small files that nobody changes stay where they are.
+        self.site.inside(["mount", "--bind", self.state / "root/var/lib/dpkg", self.state / "lib/dpkg"])
+        self.site.inside(["mount", "--rbind", self.state / "lib", self.state / "root/var/lib"])
         self.site.inside(["mount", "--bind", self.state / "media", self.state / "media"])
         self.site.inside(["mount", "--make-shared", self.state / "media"])
         if self.spec.store_size_mib is not None:
@@ -125,7 +128,10 @@ class Host:
         resolver = ""
         if self.spec.outward:
             # A way out for IPv6 as well, so that an attempt by it is seen and not merely impossible.
-            lines += [f"    gateway {SINK_ADDRESS}", f"    post-up ip -6 route add default via {SINK_ADDRESS_6} dev host0"]
+            lines += [
+                f"    gateway {SINK_ADDRESS}",
+                f"    post-up ip -6 route add default via {SINK_ADDRESS_6} dev host0",
+            ]
             resolver = f"nameserver {SINK_ADDRESS}\n"
         self._put("etc/network/interfaces", "\n".join(lines) + "\n")
         self._put("etc/resolv.conf", resolver)
@@ -171,7 +177,9 @@ class Host:
         for child in nspawn.children() if nspawn else []:
             with contextlib.suppress(OSError, LabError):
                 ids = [
-                    line.split()[1:] for line in Path(f"/proc/{child}/status").read_text().splitlines() if line[:6] == "NSpid:"
+                    line.split()[1:]
+                    for line in Path(f"/proc/{child}/status").read_text().splitlines()
+                    if line[:6] == "NSpid:"
                 ]
                 if ids and ids[0][-1] == "1":
                     return Process.of(child)
@@ -195,7 +203,10 @@ class Host:
         if clock is not None:
             self.set_service_clock(APPLIANCE_UNITS, clock)
         self._start()
-        wait_for(f"ssh on host {self.name} (console: {self.console})", self._answers, timeout)
+        try:
+            wait_for(f"ssh on host {self.name}", self._answers, timeout)
+        except LabError as error:
+            raise LabError(f"{error}\n{self._seen()}") from error
         if settle > 0:
             self.run(f"timeout {settle} systemctl is-system-running --wait", check=False, timeout=settle + 10)
 
@@ -230,9 +241,23 @@ class Host:
 
     def _answers(self) -> bool:
         if not self.is_up():
-            tail = self.console.read_text(errors="replace")[-2000:]
-            raise LabError(f"host {self.name} went off while it was starting:\n{tail}")
-        return self.run("true", check=False, timeout=10).returncode == 0
+            raise LabError(f"host {self.name} went off while it was starting")
+        # ssh itself is asked once somebody listens: it would sit out its time-out on each try before.
+        return self.site.listens(self.address, 22, 2) and self.run("true", check=False, timeout=10).returncode == 0
+
+    def _seen(self) -> str:
+        """What can be said of a host that does not come up: its console, its units, its ways."""
+        said = self.console.read_text(errors="replace")[-2000:]
+        init = self._init
+        if init is not None:
+            looks = ("systemctl list-jobs --no-pager", "ip -br addr", "ss -tln", "journalctl -b -n 40 --no-pager")
+            for look in looks:
+                done = run(
+                    ["nsenter", f"--target={init.pid}", "-m", "-n", "-p", "-u", *look.split()], check=False, timeout=20
+                )
+                said += f"\n$ {look}\n{done.stdout}{done.stderr}"
+        done = self.run("true", check=False, timeout=10)
+        return f"{said}\n$ ssh {self.name} true\nexit {done.returncode} {done.stderr}"
 
     def shutdown(self, timeout: float = 100) -> None:
         """Switch the host off in an orderly way and wait until nothing of it is left.
@@ -246,7 +271,7 @@ class Host:
         # systemd's own signal for "halt", the one an orderly power switch sends to a container: systemd(1).
         init.signal(signal.SIGRTMIN + 3)
         wait_for(f"host {self.name} to shut down", lambda: not self.is_up(), timeout)
-        self._reap()
+        self.reap()
 
     def power_off(self) -> None:
         """Take the power away: no word on the wire, no service told, nothing flushed by its owner."""
@@ -260,9 +285,10 @@ class Host:
                 process.signal(signal.SIGKILL)
         wait_for(f"host {self.name} to be gone", lambda: not self.is_up(), 30, 0.01)
         self._forget_ssh()
-        self._reap()
+        self.reap()
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
+        """Take the exit status of a host that has ended, so that no zombie stays."""
         if self._nsenter is not None:
             self._nsenter.wait(10)
             self._nsenter = None
@@ -387,13 +413,3 @@ class Host:
 
 def _overlay(tree: Path, state: Path) -> str:
     return f"lowerdir={tree},upperdir={state / 'upper'},workdir={state / 'work'}"
-
-
-def spec_to_json(spec: HostSpec) -> Mapping[str, str | int | bool | None]:
-    """The specification as plain values."""
-    return dict(vars(spec))
-
-
-def remove_tree(path: Path) -> None:
-    """Delete a directory that may be gone already."""
-    shutil.rmtree(path, ignore_errors=False) if path.exists() else None

@@ -19,18 +19,48 @@ from tests.lab.base import LabError, cache_dir, check_controller, run
 
 RELEASE = "bookworm"
 
-PACKAGES = (
-    "busybox-static ca-certificates conntrack containerd curl dbus e2fsprogs ethtool exfat-fuse faketime firewalld "
-    "ifupdown iproute2 iptables iputils-ping kmod libfaketime nftables openssh-server procps python3 runc sudo "
-    "systemd systemd-sysv ufw util-linux"
-).split()
+PACKAGES = [
+    "busybox-static",
+    "ca-certificates",
+    "conntrack",
+    "containerd",
+    "curl",
+    "dbus",
+    "e2fsprogs",
+    "ethtool",
+    "exfat-fuse",
+    "faketime",
+    "firewalld",
+    "ifupdown",
+    "iproute2",
+    "iptables",
+    "iputils-ping",
+    "kmod",
+    "libfaketime",
+    "nftables",
+    "openssh-server",
+    "procps",
+    "python3",
+    "runc",
+    "sudo",
+    "systemd",
+    "systemd-sysv",
+    "ufw",
+    "util-linux",
+]
 
 # What Debian would start by itself and what a host without a network must not: enabled per host, or not at all.
-DISABLED = "containerd firewalld ufw nftables e2scrub_reap getty@tty1".split()
-MASKED = (
-    "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer "
-    "console-getty.service container-getty@.service systemd-pstore.service"
-).split()
+DISABLED = ["containerd", "firewalld", "ufw", "nftables", "e2scrub_reap", "getty@tty1"]
+MASKED = [
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "fstrim.timer",
+    "console-getty.service",
+    "container-getty@.service",
+    "systemd-pstore.service",
+]
 
 INIT = r"""#!/bin/sh
 # PID 1 of a lab host until it looks the way a K3s node has to; then systemd.
@@ -40,6 +70,8 @@ mount --make-rshared /
 
 # Each controller of a cgroup v1 machine is mounted anew: inside the cgroup namespace the host's own directory is its
 # root, writable. As nspawn leaves them, all kubelets of the machine would share one tree and clear each other's pods.
+# (The list is read first: each mount adds to its end.)
+mounts=$(cat /proc/self/mounts)
 while read -r _ where type options _; do
     case $type:$where in
     cgroup:/sys/fs/cgroup/*)
@@ -48,7 +80,9 @@ while read -r _ where type options _; do
         case $kept in *name=*) kept=none,$kept ;; esac
         umount "$where" && mount -t cgroup -o "$kept" cgroup "$where" ;;
     esac
-done < /proc/self/mounts
+done <<EOF
+$mounts
+EOF
 
 # The kubelet refuses to start where it cannot write these six. They belong to the whole machine, so the host gets files
 # with the wanted values in their places, and nothing outside is touched.
@@ -149,7 +183,7 @@ def _mmdebstrap(target: Path) -> None:
         sources = Path(scratch) / "lab.sources"
         sources.write_text(_apt_sources())
         argv = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
-        argv += [f"--aptopt={options}", f"--customize-hook={hook} \"$1\"", RELEASE, str(target)]
+        argv += [f"--aptopt={options}", f'--customize-hook={hook} "$1"', RELEASE, str(target)]
         if sources.stat().st_size:
             argv.append(str(sources))
         # Its own mount namespace: whatever it mounts goes with it, even when it is killed.
@@ -204,7 +238,7 @@ def _deb822(stanza: str) -> dict[str, str]:
 
 
 def _one_line(line: str) -> list[str]:
-    words = line.split("#")[0].split()
+    words = line.split("#", maxsplit=1)[0].split()
     if not words or words[0] != "deb":
         return []
     words = words[1:]

@@ -11,16 +11,17 @@ from typing import Any
 
 from appliance.bundle.wheelhouse import build_wheelhouse
 from tests.lab.base import cache_dir
-from tests.lab.images import make_pause, make_stick, server_image
+from tests.lab.images import FileSystem, docker_archive, make_stick, pause_image, write_sources
 from tests.lab.site import Site
 from tests.lab.standin.build import build as build_standin
-from tests.lab.story import NGINX, STICK, TOOL
+from tests.lab.story import NGINX, STICK
 
 # A real K3s in nspawn, and on a cgroup-v1 kernel, needs these; a site on real machines does not.
 KUBELET_ARGS = ("fail-cgroupv1=false",)
 CONTAINERD_DROPINS = {
     "10-lab": 'version = 3\n[plugins."io.containerd.cri.v1.runtime"]\n  restrict_oom_score_adj = true\n'
 }
+PAUSE = "docker.io/rancher/mirrored-pause:3.10.2"
 REAL_SERVER_CONFIG: Mapping[str, Any] = {
     "disable": ["coredns", "servicelb", "traefik", "local-storage", "metrics-server"],
     "disable-helm-controller": True,
@@ -51,7 +52,7 @@ class Luggage:
     airgap_images: tuple[Path, ...] = ()
 
 
-def pack(directory: Path, fs: str = "ext4") -> Luggage:
+def pack(directory: Path, fs: FileSystem = "ext4") -> Luggage:
     """Build or find everything; what can be kept between runs is kept in the lab's cache.
 
     :param directory: where this run's own files go.
@@ -70,11 +71,8 @@ def pack(directory: Path, fs: str = "ext4") -> Luggage:
     wheelhouse = cache_dir() / "wheelhouse"
     build_wheelhouse(wheelhouse)
     files = directory / "stick"
-    files.mkdir(exist_ok=True)
-    server_image(NGINX, files / "nginx.tar", "docker-archive")
-    server_image(TOOL, files / "tool.tar.zst", "oci-archive")
-    stick = directory / f"stick.{fs}"
-    make_stick(files, stick, fs=fs)
+    write_sources(files)
+    stick = make_stick(files, directory / f"stick.{fs}", fs)
     return Luggage(
         k3s=k3s,
         checksums=k3s.parent / "sha256sum-amd64.txt",
@@ -82,7 +80,7 @@ def pack(directory: Path, fs: str = "ext4") -> Luggage:
         wheelhouse=wheelhouse,
         files=files,
         stick=stick,
-        airgap_images=(make_pause(directory / "pause.tar"),) if real else (),
+        airgap_images=(docker_archive(pause_image(PAUSE), directory / "pause.tar"),) if real else (),
     )
 
 

@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +21,11 @@ import yaml
 
 from tests.lab import cgroups
 from tests.lab.base import REPOSITORY, LabError, Process, check_controller, run, state_dir, wait_for
-from tests.lab.host import Host, HostSpec, remove_tree, spec_to_json
+from tests.lab.host import Host, HostSpec
 from tests.lab.root import build_root
 from tests.lab.sink import MARK, MARK_PORT, SINK_ADDRESS
+
+__all__ = ["DEFAULT_HOSTS", "Answer", "Host", "HostSpec", "Site", "unique_id"]
 
 DEFAULT_HOSTS = (
     HostSpec("a", "10.77.0.11", "nftables", outward=True),
@@ -42,6 +46,18 @@ except OSError:
     print("filtered")
 """
 
+_LISTENS = """
+import socket, sys, time
+end = time.monotonic() + float(sys.argv[3])
+while time.monotonic() < end:
+    try:
+        socket.create_connection((sys.argv[1], int(sys.argv[2])), 0.2).close()
+        sys.exit(0)
+    except OSError:
+        time.sleep(0.05)
+sys.exit(1)
+"""
+
 _MARK = """
 import socket, sys
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(sys.argv[3].encode(), (sys.argv[1], int(sys.argv[2])))
@@ -54,16 +70,24 @@ class Site:
     :param site_id: names the state directory and the control groups; sites of different ids do not meet.
     :param hosts: the hosts; by default a, b and c with three different firewalls.
     :param detached: whether the site outlives this process. If not, the kernel ends it together with the process,
-        however that ends; what is then left on disk is cleared by the next ``up`` or ``down`` of the same id.
+        however that ends; what is then left on disk is cleared by ``down`` of the same id, or by :meth:`sweep`.
+    :param store_size_mib: host name to the size of a file system of its own for /var/lib/appliance.
     """
 
     def __init__(
-        self, site_id: str = "lab", hosts: Sequence[HostSpec] = DEFAULT_HOSTS, *, detached: bool = False
+        self,
+        site_id: str = "lab",
+        hosts: Sequence[HostSpec] = DEFAULT_HOSTS,
+        *,
+        detached: bool = False,
+        store_size_mib: Mapping[str, int] | None = None,
     ) -> None:
         self.id = site_id
         self.state = state_dir(site_id)
         self.detached = detached
-        self.hosts: dict[str, Host] = {spec.name: Host(self, spec) for spec in hosts}
+        sizes = store_size_mib or {}
+        sized = [replace(spec, store_size_mib=sizes.get(spec.name, spec.store_size_mib)) for spec in hosts]
+        self.hosts: dict[str, Host] = {spec.name: Host(self, spec) for spec in sized}
         self._unshare: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -86,6 +110,22 @@ class Site:
         """Ids of all sites that have left anything on this machine, up or dead."""
         parent = state_dir("")
         return sorted(path.name[len(parent.name) :] for path in parent.parent.glob(f"{parent.name}*"))
+
+    @classmethod
+    def sweep(cls) -> list[str]:
+        """Clear away what killed test runs have left; sites that are up or being made are not touched.
+
+        :returns: the ids that were cleared.
+        """
+        swept: list[str] = []
+        for site_id in cls.ids():
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                known = json.loads((state_dir(site_id) / "site.json").read_text())
+                site = cls(site_id)
+                if not site.is_up() and not Process(**known["owner"]).alive():
+                    site.down()
+                    swept.append(site_id)
+        return swept
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -120,8 +160,9 @@ class Site:
         self.down()
         try:
             self.state.mkdir(parents=True, mode=0o755)
-            specs = [spec_to_json(host.spec) for host in self.hosts.values()]
-            (self.state / "site.json").write_text(json.dumps({"id": self.id, "hosts": specs}))
+            specs = [dict(vars(host.spec)) for host in self.hosts.values()]
+            owner = vars(Process.of(os.getpid()))
+            (self.state / "site.json").write_text(json.dumps({"id": self.id, "hosts": specs, "owner": owner}))
             self._start_keeper()
             self._make_keys()
             with ThreadPoolExecutor(len(self.hosts)) as pool:
@@ -155,22 +196,31 @@ class Site:
 
         Hosts are not asked: nothing of theirs is kept. Safe to call for a site that is dead or was never up.
         """
-        keeper = self.keeper if self.is_up() else None
-        if keeper is not None:
-            # Whoever was put into the site's network from outside: ssh's and Ansible's shared connections, above all.
-            for process in self._residents(keeper):
-                process.signal(signal.SIGKILL)
-            keeper.signal(signal.SIGKILL)
-            wait_for("the site's namespaces to end", lambda: not keeper.alive(), 30)
+        if self.is_up():
+            self._end(self.keeper)
         if self._unshare is not None:
             self._unshare.wait(30)
             self._unshare = None
         for host in self.hosts.values():
-            host._reap()
+            host.reap()
         for name in self._known_hosts():
             cgroups.remove(self.group(name))
         wait_for("the site's loop devices to be freed", lambda: not self._loops(), 30)
-        remove_tree(self.state)
+        if self.state.exists():
+            shutil.rmtree(self.state)
+
+    def _end(self, keeper: Process) -> None:
+        """End everything that is in the site's namespaces, from inside or from outside."""
+        network = _namespace(keeper.pid, "net")
+        parent = Process.of(keeper.parent())
+        keeper.signal(signal.SIGKILL)
+        # Its parent takes its exit status and ends as well; whoever killed that one first would leave a zombie.
+        wait_for("the site's namespaces to end", lambda: not keeper.alive() and not parent.alive(), 30)
+        # Left is who was put into the site's network from outside: ssh's and Ansible's shared connections, above all.
+        residents = [process for process in _processes() if _namespace(process.pid, "net") == network]
+        for process in residents:
+            process.signal(signal.SIGKILL)
+        wait_for("the controller's processes to end", lambda: not any(p.alive() for p in residents), 30)
 
     def _known_hosts(self) -> set[str]:
         names = set(self.hosts)
@@ -179,22 +229,9 @@ class Site:
         return names
 
     def _loops(self) -> list[str]:
-        """Loop devices whose file lies in the site's directory, or that a process of it still holds."""
+        """Loop devices whose file lies in the site's directory."""
         listed = run(["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"]).stdout.splitlines()
         return [line for line in listed if f"{self.state}/" in line]
-
-    def _residents(self, keeper: Process) -> list[Process]:
-        """Processes outside the site's process namespace that are in its network; the caller is never one."""
-        ours = _namespace(keeper.pid, "net")
-        found: list[Process] = []
-        for path in Path("/proc").glob("[0-9]*"):
-            pid = int(path.name)
-            if pid in (keeper.pid, os.getpid()) or _namespace(pid, "net") != ours:
-                continue
-            if _namespace(pid, "pid") != _namespace(keeper.pid, "pid"):
-                with contextlib.suppress(LabError):
-                    found.append(Process.of(pid))
-        return found
 
     def group(self, host: str) -> str:
         """The name of a host's control group."""
@@ -214,7 +251,11 @@ class Site:
                 stderr=output,
                 start_new_session=True,
                 cwd=REPOSITORY,
-                env={**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin", "PYTHONPATH": str(REPOSITORY)},
+                env={
+                    **os.environ,
+                    "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
+                    "PYTHONPATH": str(REPOSITORY),
+                },
             )
         parent = Process.of(self._unshare.pid)
 
@@ -269,6 +310,14 @@ class Site:
     def controller_connect(self, address: str, port: int, timeout: float = 2) -> Answer:
         """The same from the controller."""
         return self._connect(None, address, port, timeout)
+
+    def listens(self, address: str, port: int, timeout: float) -> bool:
+        """Whether a TCP port opens to the controller, asked again and again until then.
+
+        :param timeout: seconds to go on asking.
+        """
+        argv = [sys.executable, "-IS", "-c", _LISTENS, address, str(port), str(timeout)]
+        return self.exec(argv, check=False, timeout=timeout + 30).returncode == 0
 
     def _connect(self, netns: str | None, address: str, port: int, timeout: float) -> Answer:
         path = f"root/run/netns/{netns}" if netns else "ns/net"
@@ -383,6 +432,14 @@ class Site:
         (directory / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False))
         (directory / "group_vars/all.yml").write_text(yaml.safe_dump(variables, sort_keys=False))
         return directory / "hosts.yml"
+
+
+def _processes() -> list[Process]:
+    found: list[Process] = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(LabError):
+            found.append(Process.of(int(path.name)))
+    return found
 
 
 def _namespace(pid: int, kind: str) -> str:

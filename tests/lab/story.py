@@ -61,7 +61,7 @@ def playbook(
         "ANSIBLE_NOCOLOR": "1",
     }
     done = site.exec(
-        ["ansible-playbook", "-i", str(inventory), name, *arguments],
+        [Path(sys.executable).parent / "ansible-playbook", "-i", str(inventory), name, *arguments],
         env=environment,
         cwd=REPOSITORY,
         timeout=timeout,
@@ -102,7 +102,7 @@ def pull(host: Host, image: str, *, real: bool = False, timeout: float = 120) ->
 def forget(host: Host, image: str) -> None:
     """Take an image and its content out of a node's containerd, so that the next pull has to fetch it."""
     host.run(
-        f"for name in $(k3s ctr images ls -q | grep -F {shlex.quote(image.split('@')[0].rpartition(':')[0] or image)}); do "
+        f"for name in $(k3s ctr images ls -q | grep -F {shlex.quote(image.split('@', maxsplit=1)[0].rpartition(':')[0] or image)}); do "
         'k3s ctr images rm --sync "$name"; done; true',
         check=False,
     )
@@ -134,7 +134,8 @@ def serve_http(host: Host, image: str, port: int = 8080) -> str:
     host.run(f"k3s ctr run -d --net-host {shlex.quote(image)} {name}")
     try:
         return until(
-            lambda: host.run(f"curl -sf http://127.0.0.1:{port}/", check=False).stdout, f"{image} on {host.name} to answer"
+            lambda: host.run(f"curl -sf http://127.0.0.1:{port}/", check=False).stdout,
+            f"{image} on {host.name} to answer",
         )
     finally:
         stop_container(host, name)

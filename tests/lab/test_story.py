@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.images import PAGE
+from tests.lab.images import NGINX as NGINX_IMAGE
 from tests.lab.scenario import Luggage, inventory, pack
 from tests.lab.site import Site
 from tests.lab.story import (
@@ -72,7 +72,7 @@ def test_the_other_nodes_pull_and_run_what_only_a_was_given(installed: Installed
     digest = digest_of(host, NGINX)
     must_pull(host, f"{NGINX.rpartition(':')[0]}@{digest}", real=installed.luggage.real)
     must_pull(host, NGINX, real=installed.luggage.real)
-    assert PAGE in serve_http(host, NGINX)
+    assert NGINX_IMAGE.text() == serve_http(host, NGINX)
 
 
 def test_every_mirror_follows_one_generation(installed: Installed) -> None:

@@ -168,7 +168,7 @@ def for_debian(table: Table, layout: Layout, *, restrict_oom: bool) -> Debian:
         cni["bin_dir"] = cni.pop("bin_dirs")[0]
     for source, part in ((RUNTIME, runtime), (IMAGES, images)):
         for key, value in part.items():
-            if key in _CRI_1_6:
+            if key in _CRI_1_6.split():
                 cri[key] = value
             else:
                 dropped.append(f"{source}.{key}")
@@ -193,13 +193,13 @@ def for_debian(table: Table, layout: Layout, *, restrict_oom: bool) -> Debian:
     return Debian(text, directories, tuple(dropped))
 
 
-_CRI_1_6 = frozenset(
+_CRI_1_6 = (
     "device_ownership_from_security_context disable_apparmor disable_cgroup disable_hugetlb_controller "
     "disable_proc_mount enable_selinux enable_tls_streaming enable_unprivileged_icmp enable_unprivileged_ports "
     "ignore_image_defined_volumes image_pull_progress_timeout max_concurrent_downloads "
     "max_container_log_line_size netns_mounts_under_state_dir restrict_oom_score_adj sandbox_image "
     "selinux_category_range stats_collect_period stream_idle_timeout tolerate_missing_hugetlb_controller "
-    "unset_seccomp_profile".split()
+    "unset_seccomp_profile"
 )
 _PLUGINS_1_6 = (
     "io.containerd.gc.v1.*",

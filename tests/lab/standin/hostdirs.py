@@ -1,9 +1,9 @@
 """Several registry directories as one, for tools that take only one and always add a default endpoint.
 
 containerd 2.x looks a registry up in the first directory of ``config_path``, then in the next; in each under
-``host_port_``, ``host:port`` and ``_default``, and the first host directory that exists wins whole. K3s's build adds the
-registry itself as last endpoint only where a hosts.toml has a ``server`` or names no host at all. containerd 1.6 takes
-one directory, and adds the registry itself always; so a hosts.toml that K3s's build would end without it gets a
+``host_port_``, ``host:port`` and ``_default``, and the first host directory that exists wins whole. K3s's build adds
+the registry itself as last endpoint only where a hosts.toml has a ``server`` or names no host at all. containerd 1.6
+takes one directory, and adds the registry itself always; so a hosts.toml that K3s's build would end without it gets a
 ``server`` on loopback that answers 404.
 """
 

@@ -47,20 +47,22 @@ _ALIASES = {
     "s": "server",
     "t": "token",
 }
-_BOOLEANS = frozenset(
+_BOOLEANS = (
     "alsologtostderr cluster-init cluster-reset debug disable-agent disable-apiserver disable-apiserver-lb "
     "disable-cloud-controller disable-controller-manager disable-default-registry-endpoint disable-etcd "
     "disable-helm-controller disable-kube-proxy disable-network-policy disable-scheduler docker embedded-registry "
     "enable-pprof etcd-disable-snapshots etcd-expose-metrics etcd-s3 etcd-s3-insecure etcd-s3-skip-ssl-verify "
     "etcd-snapshot-compress flannel-external-ip flannel-ipv6-masq kine-tls nonroot-devices prefer-bundled-bin "
     "protect-kernel-defaults rootless secrets-encryption selinux supervisor-metrics tls-san-security "
-    "with-node-id".split()
+    "with-node-id"
 )
-_LISTS = frozenset(
+_LISTS = (
     "airgap-extra-registry cluster-cidr cluster-dns disable etcd-arg helm-controller-arg kube-apiserver-arg "
     "kube-cloud-controller-manager-arg kube-controller-manager-arg kube-proxy-arg kube-scheduler-arg kubelet-arg "
-    "node-external-dns node-external-ip node-internal-dns node-ip node-label node-taint service-cidr tls-san".split()
+    "node-external-dns node-external-ip node-internal-dns node-ip node-label node-taint service-cidr tls-san"
 )
+_BOOLEAN_NAMES = frozenset(_BOOLEANS.split())
+_LIST_NAMES = frozenset(_LISTS.split())
 KNOWN: Mapping[str, frozenset[str]] = {
     "agent": frozenset(_BOTH.split()),
     "server": frozenset((_BOTH + " " + _SERVER_ONLY).split()),
@@ -72,8 +74,8 @@ _ENVIRONMENT = {
     "K3S_NODE_NAME": "node-name",
     "K3S_DATA_DIR": "data-dir",
 }
-_TRUE = frozenset("1 t T TRUE true True".split())
-_FALSE = frozenset("0 f F FALSE false False".split())
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 
 class UsageError(ValueError):
@@ -132,7 +134,7 @@ def combine(
     fresh: set[str] = set()
     for key, value in _command_line(arguments, known):
         name = _ALIASES.get(key, key)
-        if name not in _LISTS and name not in fresh:
+        if name not in _LIST_NAMES and name not in fresh:
             values.pop(name, None)
         fresh.add(name)
         values.setdefault(name, [])
@@ -200,7 +202,7 @@ def _scalar(value: object) -> str:
 
 def _store(values: dict[str, list[str]], key: str, given: list[str]) -> None:
     name = _ALIASES.get(key, key)
-    if name in _BOOLEANS:
+    if name in _BOOLEAN_NAMES:
         for value in given:
             if value not in _TRUE | _FALSE:
                 raise UsageError(f'invalid boolean value "{value}" for -{key}: parse error')
@@ -217,7 +219,7 @@ def _command_line(arguments: Iterable[str], known: frozenset[str]) -> Iterable[t
         if key not in known:
             raise UsageError(f"flag provided but not defined: -{key}")
         if not equals:
-            if _ALIASES.get(key, key) in _BOOLEANS:
+            if _ALIASES.get(key, key) in _BOOLEAN_NAMES:
                 value = "true"
             elif pending:
                 value = pending.pop(0)

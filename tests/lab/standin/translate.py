@@ -261,9 +261,7 @@ def _config_for(configs: Mapping[str, RegistryConfig], name: str) -> RegistryCon
     return configs.get(default_host(name)) or configs.get(name) or RegistryConfig()
 
 
-def _with_endpoints(
-    host: _Host, mirror: Mirror, configs: Mapping[str, RegistryConfig], mirror_address: str
-) -> _Host:
+def _with_endpoints(host: _Host, mirror: Mirror, configs: Mapping[str, RegistryConfig], mirror_address: str) -> _Host:
     seen: set[str] = set()
     default, endpoints = host.default, list(host.endpoints)
     for place, text in enumerate(mirror.endpoints, start=1):

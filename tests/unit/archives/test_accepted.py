@@ -16,9 +16,10 @@ import pytest
 from appliance.archives.contents import ArchiveContents
 from appliance.archives.dispatch import expand_sources, read_source
 from appliance.archives.docker import DIGESTS_LOST
-from appliance.archives.sink import HashingSink, StoredBlob
+from appliance.archives.sink import HashingSink
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
+from appliance.oci.blob import StoredBlob
 from appliance.oci.manifests import Descriptor
 from tests.unit.archives.conftest import Read
 from tests.unit.archives.made import (

@@ -94,7 +94,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "upwards in the middle": (tar(*GOOD, ("a/../../x", b"x")), "APL-0105"),
     "absolute": (tar(*GOOD, ("/etc/x", b"x")), "APL-0105"),
     "NUL in a name": (tar(*GOOD, *pax("x", b"x", path="a\0b")), "APL-0105"),
-    "NUL in a link": (tar(*GOOD, *pax("x", b"x", path="a")[:1], special("l", tarfile.SYMTYPE, "../..")), "APL-0105"),
+    "NUL in a link": (tar(*GOOD, *pax("x", b"", linkpath="a\0b")[:1], special("l", tarfile.SYMTYPE, "x")), "APL-0105"),
     "symlink leading out": (tar(*GOOD, special("a/l", tarfile.SYMTYPE, "../../x")), "APL-0105"),
     "hardlink leading out": (tar(*GOOD, special("a/l", tarfile.LNKTYPE, "../x")), "APL-0105"),
     "GNU sparse": (tar(*GOOD, BIG_SPARSE), "APL-0105"),
@@ -105,10 +105,6 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "pax record of no length": (tar(*GOOD, raw_member("x", b"0 path=x\n", tarfile.XHDTYPE), ("y", b"")), "APL-0103"),
     "pax with a bad size": (tar(*GOOD, *pax("x", b"x", size="-1")), "APL-0103"),
     "huge pax header": (tar(*GOOD, raw_member("x", b"", tarfile.XHDTYPE, 1 << 40)), "APL-0103"),
-    "negative size": (
-        tar(*GOOD, special("n", tarfile.REGTYPE)).replace(b"n" + b"\0" * 99, b"n" + b"\0" * 99),
-        "",
-    ),
     "two different index.json": (tar(*GOOD, ("index.json", b"{}")), "APL-0117"),
     "two different members of one name": (tar(*GOOD, ("x", b"1"), ("x", b"2")), "APL-0117"),
     "blob that is not its name": (tar(*GOOD, ("blobs/sha256/" + "a" * 64, b"x")), "APL-0107"),
@@ -155,7 +151,6 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "no member": (tar(special("d", tarfile.DIRTYPE)), "APL-0113"),
     "lone zero block": (tar(*GOOD, end=False) + b"\0" * 512 + tar(("x", b"x")), "APL-0103"),
 }
-del HOSTILE["negative size"]
 
 
 @pytest.mark.parametrize("case", HOSTILE)
@@ -316,6 +311,18 @@ def outcome(path: Path) -> tuple[str, Any]:
         except ApplianceError as error:
             return "error", error.code
         return "ok", ([image.key for image in contents.images], contents.blobs, contents.missing)
+
+
+def test_sparse_and_without_an_end_is_cut(read: Read) -> None:
+    """Cut exactly between two members, with the index first: what is missing was not left out on purpose."""
+    layout = Layout()
+    here, away = layout.image(layer()), layout.image(layer("arm"), arch="arm64")
+    layout.name(layout.index(here, away), NAME)
+    del layout.blobs[away["digest"]]
+    members = layout.members(index_first=True)
+    assert read(tar(*members)).missing == [away["digest"]]
+    refused(read, tar(*members, end=False), "APL-0102")
+    refused(read, tar(*members) + tar(("blobs/sha256/more", b"x")), "APL-0102")
 
 
 def test_one_name_for_two_images_is_refused(read: Read) -> None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+from appliance.cli.main import main
+from tests.docs import generate
 
-from appliance.cli.main import main  # noqa: E402
-from tests.docs import generate  # noqa: E402
-
+ROOT = generate.ROOT
 _TEXT = (".py", ".yml", ".yaml", ".j2", ".sh", ".cfg", "")
 _CODE = ("appliance", "roles", "collections", "playbooks", "site.yml")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
@@ -54,7 +50,7 @@ def anchors(page: Path) -> set[str]:
     return {slug(line.lstrip("#")) for line in text.splitlines() if line.startswith("#")}
 
 
-@pytest.mark.parametrize("name", generate.PAGES)
+@pytest.mark.parametrize("name", list(generate.PAGES))
 def test_generated_page_is_current(name: str) -> None:
     render: Callable[[Path], str] = generate.PAGES[name]
     assert (ROOT / name).read_text(encoding="utf-8") == render(ROOT), "run: python -m tests.docs.generate"
@@ -80,7 +76,7 @@ def test_runbook_page_has_its_form(page: Path) -> None:
     assert all(len(part.strip()) > 30 for part in parts[2::2]), "a section says nothing"
 
 
-@pytest.mark.parametrize("context", generate.commands(main), ids=lambda context: context.command_path)
+@pytest.mark.parametrize("context", list(generate.commands(main)), ids=lambda context: context.command_path)
 def test_every_option_is_in_the_manual(context: click.Context) -> None:
     text = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     section = text.split(f"## {context.command_path}\n", 1)[1].split("\n## ", 1)[0]

@@ -196,9 +196,8 @@ def test_node_state_of_nonsense(stdout: str) -> None:
 
 
 def test_differing() -> None:
-    results = [{"item": "/a", "stat": {"exists": True, "checksum": "1"}}, {"item": "/b", "stat": {"exists": False}}]
-    assert k3s.k3s_differing(results, {"/a": "1", "/b": "2"}) == ["/b"]
-    assert k3s.k3s_differing(results, {"/a": "3"}) == ["/a"]
+    assert k3s.k3s_differing({"/a": "1", "/b": ""}, {"/a": "1", "/b": "2", "/c": "3"}) == ["/b", "/c"]
+    assert k3s.k3s_differing({"/a": "1"}, {"/a": "3"}) == ["/a"]
 
 
 def test_servers_from_the_inventory() -> None:

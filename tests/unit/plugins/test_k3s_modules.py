@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "collections"))
+patch_module_args: Any = importlib.import_module("ansible.module_utils.testing").patch_module_args
 MARK = "# ours"
 
 
@@ -28,7 +28,7 @@ def run(
     return result
 
 
-# --------------------------------------------------------------------------------------------------- marked_files
+# ------------------------------------------------------------------------------ marked_files
 
 
 def marked(root: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str], **more: Any) -> dict[str, Any]:
@@ -93,12 +93,12 @@ def test_content_without_the_mark_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert "marker" in marked(tmp_path, capsys, {"a/x": "no mark\n"}, fails=True)["msg"]
 
 
-# --------------------------------------------------------------------------------------------------- cluster_token
+# ----------------------------------------------------------------------------- cluster_token
 
 
 def test_the_token_is_made_once_and_never_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "rancher/cluster-token"
-    args = {"path": str(path), "k3s_token": str(tmp_path / "none")}
+    args: dict[str, Any] = {"path": str(path), "k3s_token": str(tmp_path / "none")}
     assert run("cluster_token", capsys, check=True, **args)["changed"] and not path.exists()
     made = run("cluster_token", capsys, **args)
     token = path.read_text().strip()
@@ -123,7 +123,7 @@ def test_an_open_token_file_is_closed(tmp_path: Path, capsys: pytest.CaptureFixt
     assert path.stat().st_mode & 0o777 == 0o600 and path.read_text() == "secret\n"
 
 
-# --------------------------------------------------------------------------------------------------- k3s_artifacts_info
+# ------------------------------------------------------------------------ k3s_artifacts_info
 
 
 def sha(data: bytes) -> str:
@@ -223,7 +223,7 @@ def test_two_archives_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert line.startswith("APL-0824")
 
 
-# --------------------------------------------------------------------------------------------------- airgap_images
+# ----------------------------------------------------------------------------- airgap_images
 
 
 class Images:
@@ -258,14 +258,17 @@ def images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Images:
 
 def test_archives_are_placed_once_with_whole_seconds(images: Images) -> None:
     wanted = {"a": b"1", "b": b"2"}
-    assert images.run(wanted, place=False)["needed"] == ["a.tar", "b.tar"]
+    assert images.run(wanted, stage=True)["needed"] == ["a.tar", "b.tar"]
+    assert images.staging.stat().st_mode & 0o777 == 0o700
     images.stage(**wanted)
     assert images.run(wanted)["changed"]
     for name in wanted:
         assert (images.directory / f"{name}.tar").stat().st_mtime_ns % 10**9 == 0
     assert (images.directory / ".cache.json").read_bytes() == b""
     assert not images.staging.exists()
-    assert not images.run(wanted)["changed"] and images.run(wanted, place=False)["needed"] == []
+    assert not images.run(wanted)["changed"]
+    again = images.run(wanted, stage=True)
+    assert again["needed"] == [] and not again["changed"] and not images.staging.exists()
 
 
 def test_a_replacement_is_newer_even_if_the_clock_is_behind(images: Images) -> None:
@@ -312,7 +315,7 @@ def test_no_archives_change_nothing(images: Images) -> None:
     assert not images.directory.exists()
 
 
-# --------------------------------------------------------------------------------------------------- containerd_config_info
+# -------------------------------------------------------------------- containerd_config_info
 
 
 def test_configuration_is_read_without_credentials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -333,3 +336,53 @@ def test_configuration_is_read_without_credentials(tmp_path: Path, capsys: pytes
         str(tmp_path / "certs.d"): {"a.example": 'server = "x"\n', "empty": None},
         str(tmp_path / "none"): {},
     }
+
+
+# --------------------------------------------------------------------------------------- k3s_node_info
+
+
+def test_a_node_is_read_in_one_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    binary = tmp_path / "k3s"
+    binary.write_text("#!/bin/sh\necho k3s version v1.36.3+k3s1\n")
+    binary.chmod(0o755)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.tar").write_bytes(b"1")
+    (tmp_path / "manifest.json").write_text('{"images": ["a.tar", "old.tar"]}')
+    (tmp_path / "inputs").write_text("now\n")
+    args: dict[str, Any] = {
+        "k3s": str(binary),
+        "unit": "no-such-unit",
+        "files": [str(binary), str(tmp_path / "none")],
+        "paths": [str(tmp_path / "images"), str(tmp_path / "none")],
+        "tools": ["sh", "no-such-tool"],
+        "images": [{"name": "a.tar", "sha256": sha(b"1")}, {"name": "b.tar", "sha256": sha(b"2")}],
+        "images_directory": str(tmp_path / "images"),
+        "images_manifest": str(tmp_path / "manifest.json"),
+        "inputs_command": "echo now",
+        "inputs_file": str(tmp_path / "inputs"),
+    }
+    found = run("k3s_node_info", capsys, **args)
+    assert found["version_output"] == "k3s version v1.36.3+k3s1\n"
+    assert found["files"] == {str(binary): sha(binary.read_bytes()), str(tmp_path / "none"): ""}
+    assert found["present"] == [str(tmp_path / "images")] and found["tools_missing"] == ["no-such-tool"]
+    assert found["images_needed"] == ["b.tar"] and found["images_stale"] == ["old.tar"]
+    assert found["active"] is False and found["outdated"] is False and not found["changed"]
+
+    (tmp_path / "inputs").write_text("then\n")
+    assert run("k3s_node_info", capsys, **args)["outdated"] is True
+    bare = {**args, "k3s": str(tmp_path / "none"), "inputs_file": str(tmp_path / "none")}
+    assert run("k3s_node_info", capsys, **bare)["outdated"] is True
+    assert run("k3s_node_info", capsys, **bare)["version_output"] == ""
+
+
+# --------------------------------------------------------------------------------------- directories
+
+
+def test_only_k3s_agent_directory_is_closed(tmp_path: Path) -> None:
+    directories: Any = importlib.import_module("ansible_collections.site.appliance.plugins.module_utils.directories")
+    agent = tmp_path / "rancher/k3s/agent"
+    directories.make_directory(agent / "etc/containerd", 0o755, private=agent)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("**/*")}
+    assert modes == {"rancher": 0o755, "k3s": 0o755, "agent": 0o700, "etc": 0o700, "containerd": 0o700}
+    directories.make_directory(tmp_path / "open", 0o750, private=agent)
+    assert (tmp_path / "open").stat().st_mode & 0o777 == 0o750

@@ -232,10 +232,17 @@ def test_the_clock_that_is_wrong_is_the_one_that_is_named(epochs: dict[str, floa
     assert [entry["where"] for entry in preflight.clock_problems(epochs, now, 60)] == bad
 
 
+REACHED = 'Data could not be sent to remote host "192.0.2.1". Make sure this host can be reached over ssh:'
+CHANGED = (
+    "The fingerprint for the ED25519 key sent by the remote host is SHA256:bpI1/Q. Please contact your administrator."
+    " Offending ED25519 key in /root/known_hosts:1 Host key verification failed."
+)
+
+
 def test_a_host_that_does_not_answer_is_one_entry_among_the_others() -> None:
     results = {
-        "a": {"unreachable": True, "msg": "Task failed: Connection timed out"},
-        "b": {"unreachable": True, "msg": "Failed to connect: Host key verification failed."},
+        "a": {"unreachable": True, "msg": f"Task failed: {REACHED} ssh: connect to host x port 22: No route to host."},
+        "b": {"unreachable": True, "msg": f"{REACHED} @@@ WARNING {CHANGED}"},
         "c": {"failed": True, "msg": "Missing sudo password"},
         "d": _report(machine="riscv64"),
     }
@@ -246,7 +253,11 @@ def test_a_host_that_does_not_answer_is_one_entry_among_the_others() -> None:
         ("c", "APL-0722"),
         ("d", "APL-0725"),
     ]
-    assert found[0]["what"] == "unreachable: Connection timed out"
+    assert found[0]["what"] == "unreachable: ssh: connect to host x port 22: No route to host"
+    assert (
+        found[1]["what"]
+        == "the SSH host key SHA256:bpI1/Q is not one that known_hosts has for this host (/root/known_hosts:1)"
+    )
 
 
 def test_hosts_that_call_themselves_the_same_are_named() -> None:

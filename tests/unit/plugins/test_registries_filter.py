@@ -215,6 +215,6 @@ def test_endpoints_as_k3s_writes_them(endpoint: str, url: str) -> None:
 
 
 def test_addresses() -> None:
-    assert registries.node_address({"node_ip": "10.0.0.1", "ansible_host": "x"}) == "10.0.0.1"
-    assert registries.node_address({"ansible_host": "10.0.0.2"}) == "10.0.0.2"
+    assert registries.host_address({"node_ip": "10.0.0.1", "ansible_host": "x"}) == "10.0.0.1"
+    assert registries.host_address({"ansible_host": "10.0.0.2"}) == "10.0.0.2"
     assert registries.seed_registry("fd00::1") == "[fd00::1]:5443"

@@ -153,7 +153,7 @@ docker.io/library/pulled@{DIGEST}    application/vnd.oci.image.index.v1+json    
 ksd.test.com:5000/ksd/nginx:1.27     application/vnd.oci.image.index.v1+json              {DIGEST} 3.6 MiB  linux/amd64 -
 nginx:latest                         application/vnd.oci.image.index.v1+json              {DIGEST} 3.6 MiB  linux/amd64 -
 {DIGEST}                             application/vnd.oci.image.index.v1+json              {DIGEST} 3.6 MiB  linux/amd64 -
-"""  # noqa: E501 - the width is ctr's
+"""
 
 
 def test_images_that_nobody_else_can_pull() -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from ansible_collections.site.appliance.plugins.filter.registries import node_address
+from ansible_collections.site.appliance.plugins.filter.registries import host_address
 from ansible_collections.site.appliance.plugins.plugin_utils.problems import Problems, plain
 
 DROPIN_MARKER = "# Written by Ansible (role k3s); change the inventory instead."
@@ -263,18 +263,17 @@ def k3s_server_entry(variables: Mapping[str, Any]) -> dict[str, str]:
     name = str(variables.get("inventory_hostname", ""))
     return {
         "name": str(variables.get("k3s_node_name") or name.lower()),
-        "ip": str(variables.get("k3s_node_ip") or node_address(variables)),
+        "ip": str(variables.get("k3s_node_ip") or host_address(variables)),
     }
 
 
-def k3s_differing(results: Sequence[Mapping[str, Any]], wanted: Mapping[str, str]) -> list[str]:
+def k3s_differing(present: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
     """Paths whose content is not the wanted one.
 
-    :param results: results of ``ansible.builtin.stat`` with SHA-256, one a path.
+    :param present: path to SHA-256, empty where there is no such file.
     :param wanted: path to SHA-256.
     """
-    now = {str(item["item"]): item.get("stat", {}).get("checksum", "") for item in results}
-    return [str(path) for path, digest in wanted.items() if now.get(str(path), "") != str(digest)]
+    return [str(path) for path, digest in wanted.items() if present.get(path, "") != digest]
 
 
 def k3s_server_options(hosts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -337,15 +337,20 @@ def _contact_problem(host: str, result: Mapping[str, Any]) -> Problem | None:
     if result.get("report"):
         return None
     message = " ".join(str(result.get("msg") or result.get("module_stderr") or "no answer").split())
-    message = message.removeprefix("Task failed: ").rstrip(".")
     if "host key verification failed" in message.lower() or "host identification has changed" in message.lower():
+        offered = re.search(r"SHA256:[\w+/=]+", message)
+        listed = re.search(r"Offending \S+ key in (\S+)", message)
         return problem(
             "APL-0721",
             host,
-            f"the SSH host key is not the one that known_hosts has: {message}",
+            f"the SSH host key{f' {offered[0]}' if offered else ''} is not one that known_hosts has for this host"
+            + (f" ({listed[1]})" if listed else ""),
             "Compare the fingerprint at the host's own console (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub);"
             " only if it is right, replace the old entry (ssh-keygen -R).",
         )
+    message = re.sub(r"^(Task failed: )?(Data could not be sent to remote host .*? over ssh: )?", "", message).rstrip(
+        "."
+    )
     if result.get("unreachable"):
         return problem(
             "APL-0720",
@@ -595,6 +600,8 @@ def host_problems(
     epochs = {host: float(report["epoch"]) for host, report in reports.items()}
     now = float(settings.get("now") or time.time())
     problems += clock_problems(epochs, now, float(settings["max_clock_skew"]))
+    order = list(results)
+    problems.sort(key=lambda entry: order.index(entry["where"]))
     names: dict[str, list[str]] = {}
     for host, report in reports.items():
         names.setdefault(report["hostname"].lower(), []).append(host)

@@ -623,7 +623,7 @@ def registries_render(spec: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def node_address(variables: Mapping[str, Any]) -> str:
+def host_address(variables: Mapping[str, Any]) -> str:
     """A host's address inside the site: ``node_ip``, else how Ansible reaches it.
 
     :param variables: the host's entry of ``hostvars``.
@@ -646,6 +646,6 @@ class FilterModule:
         """Name to function, as Ansible asks for them."""
         return {
             "registries_render": registries_render,
-            "node_address": node_address,
+            "host_address": host_address,
             "seed_registry": seed_registry,
         }

@@ -56,9 +56,10 @@ def containerd_roots(files: Mapping[str, str]) -> list[str]:
 
 def _toml(text: str, where: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        document: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{where} is not valid TOML: {error}") from error
+    return document
 
 
 def _config_path(document: Mapping[str, Any]) -> str:

@@ -82,7 +82,7 @@ def split_families(sources: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _within(network: Any, other: Any) -> bool:
-    return network.version == other.version and network.subnet_of(other)
+    return bool(network.version == other.version and network.subnet_of(other))
 
 
 def port_order(port: str) -> tuple[int, int]:
@@ -237,16 +237,16 @@ def nft_plan(rules: Optional[Rules], chains: Mapping[tuple[str, str, str], Chain
         live = chains.get((chain.family, chain.table, own))
         live_tags = [str(rule.get("comment", "")) for rule in live.rules] if live else []
         handles = [rule["handle"] for rule in chain.rules if jumps_to(rule, own)]
-        if live:
-            plan.before += [f"{place} {own}: {name}" for name in live_tags]
+        lines = nft_lines(rules, chain.hook, chain.family) if rules is not None else []
+        tags = [tag(line) for line in lines]
+        words = dict(zip(tags, lines))  # noqa: B905 - strict= is Python 3.10
+        plan.before += [f"{place} {own}: {words.get(name, name)}" for name in live_tags]
         if rules is None:
             script += [f"delete rule {chain.where} handle {handle}" for handle in handles]
             if live:
                 script += [f"flush chain {place} {own}", f"delete chain {place} {own}"]
             continue
-        lines = nft_lines(rules, chain.hook, chain.family)
-        tags = [tag(line) for line in lines]
-        plan.after += [f"{place} {own}: {name}" for name in tags]
+        plan.after += [f"{place} {own}: {line}" for line in lines]
         if live_tags != tags or not live:
             script += [f"add chain {place} {own}", f"flush chain {place} {own}"]
             script += [f'add rule {place} {own} {line} comment "{name}"' for line, name in zip(lines, tags)]  # noqa: B905 - strict= is Python 3.10
@@ -306,14 +306,15 @@ def ipt_plan(rules: Optional[Rules], saved: Mapping[str, str]) -> Plan:
                 line for line in text.splitlines() if line.startswith(f"-A {base} ") and line.endswith(f"-j {own}")
             ]
             in_base = [line for line in text.splitlines() if line.startswith(f"-A {base} ")]
-            plan.before += [f"{family} {own}: {name}" for name in live]
+            lines = ipt_lines(rules, hook, family) if rules is not None else []
+            tags = [tag(line) for line in lines]
+            words = dict(zip(tags, lines))  # noqa: B905 - strict= is Python 3.10
+            plan.before += [f"{family} {own}: {words.get(name, name)}" for name in live]
             if rules is None:
                 restore += [line.replace("-A", "-D", 1) for line in jumps]
                 restore += [f"-F {own}", f"-X {own}"] if is_there else []
                 continue
-            lines = ipt_lines(rules, hook, family)
-            tags = [tag(line) for line in lines]
-            plan.after += [f"{family} {own}: {name}" for name in tags]
+            plan.after += [f"{family} {own}: {line}" for line in lines]
             if live != tags or not is_there:
                 restore.append(f":{own} - [0:0]")
                 restore += [

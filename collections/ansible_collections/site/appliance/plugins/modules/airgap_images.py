@@ -12,7 +12,7 @@ description:
   - K3s imports a file two seconds after it appears, whether it is complete or not, and compares whole seconds of its
     time with those it remembers. So archives are staged outside the watched directory on the same file system, get an
     integral time that is newer than what they replace, and are moved into place.
-  - With I(place=false) it only says which archives have to be staged (C(needed)).
+  - With I(stage=true) it only makes the staging directory and says which archives have to be copied there (C(needed)).
   - Archives that this module placed earlier and that are not asked for any more are removed; others are left alone.
 options:
   directory:
@@ -32,10 +32,10 @@ options:
     type: list
     elements: dict
     required: true
-  place:
-    description: Whether to act, or only to say what would have to be staged.
+  stage:
+    description: Make the staging directory if something has to be copied there (C(needed)), and do no more.
     type: bool
-    default: true
+    default: false
   cache:
     description: Whether K3s may remember what it imported (an empty C(.cache.json) is made where there is none).
     type: bool
@@ -64,8 +64,6 @@ removed:
   returned: always
 """
 
-import hashlib
-import json
 import os
 import time
 from pathlib import Path
@@ -73,26 +71,12 @@ from typing import Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, empty where there is none."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as stream:
-            for block in iter(lambda: stream.read(1 << 20), b""):
-                digest.update(block)
-    except FileNotFoundError:
-        return ""
-    return digest.hexdigest()
-
-
-def load_manifest(path: Path) -> List[str]:
-    """Names that were placed earlier; an absent or broken manifest counts as empty."""
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))["images"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return []
-    return [name for name in names if isinstance(name, str) and Path(name).name == name]
+from ansible_collections.site.appliance.plugins.module_utils.directories import make_directory
+from ansible_collections.site.appliance.plugins.module_utils.image_archives import (
+    load_manifest,
+    save_manifest,
+    sha256,
+)
 
 
 def integral_mtime(replaced: Path, now: float) -> int:
@@ -121,7 +105,7 @@ def main() -> None:
             "staging": {"type": "path", "required": True},
             "manifest": {"type": "path", "required": True},
             "images": {"type": "list", "elements": "dict", "required": True},
-            "place": {"type": "bool", "default": True},
+            "stage": {"type": "bool", "default": False},
             "cache": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
@@ -129,41 +113,36 @@ def main() -> None:
     directory, staging = Path(module.params["directory"]), Path(module.params["staging"])
     manifest = Path(module.params["manifest"])
     wanted: Dict[str, str] = {item["name"]: item["sha256"] for item in module.params["images"]}
-    acting = module.params["place"] and not module.check_mode
-    removed: List[str] = []
-    changed = False
     try:
         needed = [name for name, digest in sorted(wanted.items()) if sha256(directory / name) != digest]
-        if module.params["place"]:
-            before = load_manifest(manifest)
-            removed = [name for name in before if name not in wanted and (directory / name).exists()]
-            cache = directory / ".cache.json"
-            new_cache = module.params["cache"] and bool(wanted) and not cache.exists()
-            new_manifest = sorted(wanted) != before
-            changed = bool(needed or removed or new_cache or new_manifest)
-        if acting and changed:
-            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            for name in needed:
-                if sha256(staging / name) != wanted[name]:
-                    module.fail_json(
-                        msg=f"APL-0821: the image archive did not arrive whole [{staging / name}]. Run it again",
-                    )
+        if module.params["stage"]:
+            missing = bool(needed) and not staging.is_dir()
+            if missing and not module.check_mode:
+                make_directory(staging, 0o700)
+            module.exit_json(changed=missing, needed=needed, removed=[])
+        before = load_manifest(manifest)
+        removed: List[str] = [name for name in before if name not in wanted and (directory / name).exists()]
+        cache = directory / ".cache.json"
+        new_cache = module.params["cache"] and bool(wanted) and not cache.exists()
+        changed = bool(needed or removed or new_cache or sorted(wanted) != sorted(before))
+        if changed and not module.check_mode:
+            broken = [name for name in needed if sha256(staging / name) != wanted[name]]
+            if broken:
+                module.fail_json(
+                    msg=f"APL-0821: the image archive did not arrive whole [{staging / broken[0]}]. Run it again"
+                )
+            make_directory(directory)
+            make_directory(manifest.parent)
             # The manifest comes first: a name without a file is harmless, a file without a name would stay for ever.
-            if new_manifest:
-                manifest.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-                temporary = manifest.with_name(f".{manifest.name}.new")
-                temporary.write_text(json.dumps({"images": sorted(set(before) | set(wanted))}) + "\n", encoding="utf-8")
-                temporary.replace(manifest)
+            save_manifest(manifest, sorted({*before, *wanted}))
             if new_cache:
                 cache.touch(mode=0o600)
             for name in needed:
                 place(staging / name, directory / name, time.time())
             for name in removed:
                 (directory / name).unlink()
-            if new_manifest:
-                temporary.write_text(json.dumps({"images": sorted(wanted)}) + "\n", encoding="utf-8")
-                temporary.replace(manifest)
-        if acting and staging.is_dir():
+            save_manifest(manifest, sorted(wanted))
+        if staging.is_dir() and not module.check_mode:
             for left in staging.iterdir():
                 left.unlink()
             staging.rmdir()

@@ -36,7 +36,7 @@ options:
     type: str
     default: "0644"
   directory_mode:
-    description: Permissions of directories that are made, as an octal string.
+    description: Permissions of directories that are made, as an octal string; below K3s's agent directory it is 0700.
     type: str
     default: "0755"
   remove_stale:
@@ -78,6 +78,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.site.appliance.plugins.module_utils.directories import make_directory
 
 
 def read(path: Path) -> Optional[str]:
@@ -122,7 +124,7 @@ def differing(root: Path, files: Dict[str, str], marker: str, pattern: str, remo
 def write(root: Path, name: str, content: str, mode: int, directory_mode: int) -> None:
     """Put one file in its place by a rename; a directory that is new comes with its file in it."""
     target = root / name
-    root.mkdir(mode=directory_mode, parents=True, exist_ok=True)
+    make_directory(root, directory_mode)
     whole_directory = target.parent != root and not target.parent.exists()
     temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
     try:
@@ -173,7 +175,7 @@ def main() -> None:
         parts = Path(name).parts
         if not parts or len(parts) > 2 or ".." in parts or name.startswith(("/", ".")):
             module.fail_json(msg=f"{name} is not a file at most one directory under {root}")
-        if not isinstance(content, str) or not is_ours(content, marker):
+        if not is_ours(str(content), marker):
             module.fail_json(msg=f"the content of {name} does not start with the marker")
     try:
         todo = differing(root, files, marker, module.params["pattern"], module.params["remove_stale"])

@@ -1,0 +1,126 @@
+"""The catalog: each repository serves what its own names reach, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.errors import ApplianceError
+from appliance.oci.manifests import Descriptor
+from appliance.registry.catalog import Catalog, CurrentCatalog
+from appliance.store.blobs import BlobStore
+from appliance.store.generations import Entry, Generations
+from tests.unit.store import made
+
+A, B = "docker.io/library/a", "quay.io/team/b"
+
+
+def digest(found: Descriptor | None) -> str | None:
+    return None if found is None else found.digest
+
+
+def test_names_registries_and_tags(store: BlobStore) -> None:
+    one, two = made.image(1), made.image(2)
+    catalog = Catalog(made.publish(store, {f"{A}:1": one, f"{A}:2": two, f"{B}:1": one}), store)
+    assert catalog.repositories() == [A, B]
+    assert catalog.registries() == ["docker.io", "quay.io"]
+    tags = catalog.tags(A)
+    assert tags is not None
+    assert {tag: found.digest for tag, found in tags.items()} == {"1": one.digest, "2": two.digest}
+    assert catalog.tags("docker.io/library/else") is None
+
+
+def test_an_empty_store_knows_nothing(store: BlobStore) -> None:
+    catalog = Catalog(None, store)
+    assert catalog.repositories() == catalog.registries() == []
+    assert catalog.tags(A) is None
+    assert catalog.closure(A) == {}
+    assert catalog.manifest(A, "1") is None
+    assert list(catalog.referrers(A, made.sha(b""))) == []
+
+
+def test_a_blob_of_one_repository_is_not_readable_by_anothers_name(store: BlobStore) -> None:
+    one, two = made.image(1), made.image(2)
+    catalog = Catalog(made.publish(store, {f"{A}:1": one, f"{B}:1": two}), store)
+    for item, own, other in ((one, A, B), (two, B, A)):
+        for blob in item.blobs:
+            assert digest(catalog.blob(own, blob)) == blob
+            assert catalog.blob(other, blob) is None
+        assert digest(catalog.manifest(own, item.digest)) == item.digest
+        assert catalog.manifest(other, item.digest) is None
+
+
+def test_a_blob_is_no_manifest(store: BlobStore) -> None:
+    one = made.image(1)
+    catalog = Catalog(made.publish(store, {f"{A}:1": one}), store)
+    assert catalog.manifest(A, one.layers[0]) is None
+    assert digest(catalog.manifest(A, "1")) == one.digest
+    assert catalog.manifest(A, "2") is None
+
+
+def test_names_by_digest_serve_without_a_tag(store: BlobStore) -> None:
+    one = made.image(1)
+    catalog = Catalog(made.publish(store, {f"{A}@{one.digest}": one}), store)
+    assert catalog.tags(A) == {}
+    assert digest(catalog.manifest(A, one.digest)) == one.digest
+
+
+def test_children_of_an_index_are_manifests_of_its_repository(store: BlobStore) -> None:
+    arm = made.image(2, arch="arm64")
+    both = made.index({"amd64": made.image(1), "arm64": arm})
+    catalog = Catalog(made.publish(store, {f"{A}:1": both}), store)
+    assert digest(catalog.manifest(A, arm.digest)) == arm.digest
+    assert set(catalog.closure(A)) == set(both.blobs)
+
+
+def test_what_a_sparse_index_leaves_out_is_not_served(store: BlobStore) -> None:
+    arm = made.image(2, arch="arm64")
+    sparse = made.index({"amd64": made.image(1), "arm64": arm}, leave_out=["arm64"])
+    made.fill(store, [sparse])
+    entry = Entry(sparse.entry.descriptor, frozenset({arm.digest}))
+    catalog = Catalog(made.publish(store, {f"{A}:1": entry}), store)
+    assert catalog.manifest(A, arm.digest) is None
+    assert set(catalog.closure(A)) == set(sparse.blobs)
+
+
+def test_a_manifest_that_comes_back_is_served_with_all_it_reaches(store: BlobStore) -> None:
+    one = made.image(1)
+    catalog = Catalog(made.publish(store, {f"{A}:1": one}, leave_out=[one.digest]), store)
+    assert catalog.blob(A, one.layers[0]) is None
+    made.fill(store, [one])
+    assert digest(catalog.blob(A, one.layers[0])) == one.layers[0]
+
+
+def test_referrers_of_a_repository(store: BlobStore) -> None:
+    one = made.image(1)
+    signature = made.image(9, subject=one, artifact_type="application/x.sig", annotations={"by": "us"})
+    elsewhere = made.image(8, subject=one)
+    catalog = Catalog(made.publish(store, {f"{A}:1": one, f"{A}:sha256-x.sig": signature, f"{B}:1": elsewhere}), store)
+    found = list(catalog.referrers(A, one.digest))
+    assert [item.digest for item, _ in found] == [signature.digest]
+    assert found[0][1].artifact_type == "application/x.sig"
+    assert list(catalog.referrers(A, signature.digest)) == []
+
+
+def test_the_current_catalog_follows_the_index(store: BlobStore, generations: Generations) -> None:
+    current = CurrentCatalog(store, generations)
+    assert current.get().generation is None
+    made.publish(store, {f"{A}:1": made.image(1)})
+    first = current.get()
+    assert first.repositories() == [A]
+    assert current.get() is first
+    made.publish(store, {f"{B}:1": made.image(1)})
+    assert current.get().repositories() == [B]
+    assert first.repositories() == [A]
+
+
+def test_a_damaged_index_is_an_error_until_it_is_sound(store: BlobStore, generations: Generations) -> None:
+    current = CurrentCatalog(store, generations)
+    made.publish(store, {f"{A}:1": made.image(1)})
+    raw = generations.index.read_bytes()
+    generations.index.write_bytes(b"rot")
+    for _ in range(2):
+        with pytest.raises(ApplianceError, match="APL-0305"):
+            current.get()
+    generations.index.unlink()
+    generations.index.write_bytes(raw)
+    assert current.get().repositories() == [A]

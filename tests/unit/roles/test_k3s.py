@@ -1,0 +1,183 @@
+"""Role k3s: the unit, when a restart is due, and that planning changes nothing."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+from ansible_collections.site.appliance.plugins.filter import k3s, registries, verify
+
+ROOT = Path(__file__).resolve().parents[3]
+ROLE = ROOT / "roles/k3s"
+
+
+def load(name: str) -> Any:
+    return yaml.safe_load((ROLE / name).read_text(encoding="utf-8"))
+
+
+def resolve(text: str, values: dict[str, Any]) -> str:
+    """A variable's text with the plain variables in it, as Ansible would do it."""
+    while "{{" in text:
+        text = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(text).render(values)
+    return text
+
+
+def values(**more: Any) -> dict[str, Any]:
+    found = {**load("defaults/main.yml"), **load("vars/main.yml"), "__k3s_role": "server", "__k3s_unit": "k3s", **more}
+    return {key: value for key, value in found.items() if isinstance(value, str)}
+
+
+def unit(**more: Any) -> dict[str, list[str]]:
+    text = resolve((ROLE / "templates/k3s.service.j2").read_text(encoding="utf-8"), values(**more))
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        key, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize(("role", "name"), [("server", "k3s"), ("agent", "k3s-agent")])
+def test_the_unit_has_what_k3s_wants(role: str, name: str) -> None:
+    found = unit(__k3s_role=role, __k3s_unit=name)
+    assert found["ExecStart"] == [f"/usr/local/bin/k3s {role}"]
+    wanted = {
+        "Type": "notify",
+        "KillMode": "process",
+        "Delegate": "yes",
+        "LimitNOFILE": "1048576",
+        "LimitNPROC": "infinity",
+        "LimitCORE": "infinity",
+        "TasksMax": "infinity",
+        "TimeoutStartSec": "0",
+        "Restart": "always",
+        "RestartSec": "5s",
+        "WantedBy": "multi-user.target",
+    }
+    assert {key: found[key] for key in wanted} == {key: [value] for key, value in wanted.items()}
+
+
+def test_the_mirror_comes_first_but_is_not_needed() -> None:
+    found = unit()
+    assert found["After"] == ["network-online.target appliance-mirror.service"]
+    assert not found.keys() & {"Requires", "BindsTo", "Requisite", "PartOf"}
+
+
+def test_nothing_before_the_start_can_stop_it() -> None:
+    assert all(command.startswith("-") for command in unit()["ExecStartPre"])
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Path:
+    for name in (
+        "usr/local/bin/k3s",
+        "etc/rancher/k3s/config.yaml",
+        "etc/rancher/k3s/registries.yaml",
+        "var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.d/20-appliance.toml",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+    return tmp_path
+
+
+def inputs(root: Path) -> str:
+    command = resolve(load("vars/main.yml")["__k3s_inputs_command"], values())
+    command = re.sub(r"(?<= )/(?=usr|etc|var)", f"{root}/", command)
+    return subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "usr/local/bin/k3s",
+        "etc/rancher/k3s/config.yaml",
+        "etc/rancher/k3s/registries.yaml",
+        "etc/rancher/k3s/cluster-token",
+        "etc/rancher/k3s/config.yaml.d/10-site.yaml",
+        "etc/systemd/system/k3s.service",
+        "var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.d/20-appliance.toml",
+        "var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.d/30-new.toml",
+    ],
+)
+def test_a_restart_is_due_when_what_a_start_goes_by_changes(node: Path, name: str) -> None:
+    before = inputs(node)
+    assert before and inputs(node) == before
+    (node / name).parent.mkdir(parents=True, exist_ok=True)
+    (node / name).write_text("2\n")
+    assert inputs(node) != before
+
+
+def test_a_removed_dropin_is_a_reason_and_an_image_is_none(node: Path) -> None:
+    before = inputs(node)
+    images = node / "var/lib/rancher/k3s/agent/images"
+    images.mkdir()
+    (images / "a.tar").write_text("x")
+    assert inputs(node) == before
+    (node / "var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.d/20-appliance.toml").unlink()
+    assert inputs(node) != before
+
+
+def test_the_dropins_mark_is_the_filters() -> None:
+    assert load("vars/main.yml")["__k3s_dropin_marker"] == k3s.DROPIN_MARKER
+
+
+def test_archives_are_staged_outside_the_watched_directory_on_its_file_system() -> None:
+    found = values()
+    staging, images = (Path(resolve(found[name], found)) for name in ("__k3s_staging", "__k3s_images"))
+    assert staging.parent == images.parent and images not in [staging, *staging.parents]
+
+
+def test_the_plan_changes_nothing() -> None:
+    for name in ("tasks/plan.yml", "tasks/validate.yml"):
+        for task in load(name):
+            if {"site.appliance.marked_files", "site.appliance.airgap_images"} & task.keys():
+                assert task["check_mode"] is True and task["changed_when"] is False, task["name"]
+            elif "ansible.builtin.command" in task:
+                assert task["changed_when"] is False, task["name"]
+            else:
+                reads = {
+                    f"ansible.builtin.{module}" for module in ("stat", "assert", "set_fact", "import_tasks", "setup")
+                }
+                assert reads & task.keys() or any(name.endswith("_info") for name in task), task["name"]
+
+
+def _tasks(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        inner for task in items for inner in [task, *_tasks(task.get("block", [])), *_tasks(task.get("rescue", []))]
+    ]
+
+
+def test_secrets_are_not_logged() -> None:
+    """Whatever reads or writes the token or the kubeconfig hides its result."""
+    for name in ("tasks/config.yml", "tasks/start.yml"):
+        for task in _tasks(load(name)):
+            arguments = str(task.get("ansible.builtin.slurp", "")) + str(task.get("ansible.builtin.copy", ""))
+            if "b64decode" in arguments or "ansible.builtin.slurp" in task:
+                assert task["no_log"] == "{{ k3s_no_log }}", task["name"]
+                assert task.get("diff", False) is False, task["name"]
+
+
+@pytest.mark.parametrize("role", ["registries", "k3s", "verify"])
+def test_every_filter_and_module_that_a_role_names_exists(role: str) -> None:
+    known = set()
+    for plugin in (k3s, registries, verify):
+        known |= set(plugin.FilterModule().filters())
+    known |= {path.stem for path in ROOT.glob("collections/ansible_collections/site/appliance/plugins/modules/*.py")}
+    for path in (ROOT / "roles" / role).glob("*/*.yml"):
+        named = set(re.findall(r"site\.appliance\.(\w+)", path.read_text(encoding="utf-8")))
+        assert named <= known, path
+
+
+def test_no_two_filters_have_the_same_name() -> None:
+    """Ansible would take either of them, by the order in which it reads the files."""
+    found: list[str] = []
+    for path in ROOT.glob("collections/ansible_collections/site/appliance/plugins/filter/*.py"):
+        module = importlib.import_module(f"ansible_collections.site.appliance.plugins.filter.{path.stem}")
+        found += module.FilterModule().filters()
+    assert sorted(found) == sorted(set(found))

@@ -1,0 +1,77 @@
+"""From a name to everything it needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from appliance.errors import ApplianceError
+from appliance.oci import mediatypes
+from appliance.store.blobs import BlobStore
+from appliance.store.closure import needed, reader, walk
+from appliance.store.generations import Entry
+from tests.unit.store import made
+
+
+def test_an_image_needs_its_manifest_config_and_layers(store: BlobStore) -> None:
+    one = made.image(1, layers=2)
+    made.fill(store, [one])
+    found = list(walk(one.entry, reader(store)))
+    assert {item.descriptor.digest for item in found} == set(one.blobs)
+    assert found[0].descriptor.digest == one.digest
+    assert [item.is_manifest for item in found] == [True, False, False, False]
+    assert found[0].manifest is not None
+
+
+def test_an_index_needs_all_its_children_each_once(store: BlobStore) -> None:
+    same = made.image(1)
+    both = made.index({"amd64": same, "arm64": made.image(2, arch="arm64"), "386": same})
+    made.fill(store, [both])
+    found = [item.descriptor.digest for item in walk(both.entry, reader(store))]
+    assert sorted(found) == sorted(both.blobs)
+
+
+def test_what_the_medium_left_out_is_not_needed(store: BlobStore) -> None:
+    arm = made.image(2, arch="arm64")
+    sparse = made.index({"amd64": made.image(1), "arm64": arm}, leave_out=["arm64"])
+    made.fill(store, [sparse])
+    entry = Entry(sparse.entry.descriptor, frozenset({arm.digest}))
+    assert {item.descriptor.digest for item in walk(entry, reader(store))} == set(sparse.blobs)
+
+
+def test_what_one_name_leaves_out_another_may_need(store: BlobStore) -> None:
+    arm = made.image(2, arch="arm64")
+    both = made.index({"amd64": made.image(1), "arm64": arm})
+    generation = made.publish(
+        store,
+        {
+            "docker.io/library/a:1": Entry(both.entry.descriptor, frozenset({arm.digest})),
+            "docker.io/library/b:1": both,
+        },
+    )
+    assert set(needed(generation, store)) == set(both.blobs)
+
+
+def test_children_of_a_manifest_that_is_not_at_hand_are_unknown(store: BlobStore) -> None:
+    one = made.image(1)
+    found = list(walk(one.entry, reader(store)))
+    assert [(item.descriptor.digest, item.manifest) for item in found] == [(one.digest, None)]
+
+
+def test_piece_maps_are_held_like_manifests(store: BlobStore) -> None:
+    one = made.image(1, size=2 << 20)
+    generation = made.publish(store, {"docker.io/library/a:1": one}, piece_maps=True)
+    (descriptor,) = generation.piece_maps.values()
+    found = needed(generation, store)
+    assert found[descriptor.digest].is_manifest
+    assert set(found) == set(one.blobs) | {descriptor.digest}
+
+
+def test_a_manifest_called_another_thing_is_refused(store: BlobStore) -> None:
+    one = made.image(1)
+    made.fill(store, [one])
+    wrong = Entry(replace(one.entry.descriptor, media_type=mediatypes.OCI_INDEX))
+    with pytest.raises(ApplianceError) as caught:
+        list(walk(wrong, reader(store)))
+    assert caught.value.code == "APL-0207"

@@ -1,0 +1,287 @@
+"""Generations: the same bytes for the same content, one publisher, newer only."""
+
+from __future__ import annotations
+
+import json
+import string
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance import pki
+from appliance.errors import ApplianceError
+from appliance.oci import mediatypes
+from appliance.oci.manifests import Descriptor
+from appliance.pki import Signature, Trust
+from appliance.store import generations as module
+from appliance.store.blobs import BlobStore
+from appliance.store.generations import Entry, Generation, Generations, lock, make, parse
+from tests.unit.store import made
+
+digests = st.binary(max_size=4).map(made.sha)
+words = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=8)
+names = st.builds(lambda host, path, tag: f"{host}.io/{path}/x:{tag}", words, words, words)
+descriptors = st.builds(
+    Descriptor, st.sampled_from([mediatypes.OCI_MANIFEST, mediatypes.OCI_INDEX]), digests, st.integers(0, 2**40)
+)
+entries = st.builds(Entry, descriptors, st.frozensets(digests, max_size=3))
+maps = st.dictionaries(digests, st.builds(Descriptor, st.just(mediatypes.PIECE_MAP), digests, st.integers(0, 2**20)))
+sources = st.lists(st.text(max_size=10), max_size=3)
+
+
+def entry(seed: int = 1) -> Entry:
+    return Entry(Descriptor(mediatypes.OCI_MANIFEST, made.sha(bytes([seed])), 10 + seed))
+
+
+def following(parent: Generation | None, seed: int = 1) -> Generation:
+    return make(
+        parent, {"docker.io/library/a:1": entry(seed)}, {}, cause="seeding", created=made.CREATED, sources=["/mnt/a"]
+    )
+
+
+@given(st.dictionaries(names, entries, max_size=5), maps, sources, st.text(string.printable, max_size=20))
+def test_a_generation_reads_back_as_it_was_made(
+    given_names: dict[str, Entry], piece_maps: dict[str, Descriptor], given_sources: list[str], created: str
+) -> None:
+    made_one = make(
+        None, given_names, piece_maps, cause="seeding", created=created.replace("\0", ""), sources=given_sources
+    )
+    read = parse(made_one.raw, "test")
+    assert read == made_one
+    assert read is not None
+    assert module._serialise(replace(read, raw=b"")) == made_one.raw
+    assert read.digest == made.sha(made_one.raw)
+
+
+@given(st.dictionaries(names, entries, min_size=2, max_size=5))
+def test_the_order_of_names_does_not_change_the_bytes(given_names: dict[str, Entry]) -> None:
+    backwards = dict(reversed(given_names.items()))
+    one, two = (
+        make(None, each, {}, cause="seeding", created=made.CREATED, sources=[]) for each in (given_names, backwards)
+    )
+    assert one.raw == two.raw
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_generation_are_refused(raw: bytes) -> None:
+    with pytest.raises(ApplianceError) as caught:
+        parse(raw, "a file")
+    assert caught.value.code == "APL-0305"
+    assert caught.value.where == "a file"
+
+
+def _changed(**annotations: object) -> bytes:
+    document = json.loads(following(None).raw)
+    for key, value in annotations.items():
+        full = module.PREFIX + key
+        if value is None:
+            del document["annotations"][full]
+        else:
+            document["annotations"][full] = value
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[" * 100_000,
+        b"null",
+        b"[]",
+        b'{"manifests":{}}',
+        _changed(generation="0"),
+        _changed(generation="-1"),
+        _changed(generation="x"),
+        _changed(generation=None),
+        _changed(sources='[{"a":1}]'),
+        _changed(sources="5"),
+        _changed(cause=None),
+        following(None).raw.replace(b"docker.io/library/a:1", b"docker.io/LIBRARY/a:1"),
+        following(None).raw.replace(b'"size":11', b'"size":-1'),
+        following(None).raw[:-1],
+    ],
+    ids=lambda raw: bytes(raw[:30]).decode(),
+)
+def test_damaged_generations_are_refused(raw: bytes) -> None:
+    with pytest.raises(ApplianceError) as caught:
+        parse(raw, "x")
+    assert caught.value.code == "APL-0305"
+
+
+def test_a_generation_that_is_too_large_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SIZE_LIMIT", 10)
+    with pytest.raises(ApplianceError, match="APL-0305"):
+        parse(following(None).raw, "x")
+
+
+def test_the_empty_index_is_no_generation(generations: Generations) -> None:
+    assert generations.current() is None
+    assert generations.kept() == []
+
+
+def test_numbers_and_parents_follow_each_other(generations: Generations) -> None:
+    first = following(None, 1)
+    second = following(first, 2)
+    assert (first.number, first.parent) == (1, None)
+    assert (second.number, second.parent) == (2, first.digest)
+    generations.publish(first)
+    generations.publish(second)
+    assert generations.current() == second
+    assert generations.kept() == [first, second]
+    assert generations.index.read_bytes() == second.raw
+
+
+def test_index_json_is_an_index_other_tools_read(generations: Generations) -> None:
+    generations.publish(following(None))
+    document = json.loads(generations.index.read_bytes())
+    assert document["schemaVersion"] == 2
+    assert document["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"] == "docker.io/library/a:1"
+
+
+def test_accept_takes_newer_ones_only(generations: Generations) -> None:
+    first = following(None, 1)
+    second = following(first, 2)
+    prepared: list[int] = []
+
+    def prepare(generation: Generation) -> None:
+        prepared.append(generation.number)
+
+    assert generations.accept(first.raw, None, prepare) == first
+    assert generations.accept(second.raw, None, prepare) == second
+    assert generations.accept(second.raw, None, prepare) is None
+    assert generations.accept(first.raw, None, prepare) is None
+    assert generations.current() == second
+    assert prepared == [1, 2]
+
+
+def test_accept_may_skip_numbers(generations: Generations) -> None:
+    second = following(following(None, 1), 2)
+    assert generations.accept(second.raw, None, lambda _: None) == second
+
+
+def test_accept_ignores_an_empty_index(generations: Generations) -> None:
+    assert generations.accept(b'{"manifests":[]}', None, lambda _: None) is None
+
+
+def test_two_generations_of_one_number_are_named_both(generations: Generations) -> None:
+    here, other = following(None, 1), following(None, 2)
+    generations.publish(here)
+    with pytest.raises(ApplianceError) as caught:
+        generations.accept(other.raw, None, lambda _: None)
+    assert caught.value.code == "APL-0306"
+    assert here.digest in str(caught.value)
+    assert other.digest in str(caught.value)
+    assert generations.current() == here
+
+
+def test_nothing_changes_when_its_manifests_cannot_be_had(generations: Generations) -> None:
+    first = following(None, 1)
+    generations.publish(first)
+
+    def prepare(_: Generation) -> None:
+        raise RuntimeError("no peer")
+
+    with pytest.raises(RuntimeError):
+        generations.accept(following(first, 2).raw, None, prepare)
+    assert generations.current() == first
+    assert generations.kept() == [first]
+
+
+def test_prune_keeps_the_newest(generations: Generations, store: BlobStore) -> None:
+    chain: list[Generation] = []
+    for seed in range(5):
+        chain.append(following(chain[-1] if chain else None, seed))
+        generations.publish(chain[-1])
+    assert generations.prune(0) == []
+    assert generations.prune(3) == chain[:2]
+    assert generations.kept() == chain[2:]
+    assert generations.prune(3) == []
+    assert generations.current() == chain[-1]
+    assert len(list((store.root / "generations").iterdir())) == 3
+
+
+def test_a_damaged_old_generation_does_not_stop_anything(generations: Generations, store: BlobStore) -> None:
+    first = following(None, 1)
+    second = following(first, 2)
+    generations.publish(first)
+    next((store.root / "generations").glob("*.json")).write_bytes(b"rot")
+    generations.publish(second)
+    assert generations.kept() == [second]
+    assert generations.prune(1) == []
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A site with nodes a and b; ``<site>/<node>`` is a node's pki directory."""
+    pki.init_ca(tmp_path / "ca")
+    for node in ("a", "b"):
+        directory = tmp_path / node
+        pki.request(directory, node, "10.0.0.1")
+        pki.sign(tmp_path / "ca", directory / "node.csr", directory / "node.crt", node, "10.0.0.1")
+        (directory / "ca.crt").write_bytes((tmp_path / "ca" / "ca.crt").read_bytes())
+    return tmp_path
+
+
+def test_only_what_a_seed_signed_is_followed(site: Path, tmp_path: Path) -> None:
+    publisher = Generations(made.open_store(tmp_path / "sa"), Trust(site / "a", "a", ["a"]))
+    follower = Generations(made.open_store(tmp_path / "sb"), Trust(site / "b", "b", ["a"]))
+    first = following(None)
+    publisher.publish(first)
+    signature = publisher.signature(first)
+    assert signature is not None
+    for wrong in (None, replace(signature, signer="b"), Trust(site / "b", "b", ["b"]).sign(first.raw)):
+        with pytest.raises(ApplianceError) as caught:
+            follower.accept(first.raw, wrong, lambda _: None)
+        assert caught.value.code == "APL-0606"
+    with pytest.raises(ApplianceError, match="APL-0606"):
+        follower.accept(first.raw.replace(b"/mnt/a", b"/mnt/b"), signature, lambda _: None)
+    assert follower.current() is None
+    assert follower.accept(first.raw, signature, lambda _: None) == first
+    assert follower.signature(first) == signature
+
+
+def test_the_next_seed_signs_anew_what_a_lost_publisher_signed(site: Path, tmp_path: Path) -> None:
+    first = following(None)
+    lost = Trust(site / "a", "a", ["a", "b"]).sign(first.raw)
+    heir_store = made.open_store(tmp_path / "sb")
+    Generations(heir_store, Trust(site / "b", "b", ["a", "b"])).accept(first.raw, lost, lambda _: None)
+    heir = Generations(heir_store, Trust(site / "b", "b", ["b"]))
+    late = Trust(site / "b", "c", ["b"])
+    with pytest.raises(ApplianceError, match="no seed"):
+        late.check(first.raw, heir.signature(first))
+    assert heir.sign_anew()
+    late.check(first.raw, heir.signature(first))
+    assert heir.current() == first
+    assert not heir.sign_anew()
+
+
+def test_sign_anew_without_anything_to_sign(generations: Generations) -> None:
+    assert not generations.sign_anew()
+    generations.publish(following(None))
+    assert not generations.sign_anew()
+
+
+def test_a_damaged_signature_file_is_an_error_with_an_id(generations: Generations, store: BlobStore) -> None:
+    first = following(None)
+    generations.publish(first)
+    assert generations.signature(first) is None
+    path = next((store.root / "generations").glob("*.json")).with_suffix(".sig")
+    path.write_bytes(Signature("a", "b", "c").to_json())
+    assert generations.signature(first) == Signature("a", "b", "c")
+    path.write_bytes(b"{}")
+    with pytest.raises(ApplianceError) as caught:
+        generations.signature(first)
+    assert caught.value.code == "APL-0605"
+
+
+def test_one_seeding_at_a_time(store: BlobStore) -> None:
+    import os
+
+    handle = lock(store.root)
+    with pytest.raises(ApplianceError) as caught:
+        lock(store.root)
+    assert caught.value.code == "APL-0307"
+    os.close(handle)
+    os.close(lock(store.root))

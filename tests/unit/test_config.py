@@ -1,0 +1,208 @@
+"""The configuration: what is wrong is found at start, and said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.config import Config, from_mapping, load
+from appliance.errors import ApplianceError
+
+GOOD: dict[str, Any] = {
+    "node": "b",
+    "store": "/var/lib/appliance",
+    "pki": "/etc/appliance/pki",
+    "publisher": "a",
+    "seeds": ["a"],
+    "mirror_copies": 2,
+    "peers": [
+        {"id": "a", "address": "10.77.0.11", "zone": "default", "seed": True},
+        {"id": "b", "address": "10.77.0.12", "zone": "east", "seed": False},
+        {"id": "c", "address": "fd00::3"},
+    ],
+}
+
+
+def read(**changes: Any) -> Config:
+    return from_mapping({**GOOD, **changes}, "config.yaml")
+
+
+def test_a_node_of_a_site() -> None:
+    config = read()
+    assert (config.node, config.store, config.pki) == ("b", Path("/var/lib/appliance"), Path("/etc/appliance/pki"))
+    assert config.publisher == "a"
+    assert not config.is_publisher
+    assert [peer.id for peer in config.others] == ["a", "c"]
+    assert [peer.url for peer in config.peers] == [
+        "https://10.77.0.11:5443",
+        "https://10.77.0.12:5443",
+        "https://[fd00::3]:5443",
+    ]
+    assert [(peer.zone, peer.seed) for peer in config.peers] == [("default", True), ("east", False), ("default", False)]
+    assert (config.mirror_copies, config.keep_generations, config.workers) == (2, 3, 2)
+    assert config.mirror_listen == "127.0.0.1:5000"
+    assert config.peer_listen == "0.0.0.0:5443"
+    assert config.agent_socket == Path("/run/appliance/agent.sock")
+
+
+def test_the_publisher_is_the_first_seed() -> None:
+    assert read(node="a").is_publisher
+    assert read(seeds=["b", "a"], publisher="b").is_publisher
+    assert not read(seeds=["b", "a"], publisher="b", node="a").is_publisher
+
+
+def test_the_ordered_list_decides_who_is_a_seed() -> None:
+    config = read(seeds=["c", "a"], publisher="c")
+    assert {peer.id for peer in config.peers if peer.seed} == {"a", "c"}
+
+
+def test_a_store_without_a_site_publishes_for_itself() -> None:
+    config = from_mapping({"node": "x", "store": "/s"}, "f")
+    assert config.is_publisher
+    assert config.publisher is None
+    assert config.others == ()
+    assert config.site_addresses == frozenset()
+
+
+def test_every_spelling_of_a_listed_node_means_no_namespace() -> None:
+    peers = [*GOOD["peers"], {"id": "d", "address": "10.77.0.14:6000"}]
+    assert read(peers=peers).site_addresses >= {
+        "10.77.0.11",
+        "10.77.0.11:5443",
+        "a",
+        "a:5443",
+        "fd00::3",
+        "[fd00::3]",
+        "[fd00::3]:5443",
+        "10.77.0.14:6000",
+        "d",
+    }
+    assert "10.77.0.14:6000:5443" not in read(peers=peers).site_addresses
+    assert "" not in read(peers=peers).site_addresses
+
+
+def test_an_address_with_a_port_is_asked_there() -> None:
+    peers = [*GOOD["peers"], {"id": "d", "address": "10.77.0.14:6000"}, {"id": "e", "address": "[fd00::5]:6000"}]
+    assert [peer.url for peer in read(peers=peers).peers[3:]] == ["https://10.77.0.14:6000", "https://[fd00::5]:6000"]
+
+
+def test_all_copies_is_no_number() -> None:
+    assert read(mirror_copies="all").mirror_copies is None
+
+
+def test_the_optional_keys_are_taken() -> None:
+    config = read(
+        agent_socket="/tmp/x.sock",
+        mirror_listen="127.0.0.1:1",
+        peer_listen="[::]:2",
+        keep_generations=5,
+        free_percent=7,
+        workers=4,
+    )
+    assert config.agent_socket == Path("/tmp/x.sock")
+    assert (config.mirror_listen, config.peer_listen) == ("127.0.0.1:1", "[::]:2")
+    assert (config.keep_generations, config.free_percent, config.workers) == (5, 7.0, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({5: "red", "x": 1}, "5"),
+        ({"node": None}, "node"),
+        ({"node": ""}, "node"),
+        ({"store": 5}, "store"),
+        ({"pki": 5}, "pki"),
+        ({"agent_socket": ["/x"]}, "agent_socket"),
+        ({"mirror_listen": 5000}, "mirror_listen"),
+        ({"node": "z"}, "z"),
+        ({"seeds": "a"}, "seeds"),
+        ({"seeds": 5}, "seeds"),
+        ({"seeds": [5]}, "seeds"),
+        ({"seeds": ["a", "a"]}, "seeds"),
+        ({"seeds": ["a", "z"]}, "z"),
+        ({"publisher": "b"}, "publisher"),
+        ({"seeds": [], "publisher": "a"}, "publisher"),
+        ({"peers": 5}, "peers"),
+        ({"peers": {"a": "10.0.0.1"}}, "peers"),
+        ({"peers": [*GOOD["peers"], GOOD["peers"][0]]}, "one id"),
+        ({"peers": [*GOOD["peers"], "d"]}, "id and address"),
+        ({"peers": [*GOOD["peers"], {"id": "d"}]}, "id and address"),
+        ({"peers": [*GOOD["peers"], {"id": 4, "address": "x"}]}, "id and address"),
+        ({"peers": [*GOOD["peers"], {"id": "d", "address": "x", "adress": "y"}]}, "adress"),
+        ({"peers": [*GOOD["peers"], {"id": "d", "address": "x", "zone": 5}]}, "zone"),
+        ({"peers": [*GOOD["peers"], {"id": "d", "address": "x", "seed": "false"}]}, "seed"),
+        ({"mirror_copies": 0}, "mirror_copies"),
+        ({"mirror_copies": True}, "mirror_copies"),
+        ({"mirror_copies": "some"}, "mirror_copies"),
+        ({"mirror_copies": 1.5}, "mirror_copies"),
+        ({"keep_generations": 0}, "keep_generations"),
+        ({"keep_generations": "3"}, "keep_generations"),
+        ({"workers": True}, "workers"),
+        ({"free_percent": 100}, "free_percent"),
+        ({"free_percent": -1}, "free_percent"),
+        ({"free_percent": float("nan")}, "free_percent"),
+        ({"free_percent": "15"}, "free_percent"),
+    ],
+)
+def test_what_is_wrong_is_named(changes: dict[Any, Any], word: str) -> None:
+    with pytest.raises(ApplianceError) as caught:
+        from_mapping({**GOOD, **changes}, "config.yaml")
+    assert caught.value.code == "APL-0602"
+    assert caught.value.where == "config.yaml"
+    assert word in caught.value.why
+
+
+def test_missing_keys_are_named() -> None:
+    for key in ("node", "store"):
+        with pytest.raises(ApplianceError, match=key):
+            from_mapping({name: value for name, value in GOOD.items() if name != key}, "f")
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(json_like | st.dictionaries(st.sampled_from(sorted(GOOD)), json_like).map(lambda part: {**GOOD, **part}))
+def test_nothing_but_the_one_error_ever_comes_out(document: object) -> None:
+    try:
+        config = from_mapping(document, "f")
+    except ApplianceError as error:
+        assert error.code == "APL-0602"
+    else:
+        assert config.node
+        assert all(isinstance(address, str) for address in config.site_addresses)
+
+
+def test_load_reads_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(GOOD))
+    assert load(path) == read()
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ApplianceError) as caught:
+        load(tmp_path / "config.yaml")
+    assert caught.value.code == "APL-0601"
+    assert str(tmp_path) in caught.value.where
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"node: [", b"\xff\xfe\xff", b"- a\n", b"", b"node: !!python/object:os.system x\n", b"[" * 5000],
+    ids=["cut", "no-utf8", "list", "empty", "object", "deep"],
+)
+def test_a_file_that_is_no_mapping(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ApplianceError) as caught:
+        load(path)
+    assert caught.value.code == "APL-0602"
