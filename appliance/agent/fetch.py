@@ -133,10 +133,11 @@ class Fetcher:
                 self._from(peer, partial)
             except WrongBytes as error:
                 reasons[peer.id] = str(error)
-                if error.givers != {peer.id}:
+                if len(error.givers) > 1:
                     # A piece that two peers gave together does not say which of them was wrong.
                     continue
-                self._peers.failed(peer)
+                if error.givers:
+                    self._peers.failed(peer)
             except PeerError as error:
                 reasons[peer.id] = str(error)
             return

@@ -137,8 +137,8 @@ def drop_privileges(store: Path) -> None:
     """Go on as the owner of the store: archives are hostile until proved otherwise, and root reads none of them."""
     if os.geteuid() != 0:
         return
-    existing = store if store.exists() else store.parent
-    owner = existing.stat()
+    absolute = store.absolute()
+    owner = next(path for path in (absolute, *absolute.parents) if path.exists()).stat()
     if owner.st_uid == 0:
         return
     os.setgroups([])

@@ -121,6 +121,17 @@ def wait_for(what: str, ready: Callable[[], bool], timeout: float, interval: flo
         time.sleep(interval)
 
 
+def children_of(pid: int) -> list[int]:
+    """Ids of a process's children, whichever namespace they are in; none when it is gone."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += [int(word) for word in task.read_text().split()]
+        except OSError:
+            continue
+    return found
+
+
 @dataclass(frozen=True)
 class Process:
     """A process that is recognised again later: ids are reused, ids with their start time are not.
@@ -160,13 +171,7 @@ class Process:
 
     def children(self) -> list[int]:
         """Ids of its children, whichever namespace they are in."""
-        found: list[int] = []
-        for task in Path(f"/proc/{self.pid}/task").glob("*/children"):
-            try:
-                found += [int(word) for word in task.read_text().split()]
-            except OSError:
-                continue
-        return found
+        return children_of(self.pid)
 
     def signal(self, number: int) -> None:
         """Send a signal; nothing happens when the process is gone already."""

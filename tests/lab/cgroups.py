@@ -40,6 +40,11 @@ def make(name: str) -> list[Path]:
     return groups
 
 
+def any_with(prefix: str) -> bool:
+    """Whether some hierarchy has a group whose name begins so."""
+    return any(next(top.glob(f"{prefix}*"), None) for top in hierarchies())
+
+
 def remove(name: str, timeout: float = 20) -> None:
     """Remove the group and everything beneath it from every hierarchy.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.lab import cgroups
-from tests.lab.base import LabError, Process, run, wait_for
+from tests.lab.base import LabError, Process, children_of, run, wait_for
 from tests.lab.keeper import BRIDGE
 from tests.lab.sink import SINK_ADDRESS, SINK_ADDRESS_6
 
@@ -26,6 +26,19 @@ _CLOCK = "etc/systemd/system/{unit}.d/99-lab-clock.conf"
 
 # What K3s and runc call and nspawn's own list leaves out.
 _SYSTEM_CALLS = "add_key keyctl bpf @keyring @mount perf_event_open"
+
+# Joins the host's control groups and starts it again for as long as it asks for that: nspawn, told to leave its unit
+# alone, ends with 133 where the host rebooted (systemd-nspawn(1), --keep-unit).
+_POWER_SUPPLY = """
+for group in $GROUPS_TO_JOIN; do echo 0 > "$group/cgroup.procs" || exit 1; done
+while :; do
+    # The kernel takes the old plug away a moment after the host's last process: not to be waited for.
+    ip link del "$PLUG" 2>/dev/null
+    "$@"
+    code=$?
+    [ $code = 133 ] || exit $code
+done
+"""
 
 _NFTABLES = """\
 #!/usr/sbin/nft -f
@@ -162,9 +175,9 @@ class Host:
     # -- power ---------------------------------------------------------------------------------------------------
 
     @property
-    def _nspawn(self) -> Process | None:
+    def _supply(self) -> Process | None:
         try:
-            known = json.loads((self.state / "nspawn.json").read_text())
+            known = json.loads((self.state / "power.json").read_text())
         except FileNotFoundError:
             return None
         process = Process(**known)
@@ -172,22 +185,19 @@ class Host:
 
     @property
     def _init(self) -> Process | None:
-        """The host's own PID 1, seen from outside."""
-        nspawn = self._nspawn
-        for child in nspawn.children() if nspawn else []:
-            with contextlib.suppress(OSError, LabError):
-                ids = [
-                    line.split()[1:]
-                    for line in Path(f"/proc/{child}/status").read_text().splitlines()
-                    if line[:6] == "NSpid:"
-                ]
-                if ids and ids[0][-1] == "1":
-                    return Process.of(child)
+        """The host's own PID 1, seen from outside: the child of nspawn that is the first in one more namespace."""
+        supply = self._supply
+        for nspawn in supply.children() if supply else []:
+            for child in children_of(nspawn):
+                with contextlib.suppress(OSError, LabError):
+                    status = Path(f"/proc/{child}/status").read_text()
+                    if any(line.startswith("NSpid:") and line.split()[-1] == "1" for line in status.splitlines()):
+                        return Process.of(child)
         return None
 
     def is_up(self) -> bool:
         """Whether the host has power; says nothing of its services."""
-        return self._nspawn is not None
+        return self._supply is not None
 
     def boot(self, clock: str | None = None, *, timeout: float = 60, settle: float = 60) -> None:
         """Switch the host on and wait until ssh answers and systemd has finished starting.
@@ -212,8 +222,6 @@ class Host:
 
     def _start(self) -> None:
         keeper = self.site.keeper
-        # The kernel takes the old plug away a moment after the host's last process: not to be waited for.
-        self.site.inside(["ip", "link", "del", f"vb-{self.name}"], check=False)
         groups = cgroups.make(self.site.group(self.name))
         root = self.state / "root"
         nspawn: list[str | Path] = ["systemd-nspawn", "--quiet", "-D", root, f"--machine={self.name}"]
@@ -223,8 +231,8 @@ class Host:
         modules = Path("/lib/modules")
         if modules.is_dir():
             nspawn.append(f"--bind-ro={modules}")
-        join = 'for group in $GROUPS_TO_JOIN; do echo 0 > "$group/cgroup.procs" || exit 1; done; exec "$@"'
-        argv = [*self.site.enter(keeper), "env", f"GROUPS_TO_JOIN={' '.join(map(str, groups))}", "sh", "-c", join, "sh"]
+        argv = [*self.site.enter(keeper), "env", f"GROUPS_TO_JOIN={' '.join(map(str, groups))}", f"PLUG=vb-{self.name}"]
+        argv += ["sh", "-c", _POWER_SUPPLY, "sh"]
         with self.console.open("ab") as console:
             self._nsenter = subprocess.Popen(
                 [str(word) for word in [*argv, *nspawn, "/usr/lib/lab/init"]],
@@ -236,8 +244,7 @@ class Host:
         parent = Process.of(self._nsenter.pid)
         wait_for(f"host {self.name} to be started", lambda: bool(parent.children()) or not parent.alive(), 10, 0.01)
         for child in parent.children():
-            nspawn_process = Process.of(child)
-            (self.state / "nspawn.json").write_text(json.dumps(vars(nspawn_process)))
+            (self.state / "power.json").write_text(json.dumps(vars(Process.of(child))))
 
     def _answers(self) -> bool:
         if not self.is_up():
@@ -279,8 +286,7 @@ class Host:
             return
         # The plug first: the kernel would otherwise close each connection of the dying processes in good form.
         self.cut_link()
-        init, nspawn = self._init, self._nspawn
-        for process in (init, nspawn):
+        for process in (self._supply, self._init):
             if process is not None:
                 process.signal(signal.SIGKILL)
         wait_for(f"host {self.name} to be gone", lambda: not self.is_up(), 30, 0.01)
@@ -346,7 +352,7 @@ class Host:
         if library is None:
             raise LabError("no libfaketime in the host's tree")
         text = (
-            f"[Service]\nEnvironment=LD_PRELOAD=/{library.relative_to(self._root)} FAKETIME_DONT_FAKE_MONOTONIC=1\n"
+            f"[Service]\nEnvironment=LD_PRELOAD=/{library.relative_to(self._root)} FAKETIME_DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1\n"
             f'Environment="FAKETIME=@{stamp}" TZ=UTC\n'
         )
         for unit in units:

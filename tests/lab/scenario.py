@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -85,10 +86,7 @@ def pack(directory: Path, fs: FileSystem = "ext4") -> Luggage:
 
 
 def _checksum(file: Path) -> None:
-    import hashlib
-
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     (file.parent / "sha256sum-amd64.txt").write_text(f"{digest}  k3s\n")
 
 

@@ -22,6 +22,7 @@ import yaml
 from tests.lab import cgroups
 from tests.lab.base import REPOSITORY, LabError, Process, check_controller, run, state_dir, wait_for
 from tests.lab.host import Host, HostSpec
+from tests.lab.limits import raise_limits, restore_limits
 from tests.lab.root import build_root
 from tests.lab.sink import MARK, MARK_PORT, SINK_ADDRESS
 
@@ -32,6 +33,8 @@ DEFAULT_HOSTS = (
     HostSpec("b", "10.77.0.12", "firewalld", outward=True),
     HostSpec("c", "10.77.0.13", "ufw", outward=False),
 )
+
+_GROUP = "k3s-airgap-lab-"
 
 Answer = Literal["open", "closed", "filtered"]
 
@@ -119,12 +122,9 @@ class Site:
         """
         swept: list[str] = []
         for site_id in cls.ids():
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                known = json.loads((state_dir(site_id) / "site.json").read_text())
-                site = cls(site_id)
-                if not site.is_up() and not Process(**known["owner"]).alive():
-                    site.down()
-                    swept.append(site_id)
+            if not _in_use(site_id):
+                cls(site_id).down()
+                swept.append(site_id)
         return swept
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -163,6 +163,7 @@ class Site:
             specs = [dict(vars(host.spec)) for host in self.hosts.values()]
             owner = vars(Process.of(os.getpid()))
             (self.state / "site.json").write_text(json.dumps({"id": self.id, "hosts": specs, "owner": owner}))
+            raise_limits()
             self._start_keeper()
             self._make_keys()
             with ThreadPoolExecutor(len(self.hosts)) as pool:
@@ -208,16 +209,24 @@ class Site:
         wait_for("the site's loop devices to be freed", lambda: not self._loops(), 30)
         if self.state.exists():
             shutil.rmtree(self.state)
+        restore_limits(lambda: cgroups.any_with(_GROUP) or any(_in_use(site_id) for site_id in self.ids()))
 
     def _end(self, keeper: Process) -> None:
         """End everything that is in the site's namespaces, from inside or from outside."""
-        network = _namespace(keeper.pid, "net")
         parent = Process.of(keeper.parent())
+        # Who was put into the site's network from outside: ssh's and Ansible's shared connections, above all. Listed
+        # while the namespace surely exists: its number is given to another one the moment it is free.
+        network, inside = _namespace(keeper.pid, "net"), _namespace(keeper.pid, "pid")
+        residents = [
+            process
+            for process in _processes()
+            if process != parent
+            and _namespace(process.pid, "net") == network
+            and _namespace(process.pid, "pid") != inside
+        ]
         keeper.signal(signal.SIGKILL)
         # Its parent takes its exit status and ends as well; whoever killed that one first would leave a zombie.
         wait_for("the site's namespaces to end", lambda: not keeper.alive() and not parent.alive(), 30)
-        # Left is who was put into the site's network from outside: ssh's and Ansible's shared connections, above all.
-        residents = [process for process in _processes() if _namespace(process.pid, "net") == network]
         for process in residents:
             process.signal(signal.SIGKILL)
         wait_for("the controller's processes to end", lambda: not any(p.alive() for p in residents), 30)
@@ -235,7 +244,7 @@ class Site:
 
     def group(self, host: str) -> str:
         """The name of a host's control group."""
-        return f"k3s-airgap-lab-{self.id}-{host}"
+        return f"{_GROUP}{self.id}-{host}"
 
     def _start_keeper(self) -> None:
         argv = ["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
@@ -432,6 +441,15 @@ class Site:
         (directory / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False))
         (directory / "group_vars/all.yml").write_text(yaml.safe_dump(variables, sort_keys=False))
         return directory / "hosts.yml"
+
+
+def _in_use(site_id: str) -> bool:
+    """Whether a site is up or being made; what cannot be told is taken to be."""
+    try:
+        owner = json.loads((state_dir(site_id) / "site.json").read_text()).get("owner")
+    except (FileNotFoundError, ValueError):
+        return True
+    return Site(site_id).is_up() or (owner is not None and Process(**owner).alive())
 
 
 def _processes() -> list[Process]:

@@ -133,19 +133,21 @@ def serve_http(host: Host, image: str, port: int = 8080) -> str:
     stop_container(host, name)
     host.run(f"k3s ctr run -d --net-host {shlex.quote(image)} {name}")
     try:
-        return until(
+        page: str = until(
             lambda: host.run(f"curl -sf http://127.0.0.1:{port}/", check=False).stdout,
             f"{image} on {host.name} to answer",
         )
     finally:
         stop_container(host, name)
+    return page
 
 
 def stop_container(host: Host, name: str) -> None:
     """End and remove a container, where there is one."""
     host.run(
-        f"k3s ctr tasks kill -s SIGKILL {name}; for i in $(seq 50); do k3s ctr tasks rm {name} && break; sleep 0.1; done; "
-        f"k3s ctr containers rm {name}; true",
+        f"k3s ctr containers ls -q | grep -qx {name} || exit 0; k3s ctr tasks kill -s SIGKILL {name}; "
+        f"for i in $(seq 50); do k3s ctr tasks ls -q | grep -qx {name} || break; k3s ctr tasks rm {name}; done; "
+        f"k3s ctr containers rm {name}",
         check=False,
     )
 
@@ -170,7 +172,7 @@ def wait_ready(hosts: Sequence[Host], generation: int | None = None, seconds: fl
         return served is not None and (generation is None or served["number"] >= generation)
 
     for host in hosts:
-        until(lambda host=host: ready(host), f"{host.name} to be ready", seconds)  # type: ignore[misc]
+        until(lambda host=host: ready(host), f"{host.name} to be ready", seconds)
 
 
 def until(ask: Any, what: str, seconds: float = 30) -> Any:

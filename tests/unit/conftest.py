@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,14 @@ from tests.unit.store import made
 # A loaded machine is no failure: examples are counted, not timed.
 settings.register_profile("appliance", deadline=None, print_blob=True)
 settings.load_profile("appliance")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """A unit test outlives no power loss: what is synced, and when, one test counts; nobody has to wait for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture

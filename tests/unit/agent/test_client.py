@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from appliance.agent import client as module
 from appliance.agent.client import AgentClient, AgentDown, FetchedFile
 from appliance.registry.app import Unreachable
 from tests.unit.store import made
@@ -94,7 +94,7 @@ def test_a_stream_that_stands_still_is_given_up(tmp_path: Path, monkeypatch: pyt
         now[0] += 5.0
         return now[0]
 
-    monkeypatch.setattr(module.time, "monotonic", clock)
+    monkeypatch.setattr(time, "monotonic", clock)
     with pytest.raises(OSError, match="no byte for 20 s, 500 of 1000"):
         source.wait_beyond(500)
     source.close()
@@ -110,5 +110,5 @@ def test_an_empty_blob_asks_nobody(tmp_path: Path) -> None:
 def test_an_agent_that_is_not_there(tmp_path: Path) -> None:
     client = AgentClient(tmp_path / "agent.sock")
     for call in (client.status, client.wake, lambda: client.fetch(DIGEST, 1, 0)):
-        with pytest.raises(AgentDown, match="agent.sock"):
+        with pytest.raises(AgentDown, match=r"agent\.sock"):
             call()

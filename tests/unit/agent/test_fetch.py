@@ -87,7 +87,7 @@ def test_without_a_map_nothing_is_shown_until_it_is_whole(store: BlobStore) -> N
     assert store.read(DIGEST, len(BIG)) == BIG
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, len(BIG) - 1), st.booleans(), st.booleans())
 @example(0, True, True)
 @example(MIB, True, False)
@@ -335,7 +335,7 @@ faults = st.builds(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(faults, max_size=4), st.booleans(), st.booleans())
 def test_whatever_the_peers_do_no_wrong_byte_is_kept(
     tmp_path_factory: pytest.TempPathFactory, bad: list[FakePeer], mapped: bool, rescue: bool

@@ -34,6 +34,7 @@ def test_a_server_opens_etcd_to_servers_only() -> None:
             {"name": "servers", "proto": "tcp", "ports": ["2379-2380"], "sources": ["192.0.2.11"]},
         ],
         "trusted": ["10.42.0.0/16", "10.43.0.0/16"],
+        "guarded": ["8472"],
         "forward": ["10.42.0.0/16"],
     }
 

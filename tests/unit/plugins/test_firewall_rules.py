@@ -22,6 +22,7 @@ RULES: dict[str, Any] = {
         {"name": "services", "proto": "tcp", "ports": ["80"], "sources": []},
     ],
     "trusted": ["10.42.0.0/16", "10.43.0.0/16"],
+    "guarded": ["8472"],
     "forward": ["10.42.0.0/16"],
 }
 
@@ -119,6 +120,7 @@ def _closed() -> Ruleset:
 def test_the_script_for_nftables() -> None:
     (step,) = fw.nft_plan(RULES, _closed().parsed()).steps
     lines = [
+        "ip saddr { 10.42.0.0/16, 10.43.0.0/16 } udp dport { 8472 } drop",
         "ip saddr { 10.42.0.0/16, 10.43.0.0/16 } accept",
         "ip saddr { 192.0.2.11, 192.0.2.12 } tcp dport { 5001, 6443 } accept",
         "ip6 saddr { 2001:db8::1 } tcp dport { 5001, 6443 } accept",
@@ -218,8 +220,11 @@ def test_the_input_for_iptables_restore() -> None:
     lines = step.stdin.splitlines()
     assert lines[:3] == ["*filter", ":APPLIANCE-INPUT - [0:0]", ":APPLIANCE-FORWARD - [0:0]"]
     assert lines[-1] == "COMMIT"
-    rule = "-s 192.0.2.11 -p tcp --dport 2379:2380"
-    assert f"-A APPLIANCE-INPUT {rule} -m comment --comment {fw.tag(rule)} -j ACCEPT" in lines
+    rule = "-s 192.0.2.11 -p tcp --dport 2379:2380 -j ACCEPT"
+    assert f"-A APPLIANCE-INPUT -m comment --comment {fw.tag(rule)} {rule}" in lines
+    ends = [line.partition(" -s ")[2] for line in lines]
+    guard, trust = ("10.42.0.0/16 -p udp --dport 8472 -j DROP", "10.42.0.0/16 -j ACCEPT")
+    assert ends.index(guard) < ends.index(trust)
     # Right before the first refusal: what others put first stays first.
     assert "-I INPUT 2 -m comment --comment appliance -j APPLIANCE-INPUT" in lines
     assert "-I FORWARD 2 -m comment --comment appliance -j APPLIANCE-FORWARD" in lines
@@ -235,7 +240,7 @@ def _ipt_applied(jump_at: int) -> str:
     base = ["-A INPUT -i lo -j ACCEPT", "-A INPUT -m conntrack --ctstate INVALID -j DROP"]
     base.insert(jump_at, "-A INPUT -m comment --comment appliance -j APPLIANCE-INPUT")
     own = [
-        f'-A APPLIANCE-INPUT {line} -m comment --comment "{fw.tag(line)}" -j ACCEPT'
+        f'-A APPLIANCE-INPUT -m comment --comment "{fw.tag(line)}" {line}'
         for line in fw.ipt_lines(RULES, "input", "ip")
     ]
     return "\n".join([*lines, *base, *own]) + "\n"
@@ -292,6 +297,9 @@ def test_firewalld_files() -> None:
         in host
     )
     assert '<rule family="ipv4"><source address="10.43.0.0/16"/><accept/></rule>' in host
+    assert (
+        '<rule family="ipv4"><source address="10.42.0.0/16"/><port port="8472" protocol="udp"/><drop/></rule>' in host
+    )
     # Open to everybody without a rule that names a source.
     assert '\n  <port port="80" protocol="tcp"/>' in host
     pods = files["etc/firewalld/policies/appliance-pods.xml"]
@@ -380,6 +388,8 @@ ufw route allow to 10.99.0.0/16 comment 'appliance'
 
 def test_ufw_adds_what_is_missing_and_deletes_what_was_ours() -> None:
     assert [" ".join(step.argv) for step in fw.ufw_plan(RULES, ADDED).steps] == [
+        "ufw deny from 10.42.0.0/16 to any port 8472 proto udp comment appliance",
+        "ufw deny from 10.43.0.0/16 to any port 8472 proto udp comment appliance",
         "ufw allow from 10.43.0.0/16 comment appliance",
         "ufw allow from 192.0.2.11 to any port 5001,6443 proto tcp comment appliance",
         "ufw allow from 192.0.2.12 to any port 5001,6443 proto tcp comment appliance",

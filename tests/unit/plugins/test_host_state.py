@@ -127,6 +127,12 @@ def test_sizes(tmp_path: Path) -> None:
     assert host_state.size_of(tmp_path / "absent") is None
 
 
+def test_what_is_installed(tmp_path: Path) -> None:
+    assert host_state.installed(tmp_path) == []
+    _write(tmp_path, "var/lib/appliance/oci-layout", "{}")
+    assert host_state.installed(tmp_path) == ["/var/lib/appliance"]
+
+
 def test_swap(tmp_path: Path) -> None:
     _write(tmp_path, "proc/meminfo", "MemTotal: 5 kB\nSwapTotal:     1024 kB\n")
     assert host_state.swap_bytes(tmp_path) == 1 << 20

@@ -122,11 +122,14 @@ def _report(**changes: Any) -> dict[str, Any]:
             "/var/lib/rancher": {"mount": "/var/lib/rancher", "device": 2, "available": 5},
         },
         "sources": {},
+        "installed": [],
+        "held": 0,
         "listeners": [],
         "cgroup": {"version": 2, "controllers": ["cpu", "cpuset", "memory"]},
         "k3s": {"managed": False, "found": []},
         "default_routes": [{"device": "eth0"}],
         "modules": {"overlay": "builtin"},
+        "container": "",
         "swap": 0,
         "iptables": "iptables v1.8.9 (nf_tables)",
     }
@@ -215,6 +218,15 @@ def test_a_seed_writes_all_of_the_sources_and_another_node_its_share() -> None:
     assert len(_problems(results, seeds=["a"], nodes=3, copies="all")) == 2
     assert _problems(results, seeds=["a"], bytes={"/var/lib/appliance": 10}) == []
     assert len(_problems({"a": _report()}, seeds=["a"], controller_sources=sources)) == 1
+
+
+def test_what_is_there_already_is_not_counted_again() -> None:
+    """The second run on a disk that the first one filled."""
+    needs = {"/opt": 2000, "/var/lib/appliance": 2000, "/var/lib/rancher": 2000}
+    report = _report(installed=list(needs), held=1200, sources={"/media/images.tar": 1200})
+    assert _problems({"a": report}, minimum=needs, seeds=["a"]) == []
+    report["report"]["held"] = 100
+    assert len(_problems({"a": report}, minimum=needs, seeds=["a"])) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 _OWN = re.compile(r"^k3s[_-]airgap[_-]appliance==(?P<version>[A-Za-z0-9.+!_-]+) ", re.MULTILINE)
-_BUILD = "Build it on a connected machine: python -m appliance.bundle.wheelhouse DEST, and set mirror_wheelhouse to DEST"
+_BUILD = (
+    "Build it on a connected machine: python -m appliance.bundle.wheelhouse DEST, and set mirror_wheelhouse to DEST"
+)
 
 
 def describe(wheelhouse: Path) -> tuple[str, str]:

@@ -87,7 +87,9 @@ def firewall_rules(
     rules += _rules_for("services", open_to_all, [])
     pods = parse_sources(part for part in str(settings["pod_cidr"]).split(",") if part)
     services = parse_sources(part for part in str(settings["service_cidr"]).split(",") if part)
-    return {"input": rules, "trusted": [*pods, *services], "forward": pods}
+    # The nodes' UDP ports carry the pods' own traffic, wrapped (vxlan): what comes to them with a pod's address is forged.
+    guarded = [port for rule in rules if rule["name"] == "nodes" and rule["proto"] == "udp" for port in rule["ports"]]
+    return {"input": rules, "trusted": [*pods, *services], "guarded": guarded, "forward": pods}
 
 
 class FilterModule:

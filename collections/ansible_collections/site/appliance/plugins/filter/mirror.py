@@ -80,39 +80,71 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
 
 
 def mirror_changes(
-    found: Mapping[str, str], wanted: Mapping[str, str], release: Mapping[str, Any], certificate: str
-) -> list[str]:
-    """Return what role mirror would change on a node, one line each.
+    sums: str, wanted: Mapping[str, str], release: Mapping[str, Any], certificate: str, record: str
+) -> dict[str, Any]:
+    """Return what role mirror would change on a node (``changes``, lines) and whether its services restart (``due``).
 
-    :param found: path to SHA-256 of the files that are there, empty where a file is missing.
+    :param sums: output of ``sha256sum`` over everything that the services start from, and the record; a file that is missing
+        is not in it.
     :param wanted: path to text of the files that the role writes.
     :param release: result of ``site.appliance.release`` in check mode.
     :param certificate: path of the node's certificate.
+    :param record: path of the record of what the services were last restarted with.
     """
-    lines = []
+    lines = sums.splitlines()
+    found = {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
+    changes = []
     if not release["current"]:
-        lines.append(f"release {release['name']} is installed")
-    if not found.get(certificate):
-        lines.append("a key and a certificate are made")
+        changes.append(f"release {release['name']} is installed")
+    if certificate not in found:
+        changes.append("a key and a certificate are made")
     for path, text in wanted.items():
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        if found.get(path) != digest:
-            lines.append(f"{path} {'changes' if found.get(path) else 'is written'}")
-    return lines
+        if found.get(path) != _sha256(text):
+            changes.append(f"{path} {'changes' if path in found else 'is written'}")
+    inputs = "\n".join(line for line in lines if not line.endswith(f"  {record}"))
+    is_due = bool(changes) or found.get(record) != _sha256(f"{release['name']}\n{inputs}\n")
+    return {"changes": changes, "due": is_due}
 
 
-def mirror_properties(shown: str, wanted: Mapping[str, str]) -> list[str]:
-    """Return what systemd says of a unit where it differs from what its file asks for.
+def mirror_stopped(shown: str, units: Sequence[str]) -> list[str]:
+    """Return the units that do not run, or will not at the next boot.
 
-    :param shown: output of ``systemctl show -p NAME,... UNIT``.
+    :param shown: output of ``systemctl show`` for these units, with ActiveState and UnitFileState.
+    """
+    blocks = _blocks(shown, units)
+    return [
+        unit
+        for unit, block in blocks.items()
+        if block.get("ActiveState") != "active" or block.get("UnitFileState") != "enabled"
+    ]
+
+
+def mirror_properties(shown: str, units: Sequence[str], wanted: Mapping[str, str]) -> list[str]:
+    """Return what systemd says of the units where it differs from what their files ask for.
+
+    :param shown: output of ``systemctl show`` for these units.
     :param wanted: property to value; a property that this systemd does not know (it is not shown) does not count.
     """
-    found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     return [
-        f"{name} is {found[name] or 'empty'}, not {value}"
+        f"{unit}: {name} is {block[name] or 'empty'}, not {value or 'empty'}"
+        for unit, block in _blocks(shown, units).items()
         for name, value in wanted.items()
-        if name in found and found[name] != value
+        if name in block and block[name] != value
     ]
+
+
+def _blocks(shown: str, units: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Split the output of ``systemctl show`` by unit; a unit of which nothing was said has an empty block."""
+    found: dict[str, dict[str, str]] = {unit: {} for unit in units}
+    for text in shown.split("\n\n"):
+        block = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+        if block.get("Id") in found:
+            found[block["Id"]] = block
+    return found
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class FilterModule:
@@ -124,5 +156,6 @@ class FilterModule:
             "mirror_changes": mirror_changes,
             "mirror_config": mirror_config,
             "mirror_properties": mirror_properties,
+            "mirror_stopped": mirror_stopped,
             "mirror_seeds": mirror_seeds,
         }

@@ -38,7 +38,10 @@ def plan_error(result: Mapping[str, Any]) -> str:
 
 
 def plan_nodes(
-    hostvars: Mapping[str, Mapping[str, Any]], hosts: Iterable[str], images: Mapping[str, Any] | None, settings: Mapping[str, Any]
+    hostvars: Mapping[str, Mapping[str, Any]],
+    hosts: Iterable[str],
+    images: Mapping[str, Any] | None,
+    settings: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """Return for each node what would change on it, what would restart, and what would be written to its store.
 
@@ -63,7 +66,9 @@ def plan_nodes(
                 "host": host,
                 "changes": changes,
                 "restarts": restarts,
-                "writes": to_write if host == settings["seed_host"] else _share(to_write, settings["copies"], len(hosts)),
+                "writes": to_write
+                if host == settings["seed_host"]
+                else _share(to_write, settings["copies"], len(hosts)),
                 "exact": host == settings["seed_host"] or settings["copies"] == "all" or len(hosts) == 1,
                 "free": disk.get("available"),
                 "mount": disk.get("mount", ""),
@@ -113,7 +118,9 @@ def _image_lines(images: Mapping[str, Any] | None) -> list[str]:
         head += f"; generation {((images['generation'] or {}).get('number') or 0) + 1} will be published"
     lines = [f"{head}."]
     width = max((len(item["name"]) for item in [*images["added"], *images["moved"]]), default=0)
-    lines += [f"  add   {item['name']:<{width}}  {_short(item['digest'])}  {_size(item['size'])}" for item in images["added"]]
+    lines += [
+        f"  add   {item['name']:<{width}}  {_short(item['digest'])}  {_size(item['size'])}" for item in images["added"]
+    ]
     lines += [
         f"  move  {item['name']:<{width}}  {_short(item['old'])} -> {_short(item['new'])}" for item in images["moved"]
     ]
@@ -139,7 +146,9 @@ def _node_lines(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
     for node in nodes:
         room = "" if node["free"] is None else f", {_size(node['free'])} free at {node['mount']}"
         about = "" if node["exact"] else "about "
-        writes = f"{about}{_size(node['writes'])} to write to the store{room}" if node["writes"] else "no images to write"
+        writes = (
+            f"{about}{_size(node['writes'])} to write to the store{room}" if node["writes"] else "no images to write"
+        )
         lines.append(f"  {node['host']}: {writes}")
         lines += [f"    {change}" for change in node["changes"]]
         if node["restarts"]:

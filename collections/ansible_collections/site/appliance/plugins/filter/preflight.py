@@ -542,7 +542,7 @@ def bytes_needed(
     source_bytes: float,
     share: float = 1.0,
 ) -> dict[str, int]:
-    """Return how many bytes will be written below each directory of a host.
+    """Estimate how many bytes will be written below each directory of a host; role plan knows it exactly, later.
 
     :param report: the host's report; its file systems name the directories.
     :param given: directory to bytes that the operator stated; it wins.
@@ -555,8 +555,10 @@ def bytes_needed(
         if path in given:
             needed[path] = int(given[path])
             continue
-        extra = int(source_bytes * share) if path == "/var/lib/appliance" else 0
-        needed[path] = int(minimum.get(path, 0)) + extra
+        # What is installed and held already is not written again: a second run has to pass on a disk that is nearly full.
+        first = 0 if path in report["installed"] else int(minimum.get(path, 0))
+        extra = max(0, int(source_bytes * share) - report["held"]) if path == "/var/lib/appliance" else 0
+        needed[path] = first + extra
     return needed
 
 
@@ -631,7 +633,7 @@ def host_notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if to_load:
             notes.append(f"{host}: kernel modules that role host loads: {', '.join(to_load)}")
         absent = [name for name, state in report["modules"].items() if state == "missing"]
-        if absent:
+        if absent and not report["container"]:
             notes.append(f"{host}: kernel modules that cannot be seen: {', '.join(absent)}")
         if report["cgroup"]["version"] == 1:
             notes.append(f"{host}: cgroup v1; a kubelet from 1.35 on needs the argument fail-cgroupv1=false")

@@ -226,7 +226,7 @@ def _loads(stdout: str) -> dict[str, Any]:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
+    return lines[-1].rstrip(".") if lines else "no message"
 
 
 def _seconds(delta: str) -> str:

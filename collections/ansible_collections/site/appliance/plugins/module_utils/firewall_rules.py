@@ -112,6 +112,10 @@ def nft_lines(rules: Rules, hook: str, family: str) -> list[str]:
         lines += [f"{match} accept" for match in of(rules["forward"], "saddr")]
         lines += [f"{match} accept" for match in of(rules["forward"], "daddr")]
         return lines
+    if rules["guarded"]:
+        lines += [
+            f"{match} udp dport {{ {', '.join(rules['guarded'])} }} drop" for match in of(rules["trusted"], "saddr")
+        ]
     lines += [f"{match} accept" for match in of(rules["trusted"], "saddr")]
     for rule in rules["input"]:
         match = f"{rule['proto']} dport {{ {', '.join(rule['ports'])} }} accept"
@@ -276,14 +280,21 @@ def ipt_closes(saved: str, chain: str) -> bool:
 
 def ipt_lines(rules: Rules, hook: str, family: str) -> list[str]:
     """Return our chain's rules as iptables-restore takes them, without comments; ``family`` is ``ip`` or ``ip6``."""
+    accept = " -j ACCEPT"
     if hook == "forward":
         networks = split_families(rules["forward"])[family]
-        return [f"-s {network}" for network in networks] + [f"-d {network}" for network in networks]
-    lines = [f"-s {network}" for network in split_families(rules["trusted"])[family]]
+        return [f"-s {network}{accept}" for network in networks] + [f"-d {network}{accept}" for network in networks]
+    trusted = split_families(rules["trusted"])[family]
+    lines = [
+        f"-s {network} -p udp --dport {port.replace('-', ':')} -j DROP"
+        for network in trusted
+        for port in rules["guarded"]
+    ]
+    lines += [f"-s {network}{accept}" for network in trusted]
     for rule in rules["input"]:
         sources = [f"-s {source} " for source in split_families(rule["sources"])[family]] if rule["sources"] else [""]
         for port in rule["ports"]:
-            lines += [f"{source}-p {rule['proto']} --dport {port.replace('-', ':')}" for source in sources]
+            lines += [f"{source}-p {rule['proto']} --dport {port.replace('-', ':')}{accept}" for source in sources]
     return lines
 
 
@@ -318,7 +329,7 @@ def ipt_plan(rules: Optional[Rules], saved: Mapping[str, str]) -> Plan:
             if live != tags or not is_there:
                 restore.append(f":{own} - [0:0]")
                 restore += [
-                    f"-A {own} {line} -m comment --comment {name} -j ACCEPT"
+                    f"-A {own} -m comment --comment {name} {line}"
                     for line, name in zip(lines, tags)  # noqa: B905 - strict= is Python 3.10
                 ]
             others = [line for line in in_base if line not in jumps]
@@ -354,6 +365,11 @@ def firewalld_files(rules: Rules) -> dict[str, str]:
     host: list[str] = []
     for network_family, family in (("ip", "ipv4"), ("ip6", "ipv6")):
         for network in split_families(rules["trusted"])[network_family]:
+            # Of one priority, firewalld puts what drops before what accepts.
+            host += [
+                f'<rule family="{family}"><source address="{network}"/><port port="{port}" protocol="udp"/><drop/></rule>'
+                for port in rules["guarded"]
+            ]
             host.append(f'<rule family="{family}"><source address="{network}"/><accept/></rule>')
     for rule in rules["input"]:
         if not rule["sources"]:
@@ -427,6 +443,8 @@ def ufw_rules(rules: Rules) -> list[list[str]]:
     """Return our rules as the arguments that follow ``ufw``, one address each, without the comment."""
     wanted = []
     for network in rules["trusted"]:
+        for port in rules["guarded"]:
+            wanted.append(["deny", "from", _bare(network), "to", "any", "port", port.replace("-", ":"), "proto", "udp"])
         wanted.append(["allow", "from", _bare(network)])
     for rule in rules["input"]:
         ports = ",".join(sorted((port.replace("-", ":") for port in rule["ports"]), key=_ufw_port_order))
@@ -595,7 +613,8 @@ def make_plan(rules: Optional[Rules], run: Run = run_command, root: Path = Path(
     """Plan what has to be done on this host.
 
     :param rules: ``input`` (list of ``name``, ``proto``, ``ports``, ``sources``; no sources means anybody),
-        ``trusted`` and ``forward`` (networks); None plans the removal of ours.
+        ``trusted`` and ``forward`` (networks), ``guarded`` (UDP ports that are closed to the trusted networks); None
+        plans the removal of ours.
     :param run: runs commands.
     :param root: the tree that holds /etc and /proc.
     :param backend: ``auto`` or what :func:`detect` may return.

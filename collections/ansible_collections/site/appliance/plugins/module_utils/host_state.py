@@ -192,6 +192,16 @@ def k3s_traces(root: Path = Path("/")) -> dict[str, Any]:
     return {"managed": (root / "etc/appliance/managed").exists(), "found": found}
 
 
+def installed(root: Path = Path("/")) -> list[str]:
+    """Name the directories below which an installation has been made already, so that it takes no more room there."""
+    signs = {
+        "/opt": "opt/appliance/current",
+        "/var/lib/appliance": "var/lib/appliance/oci-layout",
+        "/var/lib/rancher": "var/lib/rancher/k3s/agent/kubelet.kubeconfig",
+    }
+    return [path for path, sign in signs.items() if (root / sign).exists()]
+
+
 def swap_bytes(root: Path = Path("/")) -> int:
     """Return the bytes of swap space in use or ready, 0 where there is none."""
     for line in read_text(root / "proc/meminfo").splitlines():

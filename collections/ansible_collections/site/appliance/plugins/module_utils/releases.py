@@ -83,7 +83,9 @@ def commands(release: Path, wheels: Path, python: str) -> List[List[str]]:
     interpreter = str(release / "venv" / "bin" / "python")
     pip = next((str(path / "pip") for path in sorted(wheels.glob("pip-*.whl"))), "")
     if not pip:
-        raise ReleaseError("APL-0762: the wheelhouse holds no pip wheel. Build it again: python -m appliance.bundle.wheelhouse")
+        raise ReleaseError(
+            "APL-0762: the wheelhouse holds no pip wheel. Build it again: python -m appliance.bundle.wheelhouse"
+        )
     install = [interpreter, pip, "install", "--isolated", "--no-input", "--quiet", "--disable-pip-version-check"]
     install += ["--no-cache-dir", "--no-index", "--find-links", str(wheels), "--require-hashes", "--only-binary=:all:"]
     return [
@@ -109,7 +111,9 @@ def install(root: Path, version: str, wanted: Dict[str, Any], archive: Path, wor
         release.mkdir(parents=True, mode=0o755)
         unpack(archive, work)
         for argv in commands(release, work, wanted["python"]):
-            done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, env=_environment())
+            done = subprocess.run(
+                argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, env=_environment()
+            )
             if done.returncode != 0:
                 said = " / ".join(done.stdout.decode(errors="replace").split("\n")[-6:]).strip(" /")
                 raise ReleaseError(
@@ -168,4 +172,8 @@ def _sync(directory: Path) -> None:
 
 def _environment() -> Dict[str, str]:
     """Return an environment without the caller's Python settings; the umask of the files is set by the module."""
-    return {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
+    return {
+        "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        "LC_ALL": "C.UTF-8",
+        "HOME": "/nonexistent",
+    }

@@ -14,7 +14,7 @@ options:
   rules:
     description:
       - C(input), a list of C(name), C(proto), C(ports) and C(sources) (none means anybody); C(trusted), networks
-        from which everything is accepted; C(forward), networks from and to which packets are forwarded.
+        from which everything is accepted but C(guarded), UDP ports; C(forward), networks from and to which packets are forwarded.
     type: dict
     required: true
   state:
@@ -44,6 +44,7 @@ EXAMPLES = r"""
     rules:
       input: [{name: nodes, proto: tcp, ports: ["6443"], sources: [192.0.2.11]}]
       trusted: [10.42.0.0/16]
+      guarded: ["8472"]
       forward: [10.42.0.0/16]
 """
 

@@ -119,6 +119,8 @@ def main() -> None:
         "container": host_state.read_text(Path("/run/systemd/container")).strip(),
         "filesystems": {path: host_state.filesystem(Path(path)) for path in module.params["filesystems"]},
         "sources": {path: host_state.size_of(Path(path)) for path in module.params["sources"]},
+        "installed": host_state.installed(),
+        "held": host_state.size_of(Path("/var/lib/appliance/blobs")) or 0,
         "listeners": listening(module),
         "cgroup": host_state.cgroups(),
         "k3s": host_state.k3s_traces(),

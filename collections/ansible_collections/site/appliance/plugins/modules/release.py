@@ -79,6 +79,7 @@ import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.site.appliance.plugins.module_utils import releases
 
 PROBE = "import sys; print('.'.join(map(str, sys.version_info[:3])), sys.version_info >= (3, 10), sys.executable)"

@@ -1,0 +1,232 @@
+"""Real processes on loopback ports, and waits that end at an effect and not after a time."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+T = TypeVar("T")
+APPLIANCE = [sys.executable, "-m", "appliance"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything below this directory is an integration test."""
+    for item in items:
+        if "integration" in Path(str(item.fspath)).parts:
+            item.add_marker(pytest.mark.integration)
+
+
+def wait_for(what: str, effect: Callable[[], T], seconds: float = 20.0) -> T:
+    """Poll until ``effect`` gives something true; connection errors count as not yet."""
+    end = time.monotonic() + seconds
+    last: object = None
+    while time.monotonic() < end:
+        try:
+            found = effect()
+        except (OSError, http.client.HTTPException) as error:
+            last = error
+        else:
+            if found:
+                return found
+            last = found
+        threading.Event().wait(0.03)
+    raise AssertionError(f"{what} did not happen in {seconds} s; last: {last!r}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run(*words: object, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program; its output is in the failure."""
+    done = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, check=False, timeout=100, **more
+    )
+    assert not check or done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def appliance(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return run(*APPLIANCE, *words, check=check)
+
+
+def request(
+    port: int, path: str, method: str = "GET", headers: Mapping[str, str] | None = None
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """One request on loopback: status, headers, body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=40)
+    try:
+        connection.request(method, path, headers=dict(headers or {}))
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+    finally:
+        connection.close()
+
+
+class Process:
+    """A program in a group of its own, so that kill -9 takes all of it, as a power loss would."""
+
+    def __init__(self, words: list[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+        self._log = log
+        with log.open("ab") as out:
+            self.popen = subprocess.Popen(
+                words, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True, env=env
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """SIGKILL for the whole group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait(20)
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL for what is left."""
+        self.popen.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.popen.wait(5)
+        self.kill()
+
+
+class Node:
+    """An ``appliance serve``."""
+
+    def __init__(self, store: Path, port: int, peers: list[int], *, publisher: bool) -> None:
+        self.store, self.port = store, port
+        words = [*APPLIANCE, "serve", "--store", str(store), "--listen", f"127.0.0.1:{port}"]
+        words += [word for peer in peers for word in ("--peer", f"http://127.0.0.1:{peer}")]
+        self._words = [*words, "--publisher" if publisher else "--follower"]
+        self.start()
+
+    def start(self) -> None:
+        self.process = Process(self._words, self.store.with_suffix(".log"))
+
+    def ready(self) -> None:
+        wait_for("listening", lambda: self.ping() is not None)
+        wait_for("the agent", lambda: self.store.joinpath("agent.sock").exists())
+
+    def ping(self) -> dict[str, Any] | None:
+        status, _, body = request(self.port, "/p2p/v1/ping")
+        return json.loads(body) if status == 200 else None
+
+    def generation(self) -> int:
+        answer = self.ping()
+        return int(answer["generation"]["number"]) if answer and answer["generation"] else 0
+
+    def seed(self, *words: object) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(appliance("seed", "--store", self.store, "--json", *words).stdout)
+        return answer
+
+    def holds(self, digest: str) -> bool:
+        return (self.store / "blobs" / digest.replace(":", "/")).exists()
+
+    def partial(self, digest: str) -> Path:
+        return self.store / "partial" / f"{digest.replace(':', '-')}.data"
+
+
+class Site:
+    """Some nodes on one machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.nodes: list[Node] = []
+
+    def add(self, name: str, peers: list[int], *, publisher: bool = False, port: int = 0) -> Node:
+        node = Node(self.root / name, port or free_port(), peers, publisher=publisher)
+        self.nodes.append(node)
+        return node
+
+    def trio(self) -> tuple[Node, Node, Node]:
+        """A publisher and two followers, each knowing the others."""
+        ports = [free_port() for _ in range(3)]
+        made = []
+        for number, port in enumerate(ports):
+            others = [other for other in ports if other != port]
+            made.append(self.add("abc"[number], others, publisher=number == 0, port=port))
+        for node in made:
+            node.ready()
+        return made[0], made[1], made[2]
+
+
+class Relay:
+    """A TCP relay in front of a node: throttles what the node sends, goes silent on demand, and counts.
+
+    :param rate: bytes a second towards the client; 0: as fast as it goes.
+    :param silent_after: bytes after which a connection says nothing any more and stays open.
+    """
+
+    def __init__(self, target: int, *, rate: int = 0, silent_after: int | None = None) -> None:
+        self._target, self._rate, self._silent_after = target, rate, silent_after
+        self.sent = 0
+        self._closing = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._relay, args=(client,), daemon=True).start()
+
+    def _relay(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError), client, socket.create_connection(("127.0.0.1", self._target)) as server:
+            threading.Thread(target=self._up, args=(client, server), daemon=True).start()
+            passed = 0
+            while data := server.recv(32 << 10):
+                if self._silent_after is not None and passed + len(data) > self._silent_after:
+                    self._closing.wait()
+                    return
+                client.sendall(data)
+                passed += len(data)
+                self.sent += len(data)
+                if self._rate and len(data) > 4096:
+                    self._closing.wait(len(data) / self._rate)
+
+    @staticmethod
+    def _up(client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._listener.close()
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A directory with a short path: a unix socket's may have 107 bytes."""
+    directory = Path(tempfile.mkdtemp(prefix="apl-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def site(root: Path) -> Iterator[Site]:
+    """Nodes that are gone after the test, whatever it did."""
+    made = Site(root)
+    yield made
+    for node in made.nodes:
+        node.process.kill()

@@ -1,0 +1,221 @@
+"""The units as systemd runs them: who is let in by TLS, and when the watchdog hears nothing more."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from appliance import pki
+from appliance.config import load
+from appliance.peers.client import PeerError, Peers
+from tests.integration.conftest import APPLIANCE, Process, appliance, free_port, wait_for
+from tests.unit.store import made
+
+A = "docker.io/library/a:1"
+
+
+class Tls:
+    """A site with nodes a (the publisher) and b, one that was removed, and another site."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.port = root, free_port()
+        for ca in ("ca", "other"):
+            pki.init_ca(root / ca)
+        for ca, node in (("ca", "a"), ("ca", "b"), ("ca", "gone"), ("other", "b")):
+            directory = self.pki(node, ca)
+            pki.request(directory, node, "127.0.0.1")
+            pki.sign(root / ca, directory / "node.csr", directory / "node.crt", node, "127.0.0.1")
+            (directory / "ca.crt").write_bytes((root / ca / "ca.crt").read_bytes())
+
+    def pki(self, node: str, ca: str = "ca") -> Path:
+        return self.root / f"{ca}-{node}"
+
+    def config(self, node: str) -> Path:
+        file = self.root / f"{node}.yaml"
+        document = {
+            "node": node,
+            "store": str(self.root / f"store-{node}"),
+            "pki": str(self.pki(node)),
+            "seeds": ["a"],
+            "peers": [
+                {"id": "a", "address": "127.0.0.1", "url": f"https://127.0.0.1:{self.port}", "seed": True},
+                {"id": "b", "address": "127.0.0.1", "url": f"https://127.0.0.1:{self.port + 1}"},
+            ],
+            "peer_listen": f"127.0.0.1:{self.port}",
+            "mirror_listen": f"127.0.0.1:{free_port()}",
+            "agent_socket": str(self.root / f"{node}.sock"),
+            "free_percent": 0,
+        }
+        file.write_text(yaml.safe_dump(document))
+        return file
+
+    def ask(self, path: str, directory: Path | None, ca: str = "ca", method: str = "GET") -> tuple[int, bytes]:
+        """As a client with that node's certificate, or without any."""
+        context = ssl.create_default_context(cafile=str(self.root / ca / "ca.crt"))
+        if directory is not None:
+            context.load_cert_chain(directory / "node.crt", directory / "node.key")
+        with (
+            socket.create_connection(("127.0.0.1", self.port), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname="a") as secure,
+        ):
+            secure.sendall(f"{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+            response = http.client.HTTPResponse(secure, method=method)
+            response.begin()
+            return response.status, response.read()
+
+
+@pytest.fixture
+def tls(root: Path) -> Iterator[Tls]:
+    """Node a's peer listener with a seeded store."""
+    made_one = Tls(root)
+    config = made_one.config("a")
+    source = made.write_oci_archive(root / "a.tar", {A: made.image(1, size=2 << 20)})
+    appliance("seed", "--store", root / "store-a", "--config", config, source)
+    process = Process([*APPLIANCE, "unit", "peer", "--config", str(config)], root / "peer.log")
+    try:
+        wait_for("the listener", lambda: made_one.ask("/healthz", None)[0] == 200)
+        yield made_one
+    finally:
+        process.kill()
+
+
+def test_who_is_let_in(tls: Tls) -> None:
+    layer = made.image(1, size=2 << 20).layers[0]
+    paths = ["/v2/", "/v2/_catalog", "/v2/library/a/manifests/1", "/p2p/v1/ping", "/p2p/v1/generation"]
+    paths += [f"/p2p/v1/blobs/{layer}", f"/v2/library/a/blobs/{layer}"]
+    for path in paths:
+        assert tls.ask(path, None)[0] == 401, path
+        assert tls.ask(path, tls.pki("gone"))[0] == 403, path
+        assert tls.ask(path, tls.pki("b"))[0] == 200, path
+    assert tls.ask("/p2p/v1/wake", None, method="POST")[0] == 401
+    assert tls.ask("/p2p/v1/wake", tls.pki("b"), method="POST")[0] == 204
+    assert tls.ask("/healthz", None) == tls.ask("/healthz", tls.pki("gone"))
+    assert tls.ask(f"/p2p/v1/blobs/{layer}", tls.pki("b"))[1] == made.image(1, size=2 << 20).blobs[layer]
+
+
+def test_another_authority_ends_the_handshake(tls: Tls) -> None:
+    with pytest.raises((ssl.SSLError, ConnectionError, http.client.BadStatusLine)):
+        tls.ask("/v2/", tls.pki("b", "other"))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        tls.ask("/v2/", tls.pki("b"), ca="other")
+    assert tls.ask("/v2/", tls.pki("b"))[0] == 200
+
+
+def test_plain_http_gets_nothing(tls: Tls) -> None:
+    with pytest.raises((http.client.HTTPException, OSError)):
+        connection = http.client.HTTPConnection("127.0.0.1", tls.port, timeout=10)
+        connection.request("GET", "/healthz")
+        connection.getresponse()
+    assert tls.ask("/v2/", tls.pki("b"))[0] == 200
+
+
+def test_the_nodes_own_client_knows_the_node_by_its_name(tls: Tls) -> None:
+    peers = Peers(load(tls.config("b")))
+    (peer,) = peers.others
+    assert peers.ask(peer, "GET", "/p2p/v1/ping")[0] == 200
+    impostor = Peers(load(_renamed(tls)))
+    (peer,) = impostor.others
+    with pytest.raises(PeerError, match=r"(?i)certificate|hostname"):
+        impostor.ask(peer, "GET", "/p2p/v1/ping")
+
+
+def _renamed(tls: Tls) -> Path:
+    """A configuration in which another node's name has the publisher's address."""
+    document = yaml.safe_load(tls.config("b").read_text())
+    document["peers"][0]["id"], document["seeds"] = "c", ["c"]
+    file = tls.root / "renamed.yaml"
+    file.write_text(yaml.safe_dump(document))
+    return file
+
+
+def test_a_follower_takes_the_signed_generation_and_the_bytes(tls: Tls) -> None:
+    config = tls.config("b")
+    agent = Process([*APPLIANCE, "unit", "agent", "--config", str(config)], tls.root / "agent.log")
+    try:
+        wait_for("the agent", (tls.root / "b.sock").exists)
+
+        def status() -> dict[str, object]:
+            answer: dict[str, object] = json.loads(appliance("status", "--config", config, "--json").stdout)
+            return answer
+
+        answer: dict[str, Any] = wait_for("the generation", lambda: (found := status())["generation"] and found, 30)
+        assert answer["names"] == 1
+        wait_for("all blobs", lambda: status()["wanted_missing"] == 0, 30)
+        signatures = list((tls.root / "store-b" / "generations").glob("*.sig"))
+        assert [json.loads(path.read_bytes())["signer"] for path in signatures] == ["a"]
+        appliance("fsck", "--store", tls.root / "store-b")
+        assert oct((tls.root / "b.sock").stat().st_mode & 0o777) == "0o600"
+    finally:
+        agent.kill()
+
+
+class Systemd:
+    """The socket on which systemd hears READY and WATCHDOG."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self.path = path
+
+    def hear(self, seconds: float) -> str | None:
+        """The next message; None when there is none for so long."""
+        self._socket.settimeout(seconds)
+        with contextlib.suppress(TimeoutError):
+            return self._socket.recv(4096).decode()
+        return None
+
+    def hear_word(self, word: str, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if word in (self.hear(left) or ""):
+                return True
+        return False
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def workers_of(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+@pytest.mark.parametrize("unit", ["mirror"])
+def test_the_watchdog_is_fed_only_while_the_workers_live(root: Path, unit: str) -> None:
+    config = root / "config.yaml"
+    port = free_port()
+    config.write_text(
+        yaml.safe_dump(
+            {"node": "x", "store": str(root / "s"), "agent_socket": str(root / "x.sock"), "workers": 2}
+            | {"mirror_listen": f"127.0.0.1:{port}"}
+        )
+    )
+    systemd = Systemd(root / "notify")
+    env = {**os.environ, "NOTIFY_SOCKET": str(systemd.path)}
+    process = Process([*APPLIANCE, "unit", unit, "--config", str(config)], root / "log", env)
+    try:
+        assert systemd.hear_word("READY=1", 30)
+        assert systemd.hear_word("WATCHDOG=1", 10)
+        workers = wait_for("both workers", lambda: len(found := workers_of(process.popen.pid)) == 2 and found)
+        hung = min(workers)
+        os.kill(hung, signal.SIGSTOP)
+        # Beats come every second; three without one is a silence, and it begins while the worker still hangs.
+        end = time.monotonic() + 12
+        while systemd.hear(3) is not None:
+            assert time.monotonic() < end, "the watchdog was fed although a worker hung"
+        # gunicorn ends the hung worker before systemd's ten seconds are over, and the beats come back.
+        assert systemd.hear_word("WATCHDOG=1", 12)
+        wait_for("another worker", lambda: len(now := workers_of(process.popen.pid)) == 2 and hung not in now)
+    finally:
+        process.kill()
+        systemd.close()

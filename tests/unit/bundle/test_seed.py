@@ -1,0 +1,452 @@
+"""Planning and seeding: what was shown is what is published, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.archives.sink import HashingSink
+from appliance.bundle import seed as module
+from appliance.bundle.plan import Plan, make_plan, read_sources
+from appliance.bundle.seed import Result, seed
+from appliance.config import Config, Peer
+from appliance.errors import ApplianceError
+from appliance.oci.platforms import parse_platform
+from appliance.store.blobs import BlobStore
+from appliance.store.fsck import check
+from appliance.store.generations import Generations, lock
+from tests.unit.store import made
+
+A, B = "docker.io/library/a:1", "docker.io/library/b:1"
+
+
+class Site:
+    """A publisher's store and a medium."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = BlobStore(root / "store", reserve=0)
+        self.generations = made.generations(self.blobs)
+        self.medium = root / "medium"
+        self.medium.mkdir()
+
+    def archive(self, file: str, **images: made.Image) -> str:
+        names = {f"docker.io/library/{name}:1": item for name, item in images.items()}
+        return str(made.write_oci_archive(self.medium / file, names))
+
+    def seed(self, *sources: str, **more: Any) -> Result:
+        # Another object each time, as another process would have.
+        blobs = BlobStore(self.root / "store", reserve=0)
+        config = Config(node="local", store=blobs.root)
+        return seed(config, blobs, made.generations(blobs), sources, **more)
+
+    def plan(self, *sources: str, **more: Any) -> Plan:
+        current = self.generations.current() if self.generations.index.exists() else None
+        with HashingSink(self.blobs) as sink:
+            reading = read_sources(sources, sink, self.blobs.root, current, **more)
+        return make_plan(reading, current, self.blobs)
+
+    def served(self) -> dict[str, str]:
+        current = self.generations.current()
+        return {name: entry.descriptor.digest for name, entry in current.names.items()} if current else {}
+
+    def problems(self) -> list[str]:
+        return check(self.blobs, self.generations, whole=True).problems
+
+    def journal(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.blobs.root / "journal.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A site whose store is still to be made."""
+    return Site(tmp_path)
+
+
+def test_what_a_medium_brings_is_published(site: Site) -> None:
+    one, two = made.image(1), made.image(2)
+    source = site.archive("a.tar", a=one, b=two)
+    result = site.seed(source)
+    assert result.published
+    assert site.served() == {A: one.digest, B: two.digest}
+    assert result.generation == site.generations.current()
+    assert result.generation is not None
+    assert (result.generation.number, result.generation.sources) == (1, (source,))
+    assert result.generation.cause == "seeding"
+    assert site.problems() == []
+
+
+@pytest.mark.parametrize("form", ["layout", "docker", "directory"])
+def test_every_form_of_medium(site: Site, form: str) -> None:
+    one = made.image(1)
+    if form == "layout":
+        source = made.write_layout(site.medium / "layout", {A: one})
+    elif form == "docker":
+        source = made.write_docker_archive(site.medium / "a.tar", "a:1", one)
+    else:
+        made.write_oci_archive(site.medium / "deep" / "a.tar", {A: one})
+        source = site.medium
+    assert site.seed(str(source)).published
+    assert set(site.served()) == {A}
+    assert site.problems() == []
+
+
+def test_a_rerun_changes_nothing(site: Site) -> None:
+    source = site.archive("a.tar", a=made.image(1))
+    site.seed(source)
+    before = made.tree(site.blobs.root)
+    result = site.seed(source)
+    assert not result.published
+    assert result.plan.is_empty
+    assert result.plan.bytes_to_write == 0
+    after = made.tree(site.blobs.root)
+    for state in (before, after):
+        state.pop(str(site.blobs.root / "incoming"))
+    assert after == before
+
+
+def test_names_are_added_and_moved_and_never_taken_away(site: Site) -> None:
+    old, new, other = made.image(1), made.image(2), made.image(3)
+    site.seed(site.archive("1.tar", a=old))
+    plan = site.plan(site.archive("2.tar", a=new, b=other))
+    assert (plan.added, plan.moved) == ([B], [A])
+    shown = plan.as_dict()
+    assert shown["added"] == [{"name": B, "digest": other.digest, "size": len(other.raw)}]
+    assert shown["moved"] == [{"name": A, "old": old.digest, "new": new.digest}]
+    assert shown["unchanged"] == shown["completed"] == []
+    assert shown["registries"] == ["docker.io"]
+    site.seed(site.archive("2.tar", b=other))
+    assert site.served() == {A: old.digest, B: other.digest}
+    site.seed(site.archive("3.tar", a=new))
+    assert site.served() == {A: new.digest, B: other.digest}
+    current = site.generations.current()
+    assert current is not None
+    assert current.number == 3
+    assert site.problems() == []
+
+
+def test_the_plan_says_how_much_is_written(site: Site) -> None:
+    one, two = made.image(1), made.image(2)
+    sizes = {digest: len(raw) for item in (one, two) for digest, raw in item.blobs.items()}
+    source = site.archive("a.tar", a=one, b=two)
+    assert site.plan(source).bytes_to_write == sum(sizes.values())
+    made.open_store(site.blobs.root)
+    made.fill(site.blobs, [one])
+    assert site.plan(source).bytes_to_write == sum(size for digest, size in sizes.items() if digest in two.blobs)
+
+
+def test_a_plan_writes_nothing(site: Site) -> None:
+    source = site.archive("a.tar", a=made.image(1))
+    site.plan(source)
+    assert not site.blobs.root.exists()
+    site.seed(source)
+    before = made.tree(site.root)
+    site.plan(source, names=[])
+    assert made.tree(site.root) == before
+
+
+def test_only_what_was_shown_is_published(site: Site) -> None:
+    source = site.archive("a.tar", a=made.image(1))
+    shown = site.plan(source).id
+    site.archive("a.tar", a=made.image(2))
+    with pytest.raises(ApplianceError) as caught:
+        site.seed(source, expect=shown)
+    assert caught.value.code == "APL-0126"
+    assert site.served() == {}
+    site.archive("a.tar", a=made.image(1))
+    assert site.seed(source, expect=shown).published
+
+
+def test_a_plan_of_another_state_is_not_this_one(site: Site) -> None:
+    source = site.archive("a.tar", a=made.image(1))
+    shown = site.plan(source).id
+    assert site.plan(source).id == shown
+    site.seed(site.archive("b.tar", b=made.image(2)))
+    with pytest.raises(ApplianceError, match="APL-0126"):
+        site.seed(source, expect=shown)
+    assert set(site.served()) == {B}
+
+
+def test_a_stick_that_was_pulled_out_after_it_was_published_is_no_error(site: Site) -> None:
+    source = site.archive("a.tar", a=made.image(1))
+    site.seed(source)
+    Path(source).unlink()
+    result = site.seed(source)
+    assert not result.published
+    assert result.plan.as_dict()["sources"] == [{"path": source, "state": "absent-published", "bytes": 0}]
+    other = site.archive("b.tar", b=made.image(2))
+    assert site.seed(source, other).published
+    assert set(site.served()) == {A, B}
+    Path(other).unlink()
+    assert not site.seed(source, other).published
+
+
+def test_an_emptied_mount_point_was_published_too(site: Site) -> None:
+    source = site.archive("a.tar", a=made.image(1))
+    site.seed(str(site.medium))
+    Path(source).unlink()
+    assert not site.seed(str(site.medium)).published
+
+
+def test_what_was_never_published_has_to_be_there(site: Site) -> None:
+    site.seed(site.archive("a.tar", a=made.image(1)))
+    with pytest.raises(ApplianceError) as caught:
+        site.seed(str(site.medium / "b.tar"))
+    assert caught.value.code == "APL-0101"
+
+
+def test_two_sources_with_one_name_for_two_images(site: Site) -> None:
+    one, two = site.archive("1.tar", a=made.image(1)), site.archive("2.tar", a=made.image(2))
+    with pytest.raises(ApplianceError) as caught:
+        site.seed(one, two)
+    assert caught.value.code == "APL-0125"
+    assert one in caught.value.where
+    assert two in caught.value.where
+    assert site.served() == {}
+
+
+def test_two_sources_with_the_same_image_are_one(site: Site) -> None:
+    one = made.image(1)
+    assert site.seed(site.archive("1.tar", a=one), site.archive("2.tar", a=one)).published
+    assert site.served() == {A: one.digest}
+
+
+def test_images_that_no_node_can_run_are_refused(site: Site) -> None:
+    source = site.archive("a.tar", a=made.image(1, arch="arm64"))
+    amd64, arm64 = parse_platform("linux/amd64"), parse_platform("linux/arm64")
+    with pytest.raises(ApplianceError) as caught:
+        site.seed(source, platforms=[amd64])
+    assert caught.value.code == "APL-0128"
+    assert "arm64" in caught.value.why
+    assert A in caught.value.why
+    assert site.served() == {}
+    assert site.seed(source, platforms=[amd64, arm64]).published
+
+
+def test_a_name_for_an_image_that_has_none(site: Site) -> None:
+    one = made.image(1)
+    source = str(made.write_layout(site.medium / "layout", {"": one}))
+    with pytest.raises(ApplianceError) as caught:
+        site.seed(source)
+    assert caught.value.code == "APL-0124"
+    assert site.served() == {}
+    assert site.seed(source, names=["quay.io/team/x:2"]).published
+    assert site.served() == {"quay.io/team/x:2": one.digest}
+
+
+def test_a_bad_source_publishes_nothing_of_the_good_ones(site: Site) -> None:
+    good, bad = site.archive("1.tar", a=made.image(1)), site.archive("2.tar", b=made.image(2))
+    Path(bad).write_bytes(Path(bad).read_bytes()[:2000])
+    site.seed(site.archive("0.tar", b=made.image(9)))
+    before = site.served()
+    with pytest.raises(ApplianceError):
+        site.seed(good, bad)
+    assert site.served() == before
+    assert site.problems() == []
+
+
+class Pulled(BaseException):
+    """The power went off here."""
+
+
+@pytest.mark.parametrize("where", ["put", "publish", "record", "prune"])
+def test_interrupted_anywhere_the_rerun_finishes_it(site: Site, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    old, new = made.image(1), made.image(2, layers=3)
+    site.seed(site.archive("1.tar", a=old))
+    source = site.archive("2.tar", a=new)
+    target: Any = {"put": BlobStore, "record": module}.get(where, Generations)
+    real, calls = getattr(target, where), [0]
+
+    def pulled(*arguments: Any, **more: Any) -> Any:
+        calls[0] += 1
+        if where != "put" or calls[0] == 3:
+            raise Pulled
+        return real(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, where, pulled)
+        with pytest.raises(Pulled):
+            site.seed(source)
+    published = where in ("record", "prune")
+    assert site.served() == {A: new.digest if published else old.digest}
+    assert site.problems() == []
+    result = site.seed(source)
+    assert result.published is not published
+    assert site.served() == {A: new.digest}
+    assert site.problems() == []
+    assert [line["number"] for line in site.journal()] == [1, 2]
+    Path(source).unlink()
+    assert not site.seed(source).published
+
+
+def test_a_journal_that_cannot_be_written_is_said_and_caught_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    source = site.archive("1.tar", a=made.image(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "record", full)
+        result = site.seed(source)
+    assert result.published
+    assert any("journal" in note for note in result.plan.reading.notes)
+    site.seed(source)
+    assert [line["number"] for line in site.journal()] == [1]
+
+
+def test_what_a_killed_seeding_left_is_gone_after_the_next(site: Site) -> None:
+    made.open_store(site.blobs.root)
+    (site.blobs.root / "incoming" / "0123").write_bytes(b"half")
+    site.seed(site.archive("1.tar", a=made.image(1)))
+    assert list((site.blobs.root / "incoming").iterdir()) == []
+
+
+def test_a_full_disk_publishes_nothing_and_the_rerun_completes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = made.image(1), made.image(2)
+    site.seed(site.archive("1.tar", a=old))
+    source = site.archive("2.tar", a=new)
+    room = [len(new.blobs[new.layers[0]]) + 10]
+    real = BlobStore.put
+
+    def put(self: BlobStore, *arguments: Any, **more: Any) -> Any:
+        stored = real(self, *arguments, **more)
+        room[0] -= stored.size
+        return stored
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlobStore, "room", lambda _: max(0, room[0]))
+        patch.setattr(BlobStore, "put", put)
+        with pytest.raises(ApplianceError) as caught:
+            site.seed(source)
+    assert caught.value.code == "APL-0310"
+    assert site.served() == {A: old.digest}
+    assert site.seed(source).published
+    assert site.problems() == []
+
+
+def test_published_means_complete(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = made.image(1)
+    source = site.archive("1.tar", a=one)
+    real = read_sources
+
+    def read_and_lose(*arguments: Any, **more: Any) -> Any:
+        reading = real(*arguments, **more)
+        site.blobs.path(one.layers[0]).unlink()
+        return reading
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "read_sources", read_and_lose)
+        with pytest.raises(ApplianceError) as caught:
+            site.seed(source)
+    assert caught.value.code == "APL-0313"
+    assert one.layers[0] in caught.value.why
+    assert site.served() == {}
+
+
+def test_a_layer_of_another_name_that_lies_elsewhere_does_not_stop_a_seeding(site: Site) -> None:
+    """A seed that follows a lost publisher does not hold everything."""
+    one, two = made.image(1), made.image(2)
+    site.seed(site.archive("1.tar", a=one))
+    site.blobs.path(one.layers[0]).unlink()
+    assert site.seed(site.archive("2.tar", b=two)).published
+    assert set(site.served()) == {A, B}
+
+
+def test_a_lost_blob_comes_back_with_its_medium(site: Site) -> None:
+    one = made.image(1)
+    source = site.archive("1.tar", a=one)
+    site.seed(source)
+    site.blobs.path(one.layers[0]).unlink()
+    plan = site.plan(source)
+    assert (plan.is_empty, plan.bytes_to_write) == (True, len(one.blobs[one.layers[0]]))
+    assert not site.seed(source).published
+    assert site.problems() == []
+
+
+def test_a_second_medium_completes_a_sparse_index(site: Site) -> None:
+    arm = made.image(2, arch="arm64")
+    children = {"amd64": made.image(1), "arm64": arm}
+    first = made.index(children, leave_out=["arm64"])
+    site.seed(site.archive("1.tar", a=first))
+    current = site.generations.current()
+    assert current is not None
+    assert arm.digest in current.names[A].absent
+    second = made.index(children, leave_out=["amd64"])
+    source = site.archive("2.tar", a=second)
+    plan = site.plan(source)
+    assert (plan.is_empty, plan.completed, plan.moved) == (False, [A], [])
+    assert site.seed(source, expect=plan.id).published
+    current = site.generations.current()
+    assert current is not None
+    assert current.names[A].absent == frozenset()
+    assert site.problems() == []
+    assert not site.seed(site.archive("1.tar", a=first)).published
+
+
+def test_a_sparse_index_again_takes_nothing_away(site: Site) -> None:
+    children = {"amd64": made.image(1), "arm64": made.image(2, arch="arm64")}
+    site.seed(site.archive("1.tar", a=made.index(children)))
+    assert not site.seed(site.archive("2.tar", a=made.index(children, leave_out=["arm64"]))).published
+
+
+@pytest.mark.parametrize("order", [("amd64", "arm64"), ("arm64", "amd64")])
+def test_two_sources_may_bring_an_index_together(site: Site, order: tuple[str, str]) -> None:
+    children = {"amd64": made.image(1), "arm64": made.image(2, arch="arm64")}
+    sources = [site.archive(f"{arch}.tar", a=made.index(children, leave_out=[arch])) for arch in order]
+    assert site.seed(*sources).published
+    current = site.generations.current()
+    assert current is not None
+    assert current.names[A].absent == frozenset()
+    assert site.problems() == []
+
+
+def test_big_layers_get_their_piece_map_into_the_generation(site: Site) -> None:
+    one = made.image(1, size=2 << 20)
+    result = site.seed(site.archive("1.tar", a=one))
+    assert result.generation is not None
+    assert set(result.generation.piece_maps) == set(one.layers)
+    second = site.seed(site.archive("2.tar", b=made.image(2)))
+    assert second.generation is not None
+    assert second.generation.piece_maps == result.generation.piece_maps
+    assert site.problems() == []
+
+
+def test_older_generations_are_pruned(site: Site) -> None:
+    for number in range(5):
+        site.seed(site.archive("1.tar", a=made.image(number + 1)))
+    assert [generation.number for generation in site.generations.kept()] == [3, 4, 5]
+
+
+def test_one_seeding_at_a_time(site: Site) -> None:
+    made.open_store(site.blobs.root)
+    held = lock(site.blobs.root)
+    assert held
+    with pytest.raises(ApplianceError) as caught:
+        site.seed(site.archive("1.tar", a=made.image(1)))
+    assert caught.value.code == "APL-0307"
+
+
+def test_only_the_publisher_seeds(site: Site) -> None:
+    peers = (Peer("a", "http://a", "a", seed=True), Peer("b", "http://b", "b"))
+    config = Config(node="b", store=site.blobs.root, peers=peers, seeds=("a",))
+    with pytest.raises(ApplianceError) as caught:
+        seed(config, site.blobs, site.generations, [site.archive("1.tar", a=made.image(1))])
+    assert caught.value.code == "APL-0312"
+    assert "a" in caught.value.fix
+    assert not site.blobs.root.exists()
+
+
+def test_the_medium_is_never_written_to(site: Site) -> None:
+    site.archive("1.tar", a=made.image(1))
+    made.write_layout(site.medium / "layout", {B: made.image(2)})
+    before = made.tree(site.medium)
+    site.plan(str(site.medium))
+    site.seed(str(site.medium))
+    assert made.tree(site.medium) == before
+
+
+def test_the_order_of_sources_does_not_change_the_plan(site: Site) -> None:
+    one, two = site.archive("1.tar", a=made.image(1)), site.archive("2.tar", b=made.image(2))
+    assert site.plan(one, two).id == site.plan(two, one).id

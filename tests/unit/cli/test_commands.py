@@ -1,0 +1,232 @@
+"""The commands: exit codes, documents, and a plan that leaves no trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from appliance.cli.main import main
+from tests.unit.store import made
+
+A = "docker.io/library/a:1"
+
+
+@dataclass
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs ``appliance`` in this process."""
+
+    def call(*arguments: object) -> Ran:
+        words = [str(argument) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", ["appliance", *words])
+        result = CliRunner().invoke(main, words)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Ran(result.exit_code, result.stdout, result.stderr)
+
+    return call
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A medium with one image."""
+    return made.write_oci_archive(tmp_path / "medium" / "a.tar", {A: made.image(1)})
+
+
+def test_plan_seed_images_fsck(run: Any, tmp_path: Path, source: Path) -> None:
+    store = tmp_path / "store"
+    one = made.image(1)
+    planned = run("plan", "--store", store, "--json", source)
+    assert planned.code == 0
+    assert planned.err == ""
+    shown = planned.document
+    assert shown["generation"] is None
+    assert shown["added"] == [{"name": A, "digest": one.digest, "size": len(one.raw)}]
+    assert shown["bytes_to_write"] == sum(map(len, one.blobs.values()))
+    assert shown["sources"] == [{"path": str(source), "state": "read", "bytes": shown["sources"][0]["bytes"]}]
+    assert shown["registries"] == ["docker.io"]
+    assert set(shown) >= {"plan_id", "moved", "unchanged", "notes"}
+    seeded = run("seed", "--store", store, "--expect", shown["plan_id"], "--json", source)
+    assert seeded.code == 0
+    assert seeded.document["published"] is True
+    assert seeded.document["generation"]["number"] == 1
+    again = run("plan", "--store", store, "--json", source).document
+    assert again["generation"] == seeded.document["generation"]
+    assert (again["added"], again["moved"], again["unchanged"], again["bytes_to_write"]) == ([], [], [A], 0)
+    listed = run("images", "--store", store, "--json")
+    assert listed.document == {
+        "generation": 1,
+        "images": [{"name": A, "digest": one.digest, "mediaType": one.descriptor["mediaType"]}],
+    }
+    checked = run("fsck", "--store", store, "--json")
+    assert (checked.code, checked.document["problems"]) == (0, [])
+
+
+def test_for_people(run: Any, tmp_path: Path, source: Path) -> None:
+    store = tmp_path / "store"
+    assert f"add   {A}" in run("plan", "--store", store, source).out
+    assert "published generation 1" in run("seed", "--store", store, source).out
+    assert "nothing new; generation 1 is served" in run("seed", "--store", store, source).out
+    assert A in run("images", "--store", store).out
+    assert "0 problems" in run("fsck", "--store", store).out
+    made.write_oci_archive(source, {A: made.image(2)})
+    assert f"move  {A}" in run("plan", "--store", store, source).out
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_plan_writes_nothing(run: Any, tmp_path: Path, source: Path, exists: bool) -> None:
+    store = tmp_path / "deep" / "store"
+    if exists:
+        store.parent.mkdir()
+        made.open_store(store)
+    before = made.tree(tmp_path)
+    ran = run("plan", "--store", store, "--json", source)
+    assert ran.code == 0
+    assert made.tree(tmp_path) == before
+    assert store.exists() is exists
+
+
+def test_a_plan_that_fails_writes_nothing_either(run: Any, tmp_path: Path, source: Path) -> None:
+    source.write_bytes(source.read_bytes()[:700])
+    before = made.tree(tmp_path)
+    assert run("plan", "--store", tmp_path / "store", source).code == 1
+    assert made.tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["plan"],
+        ["plan", "--store", "x"],
+        ["plan", "x"],
+        ["seed", "--store", "x"],
+        ["seed", "--store", "x", "--frobnicate", "y"],
+        ["images"],
+        ["fsck", "--store"],
+        ["serve", "--store", "x"],
+        ["unit", "nonsense"],
+        ["pki", "sign"],
+    ],
+)
+def test_wrong_usage_is_two(run: Any, arguments: list[str]) -> None:
+    ran = run(*arguments)
+    assert ran.code == 2
+    assert ran.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["plan", "--store", "{tmp}/s", "{tmp}/nowhere.tar"], "APL-0101"),
+        (["seed", "--store", "{tmp}/s", "{tmp}/nowhere.tar"], "APL-0101"),
+        (["seed", "--store", "{tmp}/s", "--expect", "0123", "{source}"], "APL-0126"),
+        (["plan", "--store", "{tmp}/s", "--platform", "linux/arm64", "{source}"], "APL-0128"),
+        (["plan", "--store", "{tmp}/s", "--platform", "a/b/c/d", "{source}"], "APL-0205"),
+        (["plan", "--store", "{tmp}/s", "--name", "UPPER", "{source}"], "APL-0202"),
+        (["plan", "--store", "{tmp}/s", "--config", "{tmp}/none.yaml", "{source}"], "APL-0601"),
+        (["images", "--store", "{tmp}/s"], "APL-0301"),
+        (["fsck", "--store", "{tmp}"], "APL-0301"),
+        (["status", "--config", "{tmp}/none.yaml"], "APL-0601"),
+        (["seed", "--store", "{source}/s", "{source}"], "APL-0311"),
+    ],
+)
+def test_a_failure_is_one_and_a_document(
+    run: Any, tmp_path: Path, source: Path, arguments: list[str], code: str
+) -> None:
+    words = [word.format(tmp=tmp_path, source=source) for word in arguments]
+    plain = run(*words)
+    assert (plain.code, plain.out) == (1, "")
+    assert plain.err.startswith(f"{code}: ")
+    assert len(plain.err.splitlines()) == 1
+    as_json = run(words[0], "--json", *words[1:])
+    assert (as_json.code, as_json.out) == (1, "")
+    document = json.loads(as_json.err.splitlines()[-1])
+    assert set(document) == {"message_type", "code", "what", "where", "why", "fix"}
+    assert (document["message_type"], document["code"]) == ("exit_error", code)
+
+
+def test_fsck_of_a_damaged_store_is_one_and_still_a_report(run: Any, tmp_path: Path, source: Path) -> None:
+    store = tmp_path / "store"
+    run("seed", "--store", store, source)
+    layer = store / "blobs" / "sha256" / made.image(1).layers[0][7:]
+    layer.chmod(0o644)
+    layer.write_bytes(layer.read_bytes().replace(b"data", b"DATA"))
+    ran = run("fsck", "--store", store, "--json")
+    assert ran.code == 1
+    assert len(ran.document["problems"]) == 1
+    assert layer.name in ran.document["problems"][0]
+
+
+def test_status_without_an_agent(run: Any, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        yaml.safe_dump({"node": "x", "store": str(tmp_path / "s"), "agent_socket": str(tmp_path / "none.sock")})
+    )
+    ran = run("status", "--config", config, "--json")
+    assert ran.code == 1
+    assert json.loads(ran.err.splitlines()[-1])["code"] == "APL-0402"
+
+
+def test_pki(run: Any, tmp_path: Path) -> None:
+    ca, node = tmp_path / "ca", tmp_path / "node"
+    request = ["pki", "request", "--node", "a", "--address", "10.0.0.1", "--dir", node]
+    sign = ["pki", "sign", "--ca", ca, "--csr", node / "node.csr", "--out", node / "node.crt"]
+    sign += ["--node", "a", "--address", "10.0.0.1"]
+    assert [run("pki", "init-ca", ca).out for _ in range(2)] == ["created\n", "unchanged\n"]
+    assert [run(*request).out for _ in range(2)] == ["changed\n", "unchanged\n"]
+    assert [run(*sign).out for _ in range(2)] == ["changed\n", "unchanged\n"]
+    (ca / "ca.crt").unlink()
+    ran = run("pki", "init-ca", ca)
+    assert (ran.code, ran.err.split(":")[0]) == (1, "APL-0603")
+
+
+def test_help_and_version_need_nothing(run: Any) -> None:
+    for words in (["--help"], ["--version"], ["plan", "--help"], ["serve", "--help"], ["pki", "--help"]):
+        assert run(*words).code == 0
+
+
+def test_as_a_process(tmp_path: Path) -> None:
+    """What the playbooks see: exit code, one document on the right stream, and no traceback."""
+    words = [
+        sys.executable,
+        "-m",
+        "appliance",
+        "plan",
+        "--json",
+        "--store",
+        str(tmp_path / "s"),
+        str(tmp_path / "x.tar"),
+    ]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "TERM": "dumb"})
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert json.loads(ran.stderr.splitlines()[-1])["code"] == "APL-0101"
+    assert "Traceback" not in ran.stderr
+
+
+def test_starting_does_not_load_ssl_before_gevent_can_patch_it() -> None:
+    code = "import sys; import appliance.cli.main; print([m for m in ('ssl', 'urllib3', 'gevent') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
