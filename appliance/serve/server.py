@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 WORKER_TIMEOUT = 8
 """Seconds without a sign of life after which a worker is ended; a mirror that hangs is worse than one that is down."""
+BOOT_TIMEOUT = 30
+"""Seconds a worker may take until its first sign of life."""
 _MEMORY = "/dev/shm"  # noqa: S108 - gunicorn makes an unnamed file there, so that a slow disk is no sign of death
 BEAT_TIMEOUT = 4
 """Seconds without a sign of life of any worker after which systemd hears nothing more; they give one every second."""
@@ -91,17 +93,25 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
 class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn carries no types
     """gunicorn's parent process, which also beats systemd's watchdog."""
 
+    def __init__(self, server: Server) -> None:
+        self._born: dict[int, float] = {}
+        super().__init__(server)
+
     def murder_workers(self) -> None:
         super().murder_workers()
-        if self.WORKERS and all(_is_alive(worker) for worker in self.WORKERS.values()):
+        now = time.monotonic()
+        self._born = {pid: self._born.get(pid, now) for pid in self.WORKERS}
+        if self.WORKERS and all(_is_alive(worker, now - self._born[pid]) for pid, worker in self.WORKERS.items()):
             notify("WATCHDOG=1")
 
 
-def _is_alive(worker: Any) -> bool:
+def _is_alive(worker: Any, age: float) -> bool:
     try:
-        return bool(time.monotonic() - worker.tmp.last_update() <= BEAT_TIMEOUT)
+        silence = time.monotonic() - worker.tmp.last_update()
     except (OSError, ValueError):
         return False
+    # Until its first sign a worker's file has the time of day, which lies ahead: gunicorn would wait for it for ever.
+    return bool(silence <= BEAT_TIMEOUT if silence >= 0 else age <= BOOT_TIMEOUT)
 
 
 def serve_unit(name: Literal["mirror", "peer", "agent"], config: Config) -> None:

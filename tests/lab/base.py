@@ -15,7 +15,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # Program on the controller -> Debian package that brings it.
 TOOLS: Mapping[str, str] = {
     "blkid": "util-linux",
-    "debugfs": "e2fsprogs",
     "ip": "iproute2",
     "losetup": "mount",
     "mkfs.exfat": "exfatprogs",
@@ -28,7 +27,6 @@ TOOLS: Mapping[str, str] = {
     "skopeo": "skopeo",
     "ssh": "openssh-client",
     "systemd-nspawn": "systemd-container",
-    "umoci": "umoci",
     "unshare": "util-linux",
     "zstd": "zstd",
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import cgroups, images
-from tests.lab.base import REPOSITORY, LabError, Process, run, wait_for
+from tests.lab.base import REPOSITORY, LabError, Process, children_of, run, wait_for
 from tests.lab.host import Host
 from tests.lab.site import DEFAULT_HOSTS, Site, unique_id
 
@@ -241,14 +241,22 @@ def _left(site: Site, members: list[Process]) -> list[str]:
     return left + [f"process {process.pid}" for process in members if process.alive()]
 
 
-def _members(namespaces: set[str]) -> list[Process]:
-    """All processes in some namespaces. To be listed while those exist: their numbers are used again at once."""
-    found: list[Process] = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(LabError):
-            if namespaces & _namespaces(int(path.name)):
-                found.append(Process.of(int(path.name)))
-    return found
+def _members(site: Site) -> list[Process]:
+    """All processes of a site that is up: whoever is in its keeper's namespaces, and their descendants.
+
+    Kept as processes: the numbers of namespaces are used again at once.
+    """
+    namespaces = _namespaces(site.keeper.pid) - _namespaces(os.getpid())
+    assert len(namespaces) == 3
+    todo = [int(path.name) for path in Path("/proc").glob("[0-9]*") if namespaces & _namespaces(int(path.name))]
+    found: dict[int, Process] = {}
+    while todo:
+        pid = todo.pop()
+        if pid not in found:
+            with contextlib.suppress(LabError):
+                found[pid] = Process.of(pid)
+            todo += children_of(pid)
+    return list(found.values())
 
 
 def _namespaces(pid: int) -> set[str]:
@@ -270,13 +278,11 @@ def test_down_leaves_nothing(tmp_path: Path) -> None:
     site.up()
     try:
         host = site.hosts["b"]
-        namespaces = _namespaces(site.keeper.pid) - _namespaces(os.getpid())
-        assert len(namespaces) == 3
         assert 50 < int(host.run("df --output=size -BM /var/lib/appliance | tail -1 | tr -d M").stdout) < 64
         (tmp_path / "files").mkdir()
         host.attach_stick(images.make_stick(tmp_path / "files", tmp_path / "stick", "exfat"))
         shell = subprocess.Popen(["nsenter", f"--net=/proc/{site.keeper.pid}/ns/net", "sleep", "600"])
-        members = _members(namespaces)
+        members = _members(site)
         assert len(_left(site, members)) > 20
     finally:
         site.down()
@@ -298,12 +304,14 @@ time.sleep(600)
 
 def test_a_killed_test_run_takes_its_lab_along() -> None:
     owner = subprocess.Popen([sys.executable, "-c", _OWNER], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
-    assert owner.stdout is not None
-    with owner, owner.stdout:
+    assert owner.stdout is not None  # a pipe, as asked for
+    try:
         site = Site(owner.stdout.readline().strip(), DEFAULT_HOSTS[1:2])
-        members = _members(_namespaces(site.keeper.pid) - _namespaces(os.getpid()))
-        assert len(members) > 10
+        members = _members(site)
+    finally:
         owner.kill()
+        owner.communicate()
+    assert len(members) > 10
     wait_for("the namespaces to end", lambda: not site.is_up(), 20)
     assert site.id in Site.sweep()
     wait_for("nothing to be left", lambda: _left(site, members) == [], 20)

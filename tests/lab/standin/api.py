@@ -327,23 +327,23 @@ class Server(ThreadingHTTPServer):
         _log.debug("connection from %s broke", client_address, exc_info=True)
 
 
-def start(node: Node, certificate: Path, key: Path, client_ca: Path, port: int = 6443) -> Server:
-    """Serve 6443 on all addresses in the background."""
+def start(node: Node, certificate: Path, key: Path, client_ca: Path, *, address: str = "", port: int = 6443) -> Server:
+    """Serve in the background: 6443 on all addresses unless told otherwise."""
     handler = type("NodeHandler", (Handler,), {"node": node})
-    server = Server(("", port), handler, bind_and_activate=True)
+    server = Server((address, port), handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     context.load_verify_locations(client_ca)
     context.verify_mode = ssl.CERT_OPTIONAL
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     return server
 
 
 def start_dead_end(port: int) -> Server:
     """Serve nothing but 404 on loopback in the background."""
     server = Server(("127.0.0.1", port), NothingHere)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     return server
 
 

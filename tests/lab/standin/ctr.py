@@ -126,8 +126,8 @@ class Store:
     """What this node's containerd holds and may share, read anew at most once a second.
 
     A tag is shared by its name alone. A digest is shared when an image named ``…@sha256:…`` of the asked registry leads
-    to it, or when its label says that it was pulled from there; what ``ctr images import`` brings has neither
-    (reference/k3s.md 10.2).
+    to it, or when its label says that it was pulled from there; what ``ctr images import`` brings has
+    neither, so elsewhere its tag resolves and its manifest is not found (seen on K3s v1.36.3).
     """
 
     ctr: Ctr

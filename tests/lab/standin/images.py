@@ -11,14 +11,13 @@ import gzip
 import logging
 import os
 import re
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from . import zstd
 from .ctr import Ctr, CtrError, digest_names
 
 SUFFIXES = (".tar", ".tar.lz4", ".tar.bz2", ".tbz", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".txt")
@@ -97,45 +96,44 @@ class Importer:
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """A file object of the tar inside, one that a child process can read from.
 
-    :raises CtrError: where nothing on this host can read the compression.
+    :raises CtrError: where the stand-in cannot read the compression.
+    :raises zstd.ZstdError, OSError, EOFError: where the file is damaged.
     """
     if path.name.endswith(".tar"):
         with path.open("rb") as plain:
             yield plain
         return
-    if path.name.endswith((".zst", ".tzst")):
-        program = ["zstd", "-dcq", "--long=25"]
-    elif path.name.endswith(".lz4"):
-        program = ["lz4", "-dcq"]
-    else:
-        yield from _by_python(path)
-        return
-    if shutil.which(program[0]) is None:
-        raise CtrError(f"{program[0]} is not installed")
-    with subprocess.Popen([*program, str(path)], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        yield process.stdout
-        process.stdout.close()
-    if process.returncode not in (0, -13):
-        raise CtrError(f"{program[0]} exited with {process.returncode}")
-
-
-def _by_python(path: Path) -> Iterator[IO[bytes]]:
-    unpacker = bz2.open if path.name.endswith((".bz2", ".tbz")) else gzip.open
     ours, theirs = os.pipe()
     failed: list[Exception] = []
 
     def pump() -> None:
         try:
-            with os.fdopen(theirs, "wb") as sink, unpacker(path, "rb") as reader:
-                shutil.copyfileobj(reader, sink, 1 << 20)
-        except (OSError, EOFError) as error:
+            with os.fdopen(theirs, "wb") as sink:
+                for piece in pieces(path):
+                    sink.write(piece)
+        except (OSError, EOFError, ValueError, CtrError) as error:
             failed.append(error)
 
     thread = threading.Thread(target=pump, daemon=True)
     thread.start()
-    with os.fdopen(ours, "rb") as stream:
-        yield stream
-    thread.join()
-    if failed and not isinstance(failed[0], BrokenPipeError):
-        raise failed[0]
+    try:
+        with os.fdopen(ours, "rb") as stream:
+            yield stream
+    finally:
+        thread.join()
+        if failed and not isinstance(failed[0], BrokenPipeError):
+            raise failed[0]
+
+
+def pieces(path: Path) -> Iterator[bytes]:
+    """The tar inside a compressed file, piece by piece."""
+    with path.open("rb") as source:
+        if path.name.endswith((".zst", ".tzst")):
+            yield from zstd.decompressed(source)
+        elif path.name.endswith((".gz", ".tgz", ".bz2", ".tbz")):
+            reader = bz2.BZ2File(source) if path.name.endswith((".bz2", ".tbz")) else gzip.GzipFile(fileobj=source)
+            with reader:
+                while piece := reader.read(1 << 20):
+                    yield piece
+        else:
+            raise CtrError("the stand-in cannot read this compression")

@@ -372,7 +372,7 @@ def write_certs(directory: Path, hosts: dict[str, str]) -> None:
     for name, text in hosts.items():
         host = directory / name
         host.mkdir(mode=0o700, parents=True, exist_ok=True)
-        pki.put(host / "hosts.toml", text, 0o600)
+        pki.put(host / "hosts.toml", text, 0o644)
 
 
 def keep_merged(directories: tuple[Path, ...], target: Path) -> bool:

@@ -1,7 +1,8 @@
 """What K3s makes of ``registries.yaml``: one ``hosts.toml`` for each registry, byte for byte.
 
-The rules are those of K3s v1.36.3 (``pkg/agent/containerd/config.go``, ``pkg/agent/templates``, ``pkg/spegel``); two
-of the golden files were written by a real one. Everything here is a pure function.
+The rules are those of K3s v1.36.3 (``pkg/agent/containerd/config.go``, ``pkg/agent/templates``, ``pkg/spegel``). The
+golden files in ``tests/unit/standin`` were compared with the output of K3s's own functions, and three of them with what
+a running K3s wrote: no difference. Everything here is a pure function.
 """
 
 from __future__ import annotations

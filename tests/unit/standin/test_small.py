@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import io
 import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
-from tests.lab.standin import build, cluster, images, k3s, kubectl, translate
+from tests.lab.standin import build, cluster, images, k3s, kubectl, translate, zstd
 from tests.lab.standin.config import Layout
 from tests.lab.standin.members import READY_FOR, Member, Members, node_object
 
@@ -178,3 +183,30 @@ def test_built_file_runs_alone_says_what_it_is_and_matches_its_checksum(tmp_path
     assert agent.returncode == 1
     assert "flag provided but not defined: -embedded-registry" in agent.stderr
     assert "STAND-IN" in agent.stderr
+
+
+@pytest.mark.parametrize("suffix", [".tar.zst", ".tzst", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tar"])
+def test_compressed_tarballs_are_read_whole(tmp_path: Path, suffix: str) -> None:
+    content = os.urandom(300_000) + bytes(3_000_000)
+    packers: dict[str, Callable[[bytes], bytes]] = {"zst": zstandard.compress, "gz": gzip.compress, "bz": bz2.compress}
+    pack = next((pack for mark, pack in packers.items() if mark in suffix or f".t{mark}" == suffix), bytes)
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes(pack(content))
+    with images.opened(file) as stream:
+        assert stream.read() == content
+
+
+def test_damaged_and_short_zstd_is_an_error(tmp_path: Path) -> None:
+    whole = zstandard.compress(os.urandom(300_000))
+    for data in (whole[:-10], b"\0" * 100 + whole[100:]):
+        (tmp_path / "a.tar.zst").write_bytes(data)
+        with pytest.raises(zstd.ZstdError), images.opened(tmp_path / "a.tar.zst") as stream:
+            stream.read()
+
+
+def test_window_above_32_mib_fails_as_with_k3s() -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=26, compression_level=1, write_content_size=0)
+    packed = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    data = packed.compress(bytes(1000)) + packed.flush()
+    with pytest.raises(zstd.ZstdError):
+        list(zstd.decompressed(io.BytesIO(data)))

@@ -105,8 +105,10 @@ def plan_text(images: Mapping[str, Any] | None, nodes: Sequence[Mapping[str, Any
     :param nodes: what :func:`plan_nodes` returned.
     """
     if plan_is_empty(images, nodes):
-        lines = ["Nothing to do: the site is as the inventory and the medium want it.", *_sources(images)]
-        return "\n".join([*lines, f"Served: {_served(images)}"] if images else lines)
+        served = f" {_served(images).capitalize()} is served." if images else ""
+        return "\n".join(
+            [f"Nothing to do: the site is as the inventory and the medium want it.{served}", *_sources(images)]
+        )
     return "\n".join(["This run would change the following.", "", *_image_lines(images), "", *_node_lines(nodes)])
 
 

@@ -22,10 +22,10 @@ def seed_lacks(result: Mapping[str, Any], generation: Mapping[str, Any] | None) 
     except (KeyError, ValueError):
         return "its agent's answer is not JSON"
     own = status.get("generation")
-    if generation is not None and (own or {}).get("digest") != generation["digest"]:
-        # A newer one than the one waited for is no lack: somebody published again meanwhile.
-        if not own or own["number"] <= generation["number"]:
-            return f"it serves {_name(own)}, not {_name(generation)}"
+    is_other = generation is not None and (own or {}).get("digest") != generation["digest"]
+    # A newer one than the one waited for is no lack: somebody published again meanwhile.
+    if is_other and not (own and own["number"] > generation["number"]):
+        return f"it serves {_name(own)}, not {_name(generation)}"
     missing = status.get("wanted_missing", 0)
     if missing:
         return f"it still lacks {missing} of the blobs that it is to hold"

@@ -1,0 +1,274 @@
+"""Role mirror: the configuration it writes, what it plans, and releases on a host."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.errors import AnsibleActionFail, AnsibleFilterError
+from ansible_collections.site.appliance.plugins.action import release as action
+from ansible_collections.site.appliance.plugins.filter import mirror
+from ansible_collections.site.appliance.plugins.module_utils import releases
+
+from appliance import config
+
+SPEC: dict[str, Any] = {
+    "node": "b",
+    "addresses": {"a": "10.77.0.11", "b": "10.77.0.12", "c": "fd00::c"},
+    "zones": {"a": "default", "b": "hall-2"},
+    "seeds": ["a", "c"],
+    "copies": 2,
+    "keep_generations": 3,
+    "free_percent": 15,
+    "workers": 2,
+    "store": "/var/lib/appliance",
+    "pki": "/etc/appliance/pki",
+}
+
+
+def _loaded(spec: dict[str, Any]) -> config.Config:
+    return config.from_mapping(yaml.safe_load(mirror.mirror_config(spec)), "test")
+
+
+def test_the_appliance_reads_what_the_role_writes() -> None:
+    loaded = _loaded(SPEC)
+    assert (loaded.node, loaded.publisher, loaded.seeds) == ("b", "a", ("a", "c"))
+    assert loaded.mirror_copies == 2
+    assert loaded.peer_listen == "10.77.0.12:5443"
+    assert [(peer.id, peer.address, peer.zone, peer.seed) for peer in loaded.peers] == [
+        ("a", "10.77.0.11", "default", True),
+        ("b", "10.77.0.12", "hall-2", False),
+        ("c", "fd00::c", "default", True),
+    ]
+
+
+def test_the_same_inventory_gives_the_same_bytes() -> None:
+    assert mirror.mirror_config(SPEC) == mirror.mirror_config(json.loads(json.dumps(SPEC)))
+
+
+def test_copies_may_be_all_or_a_number_from_the_command_line() -> None:
+    assert _loaded({**SPEC, "copies": "all"}).mirror_copies is None
+    assert _loaded({**SPEC, "copies": "3"}).mirror_copies == 3
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "some", None, ""])
+def test_other_copies_are_refused(wrong: Any) -> None:
+    with pytest.raises(AnsibleFilterError, match="APL-0764"):
+        mirror.mirror_config({**SPEC, "copies": wrong})
+
+
+def test_names_that_yaml_would_take_for_something_else_stay_names() -> None:
+    spec = {
+        **SPEC,
+        "node": "no",
+        "addresses": {"no": "10.0.0.1", "1e3": "10.0.0.2"},
+        "seeds": ["no"],
+        "zones": {"no": 7},
+    }
+    loaded = _loaded(spec)
+    assert [peer.id for peer in loaded.peers] == ["no", "1e3"]
+    assert loaded.peers[0].zone == "7"
+
+
+def test_the_listener_binds_the_nodes_own_address() -> None:
+    assert mirror.mirror_listen("fd00::c") == "[fd00::c]:5443"
+    assert mirror.mirror_listen("node-a.site") == "0.0.0.0:5443"
+
+
+def test_seeds_are_those_of_the_group_in_its_order_else_the_first_server() -> None:
+    groups = {"k3s_servers": ["a", "b"], "k3s_cluster": ["a", "b", "c"]}
+    assert mirror.mirror_seeds({**groups, "mirror_seeds": ["c", "elsewhere", "a"]}) == ["c", "a"]
+    assert mirror.mirror_seeds(groups) == ["a"]
+    assert mirror.mirror_seeds({**groups, "mirror_seeds": []}) == ["a"]
+
+
+def _sum(text: str, path: str) -> str:
+    return f"{hashlib.sha256(text.encode()).hexdigest()}  {path}"
+
+
+CERTIFICATE, RECORD, FILE = "/etc/appliance/pki/node.crt", "/etc/appliance/services.applied", "/etc/x.service"
+
+
+def _planned(sums: list[str], current: bool = True) -> dict[str, Any]:
+    release = {"current": current, "name": "0.1.0"}
+    return mirror.mirror_changes("\n".join(sums), {FILE: "wanted"}, release, CERTIFICATE, RECORD)
+
+
+def test_a_new_host_gets_everything() -> None:
+    assert _planned([], current=False) == {
+        "changes": ["release 0.1.0 is installed", "a key and a certificate are made", f"{FILE} is written"],
+        "due": True,
+    }
+
+
+def test_a_converged_host_gets_nothing() -> None:
+    inputs = [_sum("wanted", FILE), _sum("cert", CERTIFICATE)]
+    # What role mirror writes into the record: the release's name, the sums as sha256sum printed them, a newline.
+    record = _sum("0.1.0\n" + "\n".join(inputs) + "\n", RECORD)
+    assert _planned([*inputs, record]) == {"changes": [], "due": False}
+
+
+def test_a_changed_file_is_named_and_a_broken_off_run_restarts_without_any_change() -> None:
+    inputs = [_sum("other", FILE), _sum("cert", CERTIFICATE)]
+    assert _planned(inputs) == {"changes": [f"{FILE} changes"], "due": True}
+    inputs[0] = _sum("wanted", FILE)
+    assert _planned([*inputs, _sum("of an earlier restart", RECORD)]) == {"changes": [], "due": True}
+
+
+SHOWN = """\
+Id=appliance-a.service
+ActiveState=active
+UnitFileState=enabled
+ProtectSystem=strict
+
+Id=appliance-b.service
+ActiveState=active
+UnitFileState=disabled
+ProtectSystem=no
+"""
+UNITS = ["appliance-a.service", "appliance-b.service", "appliance-c.service"]
+
+
+def test_units_that_do_not_run_or_would_not_after_a_boot_are_found() -> None:
+    assert mirror.mirror_stopped(SHOWN, UNITS) == ["appliance-b.service", "appliance-c.service"]
+
+
+def test_a_property_that_is_not_as_wanted_is_named_and_one_that_systemd_does_not_know_is_not() -> None:
+    wanted = {"ProtectSystem": "strict", "ProtectNothing": "yes"}
+    assert mirror.mirror_properties(SHOWN, UNITS, wanted) == ["appliance-b.service: ProtectSystem is no, not strict"]
+
+
+# Releases
+
+
+def _make(root: Path, name: str, says: dict[str, str] | None) -> None:
+    (root / "releases" / name / "venv/bin").mkdir(parents=True)
+    (root / "releases" / name / "venv/bin/python").symlink_to(sys.executable)
+    if says is not None:
+        (root / "releases" / name / releases.MARKER).write_text(json.dumps(says))
+
+
+ONE = {"digest": "1" * 64, "python": "/usr/bin/python3", "minor": "3.11"}
+TWO = {**ONE, "digest": "2" * 64}
+
+
+def test_a_release_counts_only_when_it_is_complete_and_current(tmp_path: Path) -> None:
+    assert not releases.installed(tmp_path, "1.0", ONE)
+    _make(tmp_path, "1.0", None)
+    releases.flip(tmp_path, "1.0")
+    assert not releases.installed(tmp_path, "1.0", ONE)
+    (tmp_path / "releases/1.0" / releases.MARKER).write_text(json.dumps(ONE))
+    assert releases.installed(tmp_path, "1.0", ONE)
+    assert not releases.installed(tmp_path, "1.0", TWO)
+    assert os.readlink(tmp_path / "current") == "releases/1.0"
+
+
+def test_a_release_whose_interpreter_is_gone_does_not_count(tmp_path: Path) -> None:
+    _make(tmp_path, "1.0", ONE)
+    releases.flip(tmp_path, "1.0")
+    python = tmp_path / "releases/1.0/venv/bin/python"
+    python.unlink()
+    python.symlink_to("/nonexistent/python3")
+    assert not releases.installed(tmp_path, "1.0", ONE)
+
+
+def test_another_build_of_the_running_version_goes_beside_it_and_stays_known(tmp_path: Path) -> None:
+    _make(tmp_path, "1.0", ONE)
+    releases.flip(tmp_path, "1.0")
+    assert releases.name_for(tmp_path, "1.0", TWO) == "1.0+22222222"
+    _make(tmp_path, "1.0+22222222", TWO)
+    releases.flip(tmp_path, "1.0+22222222")
+    assert releases.installed(tmp_path, "1.0", TWO)
+    # Also once the older build was pruned away, which frees the plain name.
+    assert releases.prune(tmp_path, 1) == ["1.0"]
+    assert releases.installed(tmp_path, "1.0", TWO)
+
+
+def test_pruning_keeps_the_current_and_the_newest(tmp_path: Path) -> None:
+    for age, name in enumerate(["1.0", "1.1", "1.2"]):
+        _make(tmp_path, name, ONE)
+        os.utime(tmp_path / "releases" / name, (age, age))
+    releases.flip(tmp_path, "1.0")
+    assert releases.prune(tmp_path, 2) == ["1.1"]
+    assert sorted(path.name for path in (tmp_path / "releases").iterdir()) == ["1.0", "1.2"]
+
+
+def _wheelhouse(directory: Path, requirements: str) -> Path:
+    (directory / "wheelhouse").mkdir(parents=True)
+    (directory / "wheelhouse/pip-1-py3-none-any.whl").write_bytes(b"no wheel")
+    (directory / "requirements.txt").write_text(requirements)
+    return directory
+
+
+def test_a_failed_installation_leaves_current_alone_and_says_why(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    _make(root, "1.0", ONE)
+    releases.flip(root, "1.0")
+    house = _wheelhouse(tmp_path / "house", "k3s-airgap-appliance==1.1 --hash=sha256:00\n")
+    action.pack(house, tmp_path / "archive.tar")
+    work = tmp_path / "work"
+    work.mkdir()
+    with pytest.raises(releases.ReleaseError, match="APL-0763"):
+        releases.install(root, "1.1", {**TWO, "python": sys.executable}, tmp_path / "archive.tar", work)
+    assert releases.current(root) == "1.0"
+    assert releases.marker(root / "releases/1.1") is None
+
+
+def test_the_archive_is_unpacked_by_plain_names_only(tmp_path: Path) -> None:
+    for name, kind in (("../escape", tarfile.REGTYPE), ("a/b", tarfile.REGTYPE), ("link", tarfile.SYMTYPE)):
+        with tarfile.open(tmp_path / "bad.tar", "w") as tar:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member)
+        with pytest.raises(releases.ReleaseError, match="APL-0762"):
+            releases.unpack(tmp_path / "bad.tar", tmp_path)
+    assert not (tmp_path.parent / "escape").exists()
+
+
+def test_a_wheelhouse_without_pip_is_named(tmp_path: Path) -> None:
+    with pytest.raises(releases.ReleaseError, match="APL-0762"):
+        releases.commands(tmp_path, tmp_path, "/usr/bin/python3")
+
+
+def test_nothing_is_installed_but_by_hash_and_without_an_index(tmp_path: Path) -> None:
+    (tmp_path / "pip-1-py3-none-any.whl").touch()
+    venv, install = releases.commands(tmp_path / "release", tmp_path, "/usr/bin/python3")
+    assert venv[1:4] == ["-m", "venv", "--without-pip"]
+    assert {"--no-index", "--require-hashes", "--only-binary=:all:", "--isolated", "--no-deps"} <= set(install)
+
+
+def test_the_controller_reads_version_and_digest(tmp_path: Path) -> None:
+    text = "click==8.1 --hash=sha256:00\nk3s-airgap-appliance==0.3.0 --hash=sha256:11\n"
+    house = _wheelhouse(tmp_path / "house", text)
+    assert action.describe(house) == ("0.3.0", hashlib.sha256(text.encode()).hexdigest())
+
+
+def test_no_wheelhouse_and_one_without_the_appliance_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(AnsibleActionFail, match=r"APL-0760.*appliance\.bundle\.wheelhouse"):
+        action.describe(tmp_path)
+    with pytest.raises(AnsibleActionFail, match="APL-0760"):
+        action.describe(_wheelhouse(tmp_path / "house", "click==8.1 --hash=sha256:00\n"))
+
+
+def test_the_controllers_commands_have_the_options_that_the_role_uses() -> None:
+    """The role calls the appliance by these words on the controller and on the nodes."""
+    for words, options in (
+        (["pki", "init-ca"], ["--site"]),
+        (["pki", "request"], ["--node", "--address", "--dir"]),
+        (["pki", "sign"], ["--ca", "--csr", "--out", "--node", "--address"]),
+        (["plan"], ["--store", "--platform", "--name", "--json"]),
+        (["seed"], ["--store", "--platform", "--name", "--expect", "--json"]),
+        (["status"], ["--json"]),
+    ):
+        shown = subprocess.run(
+            [sys.executable, "-m", "appliance", *words, "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        assert all(option in shown for option in options), words

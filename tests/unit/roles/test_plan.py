@@ -1,0 +1,169 @@
+"""The plan that an operator sees: the text, what counts as empty, what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible_collections.site.appliance.plugins.filter import plan
+
+ROOT = Path(__file__).resolve().parents[3]
+OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+IMAGES: dict[str, Any] = {
+    "plan_id": "0123",
+    "generation": {"number": 3, "digest": OLD},
+    "added": [{"name": "ksd.test.com/ksd/nginx:1.27", "digest": NEW, "size": 12_900_000}],
+    "moved": [{"name": "docker.io/library/redis:7", "old": OLD, "new": NEW}],
+    "unchanged": ["quay.io/x/y:1"],
+    "bytes_to_write": 9_000_000,
+    "sources": [
+        {"path": "/media/stick/a.tar", "state": "read", "bytes": 13_000_000},
+        {"path": "/media/stick/b.tar", "state": "absent-published", "bytes": 0},
+    ],
+    "registries": ["docker.io", "ksd.test.com", "quay.io"],
+    "notes": ["a.tar: a remark"],
+}
+EMPTY = {**IMAGES, "added": [], "moved": [], "bytes_to_write": 0, "notes": []}
+REPORT = {"report": {"filesystems": {"/var/lib/appliance": {"mount": "/var", "available": 42_949_672_960}}}}
+SETTINGS = {"seed_host": "a", "copies": 2, "store": "/var/lib/appliance"}
+HOSTVARS: dict[str, dict[str, Any]] = {
+    "a": {
+        "__mirror_plan": ["release 0.2.0 is installed"],
+        "__mirror_restarts": ["appliance-agent.service"],
+        "__k3s_plan": ["/etc/rancher/k3s/config.yaml is written", "k3s.service restarts"],
+        "__k3s_restart": True,
+        "__plan_report": REPORT,
+    },
+    "b": {"__registries_plan": ["the mirror is asked first for ksd.test.com"], "__plan_report": REPORT},
+    "c": {},
+}
+
+GOLDEN = """\
+This run would change the following.
+
+Images: generation 3 is served now; generation 4 will be published.
+  add   ksd.test.com/ksd/nginx:1.27  sha256:bbbbbbbbbbbb  12.3 MiB
+  move  docker.io/library/redis:7    sha256:aaaaaaaaaaaa -> sha256:bbbbbbbbbbbb
+  1 name stays as it is; none is removed.
+  note: a.tar: a remark
+  read and verified: /media/stick/a.tar (12.4 MiB)
+  not there, but published before: /media/stick/b.tar
+
+Nodes:
+  a: 8.6 MiB to write to the store, 40.0 GiB free at /var
+    release 0.2.0 is installed
+    /etc/rancher/k3s/config.yaml is written
+    k3s.service restarts
+    restarts (or starts): appliance-agent.service, K3s
+  b: about 4.3 MiB to write to the store, 40.0 GiB free at /var
+    the mirror is asked first for ksd.test.com
+  c: about 4.3 MiB to write to the store
+    nothing changes in its configuration"""
+
+
+def test_the_whole_plan_as_text() -> None:
+    nodes = plan.plan_nodes(HOSTVARS, ["a", "b", "c"], IMAGES, SETTINGS)
+    assert plan.plan_text(IMAGES, nodes) == GOLDEN
+
+
+def test_a_site_that_serves_nothing_yet() -> None:
+    text = plan.plan_text({**IMAGES, "generation": None, "unchanged": []}, [])
+    assert "Images: nothing is served now; generation 1 will be published." in text
+    assert "  0 names stay as they are; none is removed." in text
+
+
+def test_without_sources_the_plan_says_so() -> None:
+    nodes = plan.plan_nodes({"a": HOSTVARS["a"]}, ["a"], None, SETTINGS)
+    assert "no source is configured" in plan.plan_text(None, nodes)
+
+
+def test_an_empty_plan_says_what_is_served_and_which_medium_is_gone() -> None:
+    nodes = plan.plan_nodes({"c": {}}, ["c"], EMPTY, SETTINGS)
+    assert plan.plan_is_empty(EMPTY, nodes)
+    assert plan.plan_text(EMPTY, nodes).splitlines() == [
+        "Nothing to do: the site is as the inventory and the medium want it. Generation 3 is served.",
+        "  read and verified: /media/stick/a.tar (12.4 MiB)",
+        "  not there, but published before: /media/stick/b.tar",
+    ]
+
+
+def test_each_kind_of_change_makes_the_plan_not_empty() -> None:
+    quiet: list[dict[str, Any]] = [{"changes": [], "restarts": []}]
+    assert plan.plan_is_empty(EMPTY, quiet)
+    assert plan.plan_is_empty(None, quiet)
+    for key in ("added", "moved", "bytes_to_write"):
+        assert not plan.plan_is_empty({**EMPTY, key: IMAGES[key]}, quiet), key
+        assert plan.plan_publishes({**EMPTY, key: IMAGES[key]}), key
+    assert not plan.plan_is_empty(EMPTY, [{"changes": ["x"], "restarts": []}])
+    assert not plan.plan_is_empty(None, [{"changes": [], "restarts": ["K3s"]}])
+
+
+def test_bytes_for_each_node_follow_the_number_of_copies() -> None:
+    def writes(copies: Any) -> list[tuple[int, bool]]:
+        nodes = plan.plan_nodes({host: {} for host in "abc"}, ["a", "b", "c"], IMAGES, {**SETTINGS, "copies": copies})
+        return [(node["writes"], node["exact"]) for node in nodes]
+
+    assert writes(1) == [(9_000_000, True), (0, False), (0, False)]
+    assert writes(2) == [(9_000_000, True), (4_500_000, False), (4_500_000, False)]
+    assert writes(9) == [(9_000_000, True), (9_000_000, False), (9_000_000, False)]
+    assert writes("all") == [(9_000_000, True)] * 3
+
+
+def test_what_does_not_fit_is_named_with_both_numbers_and_what_is_only_likely_is_not() -> None:
+    tight = {"report": {"filesystems": {"/var/lib/appliance": {"mount": "/var", "available": 1_000_000}}}}
+    hostvars = {"a": {"__plan_report": tight}, "b": {"__plan_report": tight}}
+    lines = plan.plan_too_small(plan.plan_nodes(hostvars, ["a", "b"], IMAGES, SETTINGS))
+    assert len(lines) == 1
+    assert lines[0].startswith("APL-0771: a: the file system at /var is too small: 8.6 MiB needed (9000000 bytes")
+    assert "(1000000 bytes)" in lines[0]
+    everywhere = plan.plan_nodes(hostvars, ["a", "b"], IMAGES, {**SETTINGS, "copies": "all"})
+    assert [line.split(": ")[1] for line in plan.plan_too_small(everywhere)] == ["a", "b"]
+
+
+def test_the_error_of_a_command_is_its_own_line_and_never_a_traceback_with_it() -> None:
+    stderr = 'warning\nAPL-0107: the file is not what it says [x.tar]\n{"code": "APL-0107"}\n'
+    assert plan.plan_error({"stderr": stderr}) == "APL-0107: the file is not what it says [x.tar]"
+    assert plan.plan_error({"stderr": "", "stdout": "", "msg": "no such file"}) == "no such file"
+
+
+def test_platforms_are_those_of_the_nodes_once_each() -> None:
+    assert plan.plan_platforms(["x86_64", "aarch64", "x86_64"]) == ["linux/amd64", "linux/arm64"]
+
+
+def test_roles_are_asked_in_the_order_in_which_they_act(tmp_path: Path) -> None:
+    for role in ("k3s", "mirror", "verify"):
+        (tmp_path / role / "tasks").mkdir(parents=True)
+        (tmp_path / role / "tasks/plan.yml").touch()
+    assert plan.plan_roles(str(tmp_path)) == ["mirror", "k3s"]
+
+
+def test_nothing_in_the_role_changes_a_node() -> None:
+    """Each task that could either is only looking, or works on the scratch copy that the role removes again."""
+    scratch = {
+        "medium | Make a place for a copy of the tools",
+        "medium | Copy the tools there",
+        "medium | Remove the copy of the tools",
+        "stage | Make the place for them",
+        "stage | Copy them to the node that imports",
+    }
+    changing = {"ansible.builtin.file", "ansible.builtin.copy", "ansible.builtin.tempfile", "site.appliance.release"}
+    seen = set()
+    for path in (ROOT / "roles/plan/tasks").glob("*.yml"):
+        for task in _tasks(yaml.safe_load(path.read_text(encoding="utf-8"))):
+            if changing & set(task):
+                assert task.get("changed_when") is False, task["name"]
+                if task.get("check_mode") is not True:
+                    seen.add(task["name"])
+            if "ansible.builtin.command" in task:
+                assert task["changed_when"] is False
+                assert task["check_mode"] is False
+    assert seen == scratch
+
+
+def _tasks(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for task in tasks:
+        parts = [task.get(key, []) for key in ("block", "rescue", "always")]
+        found += [task] if not any(parts) else [inner for part in parts for inner in _tasks(part)]
+    return found
