@@ -12,7 +12,7 @@ SEED ?=
 
 export K3S_BINARY KEEP SEED
 
-.PHONY: help demo test test-all lint unit bench lab-up lab-down lock docs clean
+.PHONY: help demo test test-all lint unit story lab-up lab-down lock docs clean
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -25,7 +25,7 @@ demo: $(STAMP) ## Tell the main job's story on three hosts with no way out
 	$(PYTHON) -m tests.demo
 
 test: lint ## Lint, unit, integration and lab tests (long series sampled by a printed seed)
-	$(PYTHON) -m pytest tests/unit tests/integration tests/lab
+	$(PYTHON) -m pytest tests/unit tests/integration tests/lab --ignore tests/lab/test_story.py
 
 test-all: lint ## The same with every long series run whole
 	$(PYTHON) -m pytest tests/unit tests/integration tests/lab --whole-series
@@ -41,8 +41,8 @@ lint: $(STAMP) ## ruff, mypy --strict, ansible-lint (production), yamllint, shel
 	ANSIBLE_INVENTORY=inventory/example PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/ansible-lint --offline --strict
 	git ls-files -z | xargs -0 -r grep -lIZE '^#!.*\b(ba)?sh\b' -- | xargs -0 -r shellcheck
 
-bench: $(STAMP) ## Ratios against other servers in the same run
-	$(PYTHON) -m tests.bench
+story: $(STAMP) ## The main job's story as lab tests, on three hosts
+	$(PYTHON) -m pytest tests/lab/test_story.py
 
 lab-up: $(STAMP) ## Boot three hosts and leave them running
 	$(PYTHON) -m tests.lab up

@@ -97,7 +97,7 @@ def test_a_unit_comes_back_for_ever_and_needs_nothing(unit: str) -> None:
         "Restart=always",
         "RestartSec=1",
         "StartLimitIntervalSec=0",
-        "WatchdogSec=10",
+        "WatchdogSec=7",
         "Type=notify",
         "User=appliance",
         "StateDirectory=appliance",
