@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.errors import fail
-from appliance.oci.blob import HEAD_BYTES, StoredBlob, check_put
+from appliance.oci.blob import HEAD_BYTES, BlobReader, StoredBlob, check_put
 from appliance.oci.digests import hasher
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ DOCUMENT_LIMIT = 4 * MIB
 """Largest blob in bytes that can be read back from a sink as a document."""
 
 
-class BlobSink(Protocol):
+class BlobSink(BlobReader, Protocol):
     """What a reader needs of a store."""
 
     def put(
@@ -40,30 +40,6 @@ class BlobSink(Protocol):
         :param where: archive and member for messages.
         :raises ApplianceError: APL-0106 for another size, APL-0107 for another digest.
         """
-        ...
-
-    def read(self, digest: str, limit: int) -> bytes:
-        """A blob's bytes.
-
-        :param limit: largest accepted size in bytes.
-        :raises ApplianceError: it is larger, or not there.
-        """
-        ...
-
-    def has(self, digest: str) -> bool:
-        """Whether the blob is held, from this archive or from before."""
-        ...
-
-
-class BlobReader(Protocol):
-    """A store that is only looked at."""
-
-    def read(self, digest: str, limit: int) -> bytes:
-        """A blob's bytes; see :meth:`BlobSink.read`."""
-        ...
-
-    def has(self, digest: str) -> bool:
-        """Whether the blob is held."""
         ...
 
 

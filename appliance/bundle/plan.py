@@ -16,6 +16,7 @@ from appliance.archives.sink import BlobSink
 from appliance.errors import ApplianceError, fail
 from appliance.oci.platforms import Platform, matches
 from appliance.store.blobs import BlobStore
+from appliance.store.closure import reader, walk
 from appliance.store.generations import Entry, Generation
 from appliance.store.journal import was_published
 
@@ -25,12 +26,14 @@ class Reading:
     """What the sources hold together.
 
     :param names: full reference to what it points to.
+    :param sizes: full reference to the bytes of everything it needs, each blob once.
     :param blobs: size in bytes of every blob the names need and the medium brought.
     :param sources: for each source as it was named: ``path``, ``state`` (``read`` or ``absent-published``), ``bytes``.
     :param notes: remarks for the operator.
     """
 
     names: dict[str, Entry] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     blobs: dict[str, int] = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -108,7 +111,7 @@ class Plan:
             "plan_id": self.id,
             "generation": {"number": self.current.number, "digest": self.current.digest} if self.current else None,
             "added": [
-                {"name": name, "digest": entry.descriptor.digest, "size": _weight(self.reading, entry)}
+                {"name": name, "digest": entry.descriptor.digest, "size": self.reading.sizes[name]}
                 for name, entry in ((name, self.reading.names[name]) for name in self.added)
             ],
             "moved": [
@@ -164,6 +167,8 @@ def read_sources(
             foreign += [f"{image.reference} ({_platform_names(image)})" for image in _foreign(contents, wanted)]
         if files:
             reading.sources.append({"path": source, "state": "read", "bytes": total})
+    for name, entry in reading.names.items():
+        reading.sizes[name] = sum(item.descriptor.size for item in walk(entry, reader(sink)))
     if foreign:
         fail(
             "APL-0128",
@@ -239,7 +244,3 @@ def _foreign(contents: ArchiveContents, wanted: Sequence[Platform]) -> list[Name
 
 def _platform_names(image: NamedImage) -> str:
     return ", ".join(map(str, image.platforms))
-
-
-def _weight(reading: Reading, entry: Entry) -> int:
-    return reading.blobs.get(entry.descriptor.digest, entry.descriptor.size)

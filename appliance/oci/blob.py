@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from appliance.errors import fail
 
@@ -42,3 +43,19 @@ def check_put(digest: str, seen: int, *, size: int | None, expect: str | None, w
             fix="The file is damaged or was changed: copy it again, or make it again",
         )
     return digest
+
+
+class BlobReader(Protocol):
+    """What holds blobs and gives the small ones back."""
+
+    def read(self, digest: str, limit: int) -> bytes:
+        """A blob's bytes.
+
+        :param limit: largest accepted size in bytes.
+        :raises ApplianceError: it is larger, or not there.
+        """
+        ...
+
+    def has(self, digest: str) -> bool:
+        """Whether the blob is held, whole."""
+        ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from appliance.oci.blob import BlobReader
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, Manifest, parse_manifest
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Entry, Generation
@@ -49,8 +50,8 @@ def walk(entry: Entry, read: Callable[[Descriptor], bytes | None]) -> Iterator[N
                 yield Needed(part, False)
 
 
-def reader(blobs: BlobStore) -> Callable[[Descriptor], bytes | None]:
-    """Read manifests from a store, for :func:`walk`."""
+def reader(blobs: BlobReader) -> Callable[[Descriptor], bytes | None]:
+    """Read manifests from a store or a sink, for :func:`walk`."""
 
     def read(descriptor: Descriptor) -> bytes | None:
         return blobs.read(descriptor.digest, MANIFEST_LIMIT) if blobs.has(descriptor.digest) else None

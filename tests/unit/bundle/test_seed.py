@@ -114,7 +114,7 @@ def test_names_are_added_and_moved_and_never_taken_away(site: Site) -> None:
     plan = site.plan(site.archive("2.tar", a=new, b=other))
     assert (plan.added, plan.moved) == ([B], [A])
     shown = plan.as_dict()
-    assert shown["added"] == [{"name": B, "digest": other.digest, "size": len(other.raw)}]
+    assert shown["added"] == [{"name": B, "digest": other.digest, "size": other.weight}]
     assert shown["moved"] == [{"name": A, "old": old.digest, "new": new.digest}]
     assert shown["unchanged"] == shown["completed"] == []
     assert shown["registries"] == ["docker.io"]

@@ -62,7 +62,7 @@ def test_plan_seed_images_fsck(run: Any, tmp_path: Path, source: Path) -> None:
     assert planned.err == ""
     shown = planned.document
     assert shown["generation"] is None
-    assert shown["added"] == [{"name": A, "digest": one.digest, "size": len(one.raw)}]
+    assert shown["added"] == [{"name": A, "digest": one.digest, "size": one.weight}]
     assert shown["bytes_to_write"] == sum(map(len, one.blobs.values()))
     assert shown["sources"] == [{"path": str(source), "state": "read", "bytes": shown["sources"][0]["bytes"]}]
     assert shown["registries"] == ["docker.io"]

@@ -61,6 +61,11 @@ class Image:
         return self.blobs[self.digest]
 
     @property
+    def weight(self) -> int:
+        """Bytes of everything it reaches, each blob once."""
+        return sum(map(len, self.blobs.values()))
+
+    @property
     def document(self) -> dict[str, Any]:
         parsed: dict[str, Any] = json.loads(self.raw)
         return parsed
