@@ -286,10 +286,15 @@ class Host:
             return
         # The plug first: the kernel would otherwise close each connection of the dying processes in good form.
         self.cut_link()
-        for process in (self._supply, self._init):
+        supply, init = self._supply, self._init
+        nspawn = [Process.of(pid) for pid in supply.children()] if supply else []
+        for process in (supply, init):
             if process is not None:
                 process.signal(signal.SIGKILL)
-        wait_for(f"host {self.name} to be gone", lambda: not self.is_up(), 30, 0.01)
+        # nspawn ends by itself after its host; until then it holds the lock on the tree, and a boot would be refused.
+        wait_for(
+            f"host {self.name} to be gone", lambda: not self.is_up() and not any(p.alive() for p in nspawn), 30, 0.01
+        )
         self._forget_ssh()
         self.reap()
 
