@@ -25,7 +25,7 @@ demo: $(STAMP) ## Tell the main job's story on three hosts with no way out
 	$(PYTHON) -m tests.demo
 
 test: lint ## Lint, unit, integration and lab tests (long series sampled by a printed seed)
-	$(PYTHON) -m pytest tests/unit tests/integration tests/lab --ignore tests/lab/test_story.py
+	$(PYTHON) -m pytest tests/unit tests/integration tests/lab
 
 test-all: lint ## The same with every long series run whole
 	$(PYTHON) -m pytest tests/unit tests/integration tests/lab --whole-series

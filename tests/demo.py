@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.lab.base import LabError
 from tests.lab.images import NGINX as NGINX_IMAGE
 from tests.lab.scenario import inventory, pack
-from tests.lab.site import Site
+from tests.lab.site import Host, Site
 from tests.lab.story import (
+    EXTRA,
+    IMPORTED,
+    MOVED,
     NGINX,
     STICK,
     TOOL,
     StoryError,
+    command_to_share,
     digest_of,
+    import_by_hand,
+    mirrors_stopped,
+    move_into_images,
     must_pull,
     playbook,
+    plug_extra,
+    pull,
     serve_http,
+    serve_pod,
     status,
+    table,
     until,
     wait_ready,
 )
@@ -35,25 +46,33 @@ def main() -> int:
         print(f"[{time.monotonic() - begun:5.1f} s] {text}", flush=True)
 
     site = Site("demo", detached=bool(os.environ.get("KEEP")))
-    with tempfile.TemporaryDirectory(prefix="appliance-demo-") as scratch:
-        directory = Path(os.environ["KEEP_DIR"]) if os.environ.get("KEEP_DIR") else Path(scratch)
-        try:
-            _tell(site, directory, say)
-        except (StoryError, LabError) as error:
-            say(f"FAILED: {error}")
-            return 1
-        finally:
-            if os.environ.get("KEEP"):
-                say("the lab stays up: python -m tests.lab --id demo status")
-            else:
-                site.down()
+    try:
+        _tell(site, say)
+    except (StoryError, LabError) as error:
+        say(f"FAILED: {error}")
+        return 1
+    finally:
+        if os.environ.get("KEEP"):
+            say(f"the lab stays up; its inventory is {_controller(site) / 'inventory/hosts.yml'}")
+            say(
+                "look: .venv/bin/python -m tests.lab --id demo status; end it: .venv/bin/python -m tests.lab --id demo down"
+            )
+        else:
+            site.down()
     say("done")
     return 0
 
 
-def _tell(site: Site, directory: Path, say: object) -> None:
-    assert callable(say)
+def _controller(site: Site) -> Path:
+    """Where what the operator brings lies: it goes with the lab."""
+    return site.state / "controller"
+
+
+def _tell(site: Site, say: Callable[[str], None]) -> None:
+    say("booting hosts a (nftables), b (firewalld), c (ufw) on a bridge with no way out")
+    site.up()
     say("packing: K3s, wheelhouse, and a stick with a docker-archive and an OCI archive compressed with zstd")
+    directory = _controller(site)
     luggage = pack(directory)
     if luggage.real:
         say("K3s is the real one from K3S_BINARY")
@@ -61,8 +80,6 @@ def _tell(site: Site, directory: Path, say: object) -> None:
         say(
             "K3s is a STAND-IN (no release at hand): it renders registries.yaml as K3s does and runs Debian's containerd"
         )
-    say("booting hosts a (nftables), b (firewalld), c (ufw) on a bridge with no way out")
-    site.up()
     a, b, c = (site.hosts[name] for name in "abc")
     hosts = inventory(site, luggage, directory / "inventory")
     say("plugging the stick into a, read-only")
@@ -81,6 +98,23 @@ def _tell(site: Site, directory: Path, say: object) -> None:
         if page != NGINX_IMAGE.text():
             raise StoryError(f"{host.name} answered {page!r}")
         say(f"{host.name}: pulled {NGINX} by tag ({result.seconds:.1f} s) and by digest; its container answers HTTP")
+    if luggage.real:
+        _pods(a, (b, c), say)
+    plug_extra(a, directory)
+    move_into_images(a)
+    until(lambda: pull(b, MOVED.name, real=luggage.real).ok, f"{MOVED.name} on b")
+    with mirrors_stopped([a, b, c]):
+        result = must_pull(c, MOVED.name, real=luggage.real)
+    say(
+        f"{MOVED.name}, in a's agent/images alone: pulled by b, and by c with every mirror stopped ({result.seconds:.1f} s):"
+        " the embedded registry's work"
+    )
+    import_by_hand(a)
+    command = command_to_share(playbook(site, "playbooks/verify.yml", hosts).output)
+    a.run(command)
+    until(lambda: pull(b, IMPORTED.name, real=luggage.real).ok, f"{IMPORTED.name} on b")
+    say(f"{IMPORTED.name}, imported on a by ctr alone: named by verify; pulled by b after the command that it gave")
+    a.detach_stick(EXTRA)
     until(lambda: all(status(host)["wanted_missing"] == 0 for host in (a, b, c)), "two copies of every blob")
     say("a loses power")
     a.power_off()
@@ -100,21 +134,21 @@ def _tell(site: Site, directory: Path, say: object) -> None:
     for host in (a, b, c):
         result = must_pull(host, NGINX, real=luggage.real)
         say(f"{host.name}: pulled {NGINX} ({result.seconds:.1f} s)")
-    for host in (a, b, c):
-        host.clear_service_clock()
-    table = playbook(site, "playbooks/verify.yml", hosts)
-    print(_table(table.output), flush=True)
+    if luggage.real:
+        _pods(a, (b, c), say)
+    print(table(playbook(site, "playbooks/verify.yml", hosts).output), flush=True)
     attempts = site.sink_log()
     if attempts:
         raise StoryError("something tried to leave the site:\n" + "\n".join(attempts[:20]))
     say("nothing tried to leave the site: the sink's log is empty")
 
 
-def _table(output: str) -> str:
-    """The site's table out of Ansible's output."""
-    lines = output.splitlines()
-    wanted = [line.strip().strip('"') for line in lines if "|" in line]
-    return "\n".join(wanted) or output[-3000:]
+def _pods(server: Host, hosts: Sequence[Host], say: Callable[[str], None]) -> None:
+    for host in hosts:
+        page = serve_pod(server, host, NGINX)
+        if page != NGINX_IMAGE.text():
+            raise StoryError(f"the pod on {host.name} answered {page!r}")
+    say(f"a pod of {NGINX} runs on {' and on '.join(host.name for host in hosts)} and answers the server")
 
 
 if __name__ == "__main__":

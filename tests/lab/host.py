@@ -10,6 +10,7 @@ import subprocess
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -353,13 +354,8 @@ class Host:
         :param units: unit names with their suffix.
         :param stamp: ``YYYY-MM-DD hh:mm:ss``, UTC.
         """
-        library = next(iter(sorted((self._root / "usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
-        if library is None:
-            raise LabError("no libfaketime in the host's tree")
-        text = (
-            f"[Service]\nEnvironment=LD_PRELOAD=/{library.relative_to(self._root)} FAKETIME_DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1\n"
-            f'Environment="FAKETIME=@{stamp}" TZ=UTC\n'
-        )
+        start = int(datetime.strptime(f"{stamp} +0000", "%Y-%m-%d %H:%M:%S %z").timestamp())
+        text = f"[Service]\nEnvironment=LD_PRELOAD=/usr/lib/lab/clock.so LAB_CLOCK={start}\n"
         for unit in units:
             self._put(_CLOCK.format(unit=unit), text)
         self._reload()

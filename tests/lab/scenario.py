@@ -22,6 +22,7 @@ KUBELET_ARGS = ("fail-cgroupv1=false",)
 CONTAINERD_DROPINS = {
     "10-lab": 'version = 3\n[plugins."io.containerd.cri.v1.runtime"]\n  restrict_oom_score_adj = true\n'
 }
+# Whatever version of it a release asks for by itself: this one is brought, so this one is named.
 PAUSE = "docker.io/rancher/mirrored-pause:3.10.2"
 REAL_SERVER_CONFIG: Mapping[str, Any] = {
     "disable": ["coredns", "servicelb", "traefik", "local-storage", "metrics-server"],
@@ -107,4 +108,5 @@ def inventory(site: Site, luggage: Luggage, directory: Path, **extra: Any) -> Pa
     }
     if luggage.real:
         variables["k3s_server_config"] = dict(REAL_SERVER_CONFIG)
+        variables["k3s_config"] = {"pause-image": PAUSE}
     return site.write_inventory(directory, {**variables, **extra})

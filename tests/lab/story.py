@@ -6,6 +6,7 @@ raises :class:`StoryError` with what it saw when the thing did not happen.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,17 +14,22 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.lab.base import REPOSITORY
+from tests.lab.images import ImageSpec, docker_archive, make_stick
 from tests.lab.site import Host, Site
 
 NGINX = "ksd.test.com/ksd/nginx:1.27"
 TOOL = "quay.io/team/tool:2.0"
 STICK = "/media/stick"
+EXTRA = "/media/extra"
+IMAGES = "/var/lib/rancher/k3s/agent/images"
+MOVED = ImageSpec("ksd.test.com/ops/moved:1", page="hello from moved", payload_mib=1)
+IMPORTED = ImageSpec("elsewhere.test/ops/imported:1", page="hello from imported", payload_mib=1)
 CONTAINERD = "/run/k3s/containerd/containerd.sock"
 UNITS = ("appliance-mirror", "appliance-peer", "appliance-agent")
 
@@ -142,6 +148,40 @@ def serve_http(host: Host, image: str, port: int = 8080) -> str:
     return page
 
 
+def serve_pod(server: Host, host: Host, image: str, port: int = 8080) -> str:
+    """Run a pod of an image on a node, and return what it answers over the cluster's network to the server.
+
+    The pod stays and comes back by itself; a second call asks the one that is there.
+    """
+    name = f"story-{host.name}"
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "nodeName": host.name,
+            "restartPolicy": "Always",
+            "containers": [{"name": "web", "image": image, "imagePullPolicy": "Always"}],
+        },
+    }
+    server.run("k3s kubectl apply -f -", stdin=json.dumps(pod))
+
+    def answer() -> str:
+        address = server.run(f"k3s kubectl get pod {name} -o jsonpath='{{.status.podIP}}'", check=False).stdout
+        # Not before the pod network is there on both: the attempt would take a default route, and count as one to leave.
+        ways = [at.run(f"ip route show match {address}", check=False).stdout.splitlines() for at in (server, host)]
+        if not address or not all(any(not line.startswith("default") for line in way) for way in ways):
+            return ""
+        return server.run(f"curl -sf -m 2 http://{address}:{port}/", check=False).stdout
+
+    try:
+        page: str = until(answer, f"pod {name} to answer", 180)
+    except StoryError as error:
+        events = server.run(f"k3s kubectl describe pod {name}", check=False).stdout
+        raise StoryError(f"{error}\n{events[-3000:]}") from error
+    return page
+
+
 def stop_container(host: Host, name: str) -> None:
     """End and remove a container, where there is one."""
     host.run(
@@ -150,6 +190,63 @@ def stop_container(host: Host, name: str) -> None:
         f"k3s ctr containers rm {name}",
         check=False,
     )
+
+
+def plug_extra(host: Host, directory: Path) -> None:
+    """Plug in a second stick with images that nobody seeds: one to be moved into place, one to be imported by hand."""
+    files = directory / "extra"
+    files.mkdir(parents=True)
+    docker_archive(MOVED, files / "moved.tar")
+    docker_archive(IMPORTED, files / "imported.tar")
+    host.attach_stick(make_stick(files, directory / "extra.ext4"), EXTRA)
+
+
+def move_into_images(host: Host) -> None:
+    """Give an image to one node's containerd alone, the way that K3s shares: a file moved into ``agent/images``."""
+    host.run(
+        f"mkdir -p {IMAGES} && cp {EXTRA}/moved.tar {IMAGES}/.moved.tar && mv {IMAGES}/.moved.tar {IMAGES}/moved.tar"
+    )
+    until(lambda: MOVED.name in host.run("k3s ctr images ls -q").stdout, "K3s to import what was moved in")
+
+
+def import_by_hand(host: Host) -> None:
+    """Give an image to one node's containerd alone, the way that K3s does not share."""
+    host.run(f"k3s ctr -n k8s.io images import {EXTRA}/imported.tar")
+
+
+def command_to_share(said: str) -> str:
+    """The command that ``verify`` names for the image that was imported by hand."""
+    found = re.search(rf"k3s ctr -n k8s\.io images tag {re.escape(IMPORTED.name)} \S+@sha256:[0-9a-f]{{64}}", said)
+    if found is None or "APL-0906" not in said:
+        raise StoryError(f"verify did not name {IMPORTED.name}:\n{said[-4000:]}")
+    return found[0]
+
+
+@contextlib.contextmanager
+def mirrors_stopped(hosts: Sequence[Host]) -> Iterator[None]:
+    """With no mirror at all on these hosts."""
+    for host in hosts:
+        host.run("systemctl stop appliance-mirror appliance-peer")
+    try:
+        yield
+    finally:
+        for host in hosts:
+            host.run("systemctl start appliance-mirror appliance-peer")
+        wait_ready(hosts)
+
+
+def table(said: str) -> str:
+    """The site's table out of what ``verify`` said."""
+    lines = iter(said.splitlines())
+    head = next((line for line in lines if line.split()[:2] == ["node", "role"]), None)
+    if head is None:
+        raise StoryError(f"verify printed no table:\n{said[-4000:]}")
+    rows = [head]
+    for line in lines:
+        if not line.strip():
+            break
+        rows.append(line)
+    return "\n".join(row[len(head) - len(head.lstrip()) :] for row in rows)
 
 
 def status(host: Host) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +14,25 @@ from tests.lab.images import NGINX as NGINX_IMAGE
 from tests.lab.scenario import Luggage, inventory, pack
 from tests.lab.site import Site
 from tests.lab.story import (
+    EXTRA,
+    IMPORTED,
+    MOVED,
     NGINX,
     STICK,
     TOOL,
+    UNITS,
     Run,
+    command_to_share,
     digest_of,
+    import_by_hand,
+    mirrors_stopped,
+    move_into_images,
     must_pull,
     playbook,
+    plug_extra,
     pull,
     serve_http,
+    serve_pod,
     status,
     until,
     wait_ready,
@@ -32,12 +43,18 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
 @dataclass
 class Installed:
-    """The site after the first runs of ``site.yml``, with what they said."""
+    """The site after the first runs of ``site.yml``, with what they said.
+
+    :param broken: the run in which b lost its power when K3s was about to start there.
+    :param untouched: what stood of K3s on c after it.
+    """
 
     site: Site
     luggage: Luggage
     inventory: Path
     check: Run
+    broken: Run
+    untouched: str
     first: Run
     second: Run
 
@@ -47,12 +64,22 @@ def installed(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     directory = tmp_path_factory.mktemp("controller")
     luggage = pack(directory)
     hosts = inventory(site, luggage, directory / "inventory")
-    site.hosts["a"].attach_stick(luggage.stick, STICK)
+    a, b, c = (site.hosts[name] for name in "abc")
+    a.attach_stick(luggage.stick, STICK)
     check = playbook(site, "site.yml", hosts, "--check", "--diff")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(playbook, site, "site.yml", hosts, "-e", "confirm=yes", expect=None)
+        try:
+            until(lambda: b.run("ls /usr/local/bin/k3s*", check=False).stdout or running.done(), "K3s to get to b", 600)
+        finally:
+            b.power_off()
+        broken = running.result()
+    untouched = c.run("ls /usr/local/bin/k3s* /etc/systemd/system/k3s*", check=False).stdout
+    b.boot()
     first = playbook(site, "site.yml", hosts, "-e", "confirm=yes")
-    site.hosts["a"].detach_stick(STICK)
+    a.detach_stick(STICK)
     second = playbook(site, "site.yml", hosts)
-    yield Installed(site, luggage, hosts, check, first, second)
+    yield Installed(site, luggage, hosts, check, broken, untouched, first, second)
 
 
 def test_check_mode_works_on_clean_hosts(installed: Installed) -> None:
@@ -60,9 +87,58 @@ def test_check_mode_works_on_clean_hosts(installed: Installed) -> None:
     assert set(installed.check.recap) >= {"a", "b", "c"}
 
 
+def test_a_node_lost_in_the_middle_stops_the_run_before_the_next_one(installed: Installed) -> None:
+    assert installed.broken.code != 0
+    assert installed.broken.recap["b"]["unreachable"] == 1, installed.broken.output[-4000:]
+    assert "APL-0838: b was lost" in installed.broken.output
+    assert installed.untouched == "", "c was not to be touched after b had failed"
+
+
 def test_second_run_without_the_stick_changes_nothing(installed: Installed) -> None:
     assert installed.first.changed > 0
     assert installed.second.changed == 0, installed.second.output[-6000:]
+
+
+def test_the_pod_network_is_on_the_interface_that_the_nodes_share(installed: Installed) -> None:
+    # c has no default route but the one that role host added, and that leads nowhere.
+    for host in installed.site.hosts.values():
+        assert "flannel-iface: host0\n" in host.run("cat /etc/rancher/k3s/config.yaml").stdout
+
+
+def test_a_pod_of_it_answers_across_nodes(installed: Installed) -> None:
+    if not installed.luggage.real:
+        pytest.skip("the stand-in for K3s runs no pods; K3S_BINARY=path runs this")
+    for name in ("b", "c"):
+        assert serve_pod(installed.site.hosts["a"], installed.site.hosts[name], NGINX) == NGINX_IMAGE.text()
+
+
+PORTS = {"a": (5001, 5443, 6443, 10250), "b": (5001, 5443, 6443, 10250), "c": (5001, 5443, 6443, 10250)}
+_RELOAD = {
+    "nftables": "systemctl reload nftables",
+    "firewalld": "firewall-cmd -q --reload",
+    "ufw": "ufw reload",
+}
+
+
+def _assert_ports(site: Site) -> None:
+    """Every port that nodes need opens to every other node, and to nobody else."""
+    for host in site.hosts.values():
+        for port in PORTS[host.name]:
+            for peer in site.hosts.values():
+                if peer is not host:
+                    opened = peer.run(f"timeout 5 bash -c '</dev/tcp/{host.address}/{port}'", check=False)
+                    assert opened.returncode == 0, f"{peer.name} cannot reach {host.name}:{port} {opened.stderr}"
+            assert site.stranger_connect(host.address, port, timeout=0.5) == "filtered", f"{host.name}:{port}"
+        assert site.stranger_connect(host.address, 22) == "open", "what was open before stays open"
+        assert site.stranger_connect(host.address, 5000, timeout=0.5) == "filtered", "the local mirror is local"
+
+
+@pytest.mark.parametrize("reload", [False, True], ids=["as installed", "after a reload of the firewall"])
+def test_ports_are_open_to_nodes_and_closed_to_a_stranger(installed: Installed, reload: bool) -> None:
+    if reload:
+        for host in installed.site.hosts.values():
+            host.run(_RELOAD[host.spec.firewall])
+    _assert_ports(installed.site)
 
 
 @pytest.mark.parametrize("name", ["b", "c"])
@@ -79,6 +155,37 @@ def test_every_mirror_follows_one_generation(installed: Installed) -> None:
     seen = {name: status(host)["generation"] for name, host in installed.site.hosts.items()}
     assert seen["a"]["number"] >= 1
     assert len({json.dumps(generation) for generation in seen.values()}) == 1
+
+
+@pytest.fixture
+def extra_stick(installed: Installed, tmp_path: Path) -> Iterator[None]:
+    """A second stick in a, with images that nobody seeds."""
+    a = installed.site.hosts["a"]
+    plug_extra(a, tmp_path)
+    yield
+    a.detach_stick(EXTRA)
+
+
+@pytest.mark.usefixtures("extra_stick")
+def test_an_image_that_only_one_containerd_holds(installed: Installed) -> None:
+    a, b, c = (installed.site.hosts[name] for name in "abc")
+    move_into_images(a)
+    # Its announcement takes the real embedded registry a moment.
+    until(lambda: pull(b, MOVED.name, real=installed.luggage.real).ok, f"{MOVED.name} on b")
+    with mirrors_stopped([a, b, c]):
+        must_pull(c, MOVED.name, real=installed.luggage.real)
+        assert serve_http(c, MOVED.name) == MOVED.text()
+
+
+@pytest.mark.usefixtures("extra_stick")
+def test_an_image_imported_by_ctr_alone_is_named_with_the_command_that_shares_it(installed: Installed) -> None:
+    a, b = (installed.site.hosts[name] for name in "ab")
+    import_by_hand(a)
+    assert not pull(b, IMPORTED.name, real=installed.luggage.real).ok
+    a.run(command_to_share(playbook(installed.site, "playbooks/verify.yml", installed.inventory).output))
+    until(lambda: pull(b, IMPORTED.name, real=installed.luggage.real).ok, f"{IMPORTED.name} on b")
+    said = playbook(installed.site, "playbooks/verify.yml", installed.inventory).output
+    assert f"{IMPORTED.name} is on this node only [a]" not in said
 
 
 def test_pull_with_a_powered_off(installed: Installed) -> None:
@@ -108,6 +215,16 @@ def test_whole_site_comes_back_with_dead_clocks(installed: Installed) -> None:
             must_pull(host, TOOL, real=installed.luggage.real)
     finally:
         for host in site.hosts.values():
+            restarts = host.run(f"systemctl show {' '.join(UNITS)} -p NRestarts --value").stdout.split()
+            assert restarts == ["0", "0", "0"], f"{host.name}: a watchdog, or a crash, in 1970"
             host.clear_service_clock()
             host.run("systemctl restart appliance-agent appliance-mirror appliance-peer")
     wait_ready(list(site.hosts.values()), 1, 60)
+    _assert_ports(site)
+    if installed.luggage.real:
+        test_a_pod_of_it_answers_across_nodes(installed)
+
+
+def test_the_site_is_as_it_was_for_ansible_too(installed: Installed) -> None:
+    run = playbook(installed.site, "site.yml", installed.inventory)
+    assert run.changed == 0, run.output[-6000:]

@@ -368,6 +368,10 @@ def test_a_node_is_read_in_one_go(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert found["images_needed"] == ["b.tar"] and found["images_stale"] == ["old.tar"]
     assert found["active"] is False and found["outdated"] is False and not found["changed"]
 
+    assert found["interface"] == ""
+    assert run("k3s_node_info", capsys, **args, address="127.0.0.1,192.0.2.7")["interface"] == "lo"
+    assert run("k3s_node_info", capsys, **args, address="192.0.2.7")["interface"] == ""
+
     (tmp_path / "inputs").write_text("then\n")
     assert run("k3s_node_info", capsys, **args)["outdated"] is True
     bare = {**args, "k3s": str(tmp_path / "none"), "inputs_file": str(tmp_path / "none")}

@@ -237,6 +237,7 @@ def test_a_good_node() -> None:
         ({"version": "v1.36.4+k3s1"}, "K3s", "APL-0901", "another version"),
         ({"state": {"ready": False, "why": "cni missing"}}, "ready", "APL-0902", "cni missing"),
         ({"hosts": {}}, "order", "APL-0904", "any other registry"),
+        ({"expected": None}, "order", "APL-0904", "cannot be judged"),
         ({"pull_rc": 1, "pull_error": "a\nnot found\n"}, "pull", "APL-0905", "not found"),
         ({"status": {"wanted_missing": 2}}, "missing", "APL-0908", "2 blobs"),
         (

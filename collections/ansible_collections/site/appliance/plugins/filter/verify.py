@@ -242,7 +242,7 @@ def verify_node(spec: Mapping[str, Any]) -> dict[str, Any]:
 
     :param spec: ``name``, ``role``, ``version`` (of the K3s binary), ``state`` (of the node, see ``k3s_node_state``),
         ``status`` (output of ``appliance status --json``), ``status_error``, ``files`` and ``hosts`` (see
-        :func:`check_order`), ``expected``, ``wildcard``, ``image`` (the one that was pulled; may be empty),
+        :func:`check_order`), ``expected`` (None where it is not known), ``wildcard``, ``image`` (the one that was pulled; may be empty),
         ``pull_rc``, ``pull_error``, ``pull_time`` (``h:mm:ss.ffffff``), ``images`` (output of ``ctr images ls``)
         and ``mirror_images`` (output of ``appliance images --json``).
     :returns: ``cells`` (column to text), ``bad`` (names of bad columns), ``problems`` and ``notes`` (lines).
@@ -278,10 +278,19 @@ def verify_node(spec: Mapping[str, Any]) -> dict[str, Any]:
 
     _verify_mirror(spec, cells, wrong)
 
+    cells["order"] = "ok"
+    if spec.get("expected") is None:
+        wrong(
+            "order",
+            "unknown",
+            "APL-0904",
+            "the order in which containerd asks cannot be judged",
+            why="the mirror did not say which registries it serves",
+            fix="Mend the mirror first, then run verify again",
+        )
     order = check_order(
         spec.get("files") or {}, spec.get("hosts") or {}, spec.get("expected") or {}, bool(spec["wildcard"])
     )
-    cells["order"] = "ok"
     for line in order:
         wrong(
             "order",

@@ -20,6 +20,10 @@ options:
     description: The unit that K3s runs as on this node.
     type: str
     required: true
+  address:
+    description: Address of the node, or several with commas between them; the interface that has the first is looked for.
+    type: str
+    default: ""
   files:
     description: Files whose SHA-256 is wanted.
     type: list
@@ -76,6 +80,10 @@ version_output:
   description: What C(k3s --version) prints; empty where it does not run.
   type: str
   returned: always
+interface:
+  description: Name of the network interface that has I(address); empty where none has it.
+  type: str
+  returned: always
 files:
   description: Path to SHA-256, empty where there is no such file.
   type: dict
@@ -106,6 +114,7 @@ outdated:
   returned: always
 """
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -128,6 +137,16 @@ def output(argv: List[str]) -> "subprocess.CompletedProcess[str]":
         return subprocess.CompletedProcess(argv, 127, "", "")
 
 
+def interface_of(address: str) -> str:
+    """The interface that has an address; empty where there is none."""
+    listed = output(["ip", "-json", "address", "show", "to", address]).stdout if address else ""
+    try:
+        # Interfaces without it are listed as empty objects.
+        return next((str(entry["ifname"]) for entry in json.loads(listed or "[]") if entry.get("ifname")), "")
+    except ValueError:
+        return ""
+
+
 def outdated(command: str, record: Path) -> bool:
     """Whether the record of the last start is absent or says something else than the command does now."""
     now = output(["/bin/sh", "-c", command]).stdout
@@ -143,6 +162,7 @@ def main() -> None:
         argument_spec={
             "k3s": {"type": "path", "required": True},
             "unit": {"type": "str", "required": True},
+            "address": {"type": "str", "default": ""},
             "files": {"type": "list", "elements": "path", "required": True},
             "paths": {"type": "list", "elements": "path", "default": []},
             "tools": {"type": "list", "elements": "str", "default": []},
@@ -163,6 +183,7 @@ def main() -> None:
         module.exit_json(
             changed=False,
             version_output=version.stdout if version.returncode == 0 else "",
+            interface=interface_of(given["address"].split(",")[0].strip()),
             files={name: sha256(Path(name)) for name in given["files"]},
             present=[name for name in given["paths"] if Path(name).exists()],
             tools_missing=[name for name in given["tools"] if not shutil.which(name, path=PATH)],

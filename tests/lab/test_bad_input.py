@@ -1,0 +1,199 @@
+"""What an operator can get wrong, each tried on real hosts: one clear error, and not a file changed anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.lab.images import NGINX, ImageSpec, docker_archive, make_stick
+from tests.lab.scenario import Luggage, inventory, pack
+from tests.lab.site import Site
+from tests.lab.story import STICK, playbook
+
+pytestmark = pytest.mark.lab
+
+# Everything but what any login, journal or Ansible connection writes by itself.
+_LOOK = (
+    "find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/tmp -o -path /var/log "
+    "-o -path /root/.ansible -o -path /var/lib/systemd -o -path /var/lib/private -o -path /media -o -path /dev \\) -prune -o "
+    "\\( -type d -printf '%p %M %u\\n' -o -printf '%p %M %u %s %T@ %l\\n' \\) | sort; "
+    "nft list ruleset | grep -v counter; systemctl list-units --all --no-legend --plain 'appliance*' 'k3s*'; ip -br link; ip route"
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Three pristine hosts, and what the operator brought."""
+
+    site: Site
+    luggage: Luggage
+    directory: Path
+
+    def inventory(self, **extra: Any) -> Path:
+        """An inventory of its own for one test."""
+        return inventory(self.site, self.luggage, self.directory / "inventory", **extra)
+
+    def look(self) -> dict[str, list[str]]:
+        """What is on every host that is up: files with their sizes and times, rules, units, links."""
+        up = {name: host for name, host in self.site.hosts.items() if host.is_up()}
+        with ThreadPoolExecutor(3) as pool:
+            seen = pool.map(lambda host: host.run(_LOOK).stdout.splitlines(), up.values())
+        return dict(zip(up, seen, strict=True))
+
+    def refused(self, hosts: Path, *expected: str, arguments: tuple[str, ...] = ("-e", "confirm=yes")) -> str:
+        """Run ``site.yml``, which has to fail with all these words and change nothing; returns what it said."""
+        before = self.look()
+        run = playbook(self.site, "site.yml", hosts, *arguments, expect=None)
+        assert run.code not in (0, None), run.output[-4000:]
+        for words in expected:
+            assert words in run.output, f"{words!r} is not in:\n{run.output[-6000:]}"
+        assert run.changed == 0, run.output[-4000:]
+        after = self.look()
+        for name in before:
+            assert sorted(set(after[name]) ^ set(before[name])) == [], f"{name} was changed"
+        return run.output
+
+
+@pytest.fixture(scope="module")
+def luggage(tmp_path_factory: pytest.TempPathFactory) -> Luggage:
+    return pack(tmp_path_factory.mktemp("luggage"))
+
+
+@pytest.fixture
+def stage(site: Site, luggage: Luggage, tmp_path: Path) -> Iterator[Stage]:
+    yield Stage(site, luggage, tmp_path)
+    site.hosts["a"].detach_stick(STICK)
+
+
+def plug(stage: Stage, **files: bytes) -> None:
+    """Plug a stick with these files into a; underscores in the names stand for dots."""
+    content = stage.directory / "files"
+    content.mkdir()
+    for name, raw in files.items():
+        (content / name.replace("_", ".")).write_bytes(raw)
+    stage.site.hosts["a"].attach_stick(make_stick(content, stage.directory / "stick.ext4"), STICK)
+
+
+def archive(directory: Path, spec: ImageSpec) -> bytes:
+    return docker_archive(spec, directory / "archive.tar").read_bytes()
+
+
+# -- the medium ----------------------------------------------------------------------------------------------------
+
+
+def test_no_stick_that_was_never_published(stage: Stage) -> None:
+    stage.refused(stage.inventory(), "APL-0101", STICK)
+
+
+def test_empty_stick(stage: Stage) -> None:
+    plug(stage)
+    stage.refused(stage.inventory(), "APL-0122", STICK)
+
+
+def test_truncated_tarball_is_named_with_its_bytes(stage: Stage) -> None:
+    whole = archive(stage.directory, NGINX)
+    plug(stage, nginx_tar=whole[: len(whole) // 2])
+    stage.refused(stage.inventory(), "APL-0102", "nginx.tar", str(len(whole) // 2), "Nothing was changed on any host")
+
+
+def test_corrupt_tarball_is_named(stage: Stage) -> None:
+    raw = bytearray(archive(stage.directory, NGINX))
+    raw[len(raw) // 2] ^= 0xFF
+    plug(stage, nginx_tar=bytes(raw))
+    stage.refused(stage.inventory(), "APL-0118", "nginx.tar", "Nothing was changed on any host")
+
+
+def test_images_for_another_architecture_only(stage: Stage) -> None:
+    foreign = replace(NGINX, name="ksd.test.com/ksd/foreign:1", architecture="s390x", payload_mib=0)
+    plug(stage, foreign_tar=archive(stage.directory, foreign))
+    stage.refused(stage.inventory(), "APL-0128", "ksd.test.com/ksd/foreign:1", "linux/s390x", "linux/amd64")
+
+
+# -- the inventory -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("servers", "extra", "expected"),
+    [
+        ((), {}, ("APL-0701",)),
+        (("a", "b"), {}, ("APL-0702",)),
+        (("a",), {"mirror_copys": 2}, ("APL-0708", "mirror_copys", "mirror_copies")),
+    ],
+    ids=["no-servers", "two-servers", "typo"],
+)
+def test_inventories(
+    stage: Stage, servers: tuple[str, ...], extra: Mapping[str, Any], expected: tuple[str, ...]
+) -> None:
+    hosts = stage.inventory(**extra)
+    groups = yaml.safe_load(hosts.read_text())
+    children = groups["all"]["children"]
+    children["k3s_servers"] = {"hosts": {name: {} for name in servers}}
+    children["k3s_agents"] = {"hosts": {name: {} for name in stage.site.hosts if name not in servers}}
+    if not servers:
+        children.pop("mirror_seeds")
+    hosts.write_text(yaml.safe_dump(groups))
+    stage.refused(hosts, *expected)
+
+
+# -- the hosts -----------------------------------------------------------------------------------------------------
+
+
+def test_everything_that_is_wrong_with_the_hosts_is_said_at_once(stage: Stage) -> None:
+    b, c = stage.site.hosts["b"], stage.site.hosts["c"]
+    b.run("systemd-run --quiet --unit=lab-thief python3 -m http.server --bind 127.0.0.1 5000")
+    c.run("mkdir /var/lib/appliance && mount -t tmpfs -o size=32M,mode=755 tmpfs /var/lib/appliance")
+    try:
+        b.run("until ss -Htln sport = :5000 | grep -q .; do :; done", timeout=20)
+        said = stage.refused(stage.inventory(), "APL-0728", "APL-0727", "2 problems found")
+    finally:
+        b.run("systemctl stop lab-thief")
+        c.run("umount /var/lib/appliance && rmdir /var/lib/appliance")
+    of_b, _, of_c = said.partition("\nb:")[2].partition("\nc:")
+    assert "5000" in of_b, said
+    assert "/var/lib/appliance" in of_c, said
+    assert "MiB" in of_c, said
+
+
+def test_a_host_whose_key_is_another_one(stage: Stage) -> None:
+    hosts = stage.inventory()
+    known = stage.directory / "known_hosts"
+    real = (stage.site.state / "ssh/known_hosts").read_text().splitlines()
+    stolen = real[0].split(" ", 1)[1]
+    known.write_text("\n".join([*real[:1], f"{stage.site.hosts['b'].address} {stolen}", *real[2:]]) + "\n")
+    arguments = f"-o UserKnownHostsFile={known} -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes"
+    variables = hosts.parent / "group_vars/all.yml"
+    changed = {**yaml.safe_load(variables.read_text()), "ansible_ssh_common_args": arguments}
+    changed["ansible_control_path_dir"] = str(stage.directory)
+    variables.write_text(yaml.safe_dump(changed))
+    said = stage.refused(hosts, "APL-0721", "1 problem found")
+    assert "SHA256:" in said.partition("\nb:")[2], "the fingerprint that the host showed"
+
+
+def test_a_node_that_is_down(stage: Stage) -> None:
+    b = stage.site.hosts["b"]
+    b.power_off()
+    try:
+        stage.refused(stage.inventory(), "APL-0720", "1 problem found")
+    finally:
+        b.boot()
+
+
+# -- K3s -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_binary_that_does_not_match_its_checksum(stage: Stage) -> None:
+    plug(stage, nginx_tar=archive(stage.directory, NGINX))
+    wrong = stage.directory / "sha256sum-amd64.txt"
+    wrong.write_text(f"{'0' * 64}  k3s\n")
+    stage.refused(stage.inventory(k3s_checksums=str(wrong)), "APL-0821", "0" * 12, str(stage.luggage.k3s))
+
+
+def test_a_plan_that_nobody_confirmed(stage: Stage) -> None:
+    plug(stage, nginx_tar=archive(stage.directory, NGINX))
+    stage.refused(stage.inventory(), "APL-0770", NGINX.name, "MiB to write", arguments=())
