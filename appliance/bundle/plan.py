@@ -17,8 +17,9 @@ from appliance.errors import ApplianceError, fail
 from appliance.oci.platforms import Platform, matches
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import reader, walk
-from appliance.store.generations import Entry, Generation
+from appliance.store.generations import Generation
 from appliance.store.journal import was_published
+from appliance.store.signed import Entry
 
 
 @dataclass

@@ -11,7 +11,8 @@ import pytest
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Entry, Generation
+from appliance.store.generations import Generation
+from appliance.store.signed import Entry
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
 from tests.unit.store import made
 
@@ -33,7 +34,7 @@ def serving(generation: Generation | None, blobs: Mapping[str, bytes], **more: A
 
 def follower(store: BlobStore, **peers: FakePeer) -> Follower:
     fakes = FakePeers(**peers)
-    return Follower(store, made.generations(store), fakes, Fetcher(store, fakes, at_once), at_once)
+    return Follower(store, made.generations(store), made.pushes(store), fakes, Fetcher(store, fakes, at_once), at_once)
 
 
 @pytest.fixture
@@ -50,13 +51,13 @@ def test_a_newer_generation_is_followed_with_all_its_manifests(store: BlobStore,
     both = made.index({"amd64": made.image(1), "arm64": made.image(2, arch="arm64", size=2 << 20)})
     generation = made.publish(publisher, {NAME: both}, piece_maps=True)
     subject = follower(store, a=serving(generation, contents(publisher)))
-    assert subject.look() == generation
+    assert subject.look() == [generation]
     assert subject.seen == {"a": 1}
     assert not subject.behind
     (piece_map,) = generation.piece_maps.values()
     manifests = {both.digest, *(item["digest"] for item in both.document["manifests"]), piece_map.digest}
     assert {digest for digest, _ in store.digests()} == manifests
-    assert subject.look() is None
+    assert subject.look() == []
 
 
 def test_the_newest_of_all_is_taken(store: BlobStore, publisher: BlobStore) -> None:
@@ -64,7 +65,7 @@ def test_the_newest_of_all_is_taken(store: BlobStore, publisher: BlobStore) -> N
     new = made.publish(publisher, {NAME: made.image(2)})
     held = contents(publisher)
     subject = follower(store, a=serving(old, held), b=serving(new, held, slow=5), c=serving(None, {}))
-    assert subject.look() == new
+    assert subject.look() == [new]
     assert subject.seen == {"a": 1, "b": 2, "c": None}
 
 
@@ -74,20 +75,20 @@ def test_nothing_is_followed_that_is_not_whole(store: BlobStore, publisher: Blob
     second = made.publish(publisher, {NAME: one})
     held = contents(publisher)
     subject = follower(store, a=serving(first, held))
-    assert subject.look() == first
+    assert subject.look() == [first]
     lacking = {digest: raw for digest, raw in held.items() if digest != one.digest}
     behind = follower(store, a=serving(second, lacking))
-    assert behind.look() is None
+    assert behind.look() == []
     assert behind.behind
     assert made.generations(store).current() == first
-    assert follower(store, a=serving(second, held)).look() == second
+    assert follower(store, a=serving(second, held)).look() == [second]
 
 
 def test_a_manifest_is_had_from_whoever_holds_it(store: BlobStore, publisher: BlobStore) -> None:
     one = made.image(1)
     generation = made.publish(publisher, {NAME: one})
     subject = follower(store, a=serving(generation, {}), b=serving(None, {one.digest: one.raw}))
-    assert subject.look() == generation
+    assert subject.look() == [generation]
 
 
 def test_what_one_name_leaves_out_is_brought_for_another(store: BlobStore, publisher: BlobStore) -> None:
@@ -96,7 +97,7 @@ def test_what_one_name_leaves_out_is_brought_for_another(store: BlobStore, publi
     made.fill(publisher, [both])
     sparse = Entry(both.entry.descriptor, frozenset({arm.digest}))
     generation = made.publish(publisher, {NAME: sparse, "docker.io/library/b:1": both})
-    assert follower(store, a=serving(generation, contents(publisher))).look() == generation
+    assert follower(store, a=serving(generation, contents(publisher))).look() == [generation]
     assert store.has(arm.digest)
 
 
@@ -122,21 +123,23 @@ def test_one_bad_peer_does_not_hide_a_good_one(store: BlobStore, publisher: Blob
         liars[f"b{number}"] = liar
     liars["dead"] = FakePeer(dead=True)
     subject = follower(store, **liars, good=serving(generation, held, slow=20))
-    assert subject.look() == generation
+    assert subject.look() == [generation]
     assert not subject.behind
 
 
 def test_nobody_to_ask(store: BlobStore) -> None:
-    assert follower(store).look() is None
+    assert follower(store).look() == []
 
 
 def test_peers_that_failed_just_now_are_asked_for_news_all_the_same(store: BlobStore, publisher: BlobStore) -> None:
     generation = made.publish(publisher, {NAME: made.image(1)})
     fakes = FakePeers(a=serving(generation, contents(publisher)))
-    subject = Follower(store, made.generations(store), fakes, Fetcher(store, fakes, at_once), at_once)
+    subject = Follower(
+        store, made.generations(store), made.pushes(store), fakes, Fetcher(store, fakes, at_once), at_once
+    )
     fakes.down.add("a")
     fakes.fakes["a"].answers["/p2p/v1/ping"] = _ping_and_recover(fakes, generation)
-    assert subject.look() == generation
+    assert subject.look() == [generation]
 
 
 def _ping_and_recover(fakes: FakePeers, generation: Generation) -> Any:
@@ -151,7 +154,7 @@ def test_two_generations_of_one_number_change_nothing(store: BlobStore, publishe
     mine = made.publish(store, {NAME: made.image(1)})
     other = made.publish(publisher, {NAME: made.image(2)})
     subject = follower(store, a=serving(other, contents(publisher)))
-    assert subject.look() is None
+    assert subject.look() == []
     assert subject.behind
     assert made.generations(store).current() == mine
 
@@ -163,6 +166,6 @@ def test_an_older_one_is_not_even_asked_for(store: BlobStore, publisher: BlobSto
     peer = serving(old, contents(publisher))
     peer.answers["/p2p/v1/generation"] = lambda: (500, b"")
     subject = follower(store, a=peer)
-    assert subject.look() is None
+    assert subject.look() == []
     assert not subject.behind
     assert made.generations(store).current() == mine

@@ -8,7 +8,8 @@ from appliance.errors import ApplianceError
 from appliance.oci.manifests import Descriptor
 from appliance.registry.catalog import Catalog, CurrentCatalog
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Entry, Generations
+from appliance.store.generations import Generations
+from appliance.store.signed import Entry
 from tests.unit.store import made
 
 A, B = "docker.io/library/a", "quay.io/team/b"
@@ -102,7 +103,7 @@ def test_referrers_of_a_repository(store: BlobStore) -> None:
 
 
 def test_the_current_catalog_follows_the_index(store: BlobStore, generations: Generations) -> None:
-    current = CurrentCatalog(store, generations)
+    current = CurrentCatalog(store, generations, made.pushes(store))
     assert current.get().generation is None
     made.publish(store, {f"{A}:1": made.image(1)})
     first = current.get()
@@ -114,7 +115,7 @@ def test_the_current_catalog_follows_the_index(store: BlobStore, generations: Ge
 
 
 def test_a_damaged_index_is_an_error_until_it_is_sound(store: BlobStore, generations: Generations) -> None:
-    current = CurrentCatalog(store, generations)
+    current = CurrentCatalog(store, generations, made.pushes(store))
     made.publish(store, {f"{A}:1": made.image(1)})
     raw = generations.index.read_bytes()
     generations.index.write_bytes(b"rot")
