@@ -98,7 +98,8 @@ class PushedLayer(Layer):
         read = reader(self._blobs)
         old = self._parsed.pop(repository, {})
         parsed = {digest: item.manifest for digest, item in old.items() if item.manifest is not None}
-        for entry in entries:
+        # Under its digest and under each of its tags, a manifest is the same.
+        for entry in {entry.descriptor.digest: entry for entry in entries}.values():
             yield from reach(entry, read, parsed)
 
 

@@ -12,21 +12,30 @@ from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generation
-from appliance.store.signed import Entry
+from appliance.store.pushes import Pushed
+from appliance.store.signed import Entry, NameIndex
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
 from tests.unit.store import made
 
 NAME = "docker.io/library/a:1"
 
 
-def serving(generation: Generation | None, blobs: Mapping[str, bytes], **more: Any) -> FakePeer:
-    said = {"number": generation.number, "digest": generation.digest} if generation else None
-    raw = generation.raw.decode() if generation else ""
+def serving(
+    generation: Generation | None, blobs: Mapping[str, bytes], *, pushed: Pushed | None = None, **more: Any
+) -> FakePeer:
+    def said(index: NameIndex | None) -> dict[str, Any] | None:
+        return {"number": index.number, "digest": index.digest} if index else None
+
+    def whole(index: NameIndex | None) -> tuple[int, bytes]:
+        return 200, json.dumps({"raw": index.raw.decode() if index else "", "signature": None}).encode()
+
+    ping = {"node": "x", "generation": said(generation)} | ({"pushes": said(pushed)} if pushed else {})
     return FakePeer(
         dict(blobs),
         answers={
-            "/p2p/v1/ping": lambda: (200, json.dumps({"node": "x", "generation": said}).encode()),
-            "/p2p/v1/generation": lambda: (200, json.dumps({"raw": raw, "signature": None}).encode()),
+            "/p2p/v1/ping": lambda: (200, json.dumps(ping).encode()),
+            "/p2p/v1/generation": lambda: whole(generation),
+            "/p2p/v1/pushes": lambda: whole(pushed),
         },
         **more,
     )
@@ -169,3 +178,48 @@ def test_an_older_one_is_not_even_asked_for(store: BlobStore, publisher: BlobSto
     assert subject.look() == []
     assert not subject.behind
     assert made.generations(store).current() == mine
+
+
+def test_what_was_pushed_is_followed_with_its_manifests_beside_the_generation(
+    store: BlobStore, publisher: BlobStore
+) -> None:
+    both = made.index({"amd64": made.image(1, size=2 << 20), "arm64": made.image(2, arch="arm64")})
+    generation = made.publish(publisher, {NAME: made.image(3)})
+    first = made.push(publisher, {"docker.io/team/app:1": both}, piece_maps=True)
+    held = contents(publisher)
+    subject = follower(store, a=serving(generation, held, pushed=first))
+    assert subject.look() == [generation, first]
+    assert made.pushes(store).current() == first
+    (piece_map,) = first.piece_maps.values()
+    assert all(store.has(item["digest"]) for item in both.manifests)
+    assert store.has(piece_map.digest)
+    assert not store.has(made.image(1, size=2 << 20).layers[0]), "layers come by the policy"
+    assert subject.look() == []
+    second = made.push(publisher, {})
+    assert follower(store, a=serving(generation, held, pushed=second)).look() == [second]
+    assert made.generations(store).current() == generation
+
+
+def test_pushes_that_are_not_whole_hold_up_no_generation(store: BlobStore, publisher: BlobStore) -> None:
+    one = made.image(1)
+    generation = made.publish(publisher, {NAME: made.image(3)})
+    pushed = made.push(publisher, {"docker.io/team/app:1": one})
+    held = {digest: raw for digest, raw in contents(publisher).items() if digest != one.digest}
+    subject = follower(store, a=serving(generation, held, pushed=pushed))
+    assert subject.look() == [generation]
+    assert subject.behind
+    assert made.pushes(store).current() is None
+
+
+def test_a_child_that_was_deleted_is_not_waited_for(store: BlobStore, publisher: BlobStore) -> None:
+    both = made.index({"amd64": made.image(1), "arm64": made.image(2, arch="arm64")}, leave_out=["arm64"])
+    pushed = made.push(publisher, {"docker.io/team/app:1": both})
+    subject = follower(store, a=serving(None, contents(publisher), pushed=pushed))
+    assert subject.look() == [pushed]
+    assert not subject.behind
+
+
+def test_a_peer_of_an_older_release_knows_of_no_pushes(store: BlobStore, publisher: BlobStore) -> None:
+    pushed = made.push(publisher, {"docker.io/team/app:1": made.image(1)})
+    held = contents(publisher)
+    assert follower(store, a=serving(None, held), b=serving(None, held, pushed=pushed)).look() == [pushed]

@@ -125,3 +125,53 @@ def test_a_damaged_index_is_an_error_until_it_is_sound(store: BlobStore, generat
     generations.index.unlink()
     generations.index.write_bytes(raw)
     assert current.get().repositories() == [A]
+
+
+def test_a_generation_lies_over_what_was_pushed(store: BlobStore) -> None:
+    one, two, three = made.image(1), made.image(2), made.image(3)
+    pushed = made.push(store, {f"{A}:1": two, f"{A}:2": three, f"{B}:1": three})
+    catalog = Catalog(made.publish(store, {f"{A}:1": one}), store, pushed)
+    assert catalog.repositories() == [A, B]
+    assert digest(catalog.manifest(A, "1")) == one.digest
+    assert digest(catalog.manifest(A, "2")) == three.digest
+    # The covered push stays reachable by its digest: it comes back when the generation lets go of the name.
+    assert digest(catalog.manifest(A, two.digest)) == two.digest
+    assert catalog.is_seeded(A, "1") and not catalog.is_seeded(A, "2")
+    assert catalog.is_seeded(A, one.digest) and not catalog.is_seeded(A, two.digest)
+    assert catalog.blob(B, two.layers[0]) is None
+    assert digest(catalog.blob(A, two.layers[0])) == two.layers[0]
+
+
+def test_what_did_not_change_is_not_read_again(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = CurrentCatalog(store, made.generations(store), made.pushes(store))
+    images = [made.image(number) for number in range(1, 6)]
+    made.publish(store, {f"{A}:seeded": images[0]})
+    made.push(store, {f"{B}:{number}": item for number, item in enumerate(images[1:4])})
+    first = current.get()
+    assert len(first.closure(A)) == len(first.closure(B)) / 3 == 3
+    made.push(store, {f"{B}:{number}": item for number, item in enumerate(images[1:])})
+    read: list[str] = []
+    real = store.read
+
+    def noting(digest: str, limit: int) -> bytes:
+        read.append(digest)
+        return real(digest, limit)
+
+    monkeypatch.setattr(store, "read", noting)
+    second = current.get()
+    assert second is not first
+    assert len(second.closure(B)) == 12
+    assert second.closure(A) == first.closure(A)
+    assert read == [images[4].digest]
+
+
+def test_a_manifest_that_another_one_lists_as_a_layer_is_still_a_manifest(store: BlobStore) -> None:
+    one = made.image(1)
+    document = {**one.document, "layers": [{**one.descriptor, "mediaType": "application/x.layer"}]}
+    raw = made.compact(document)
+    wrapping = made.Image(
+        {"mediaType": one.descriptor["mediaType"], "digest": made.sha(raw), "size": len(raw)},
+        {**one.blobs, made.sha(raw): raw},
+    )
+    pushed = made.push(store, {f"{A}:a": wrapping, f"{A}:z": one})
+    assert digest(Catalog(None, store, pushed).manifest(A, one.digest)) == one.digest
