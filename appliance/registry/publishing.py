@@ -55,11 +55,11 @@ class Publishing:
         :raises ApplianceError: APL-0502 where a tag is the generation's, APL-0505 where something it lists is not
             there, APL-0310 where the disk is full.
         """
-        self._blobs.put([content], size=len(content), expect=descriptor.digest)
         with self._pushes.changing():
             catalog = self._catalog.get()
             own = [tag for tag in tags if not self._is_served_so(catalog, repository, tag, descriptor.digest)]
             entry = Entry(descriptor, self._absent(catalog, repository, descriptor.digest, manifest))
+            self._blobs.put([content], size=len(content), expect=descriptor.digest)
             changed = {f"{repository}@{descriptor.digest}": entry} | {f"{repository}:{tag}": entry for tag in own}
             before = catalog.pushed.names if catalog.pushed else {}
             if all(before.get(name) == entry for name in changed):
