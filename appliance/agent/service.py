@@ -196,7 +196,7 @@ class Agent:
             self._replicate.wait(ASK_EVERY)
 
     def _wanted(self) -> list[Descriptor]:
-        catalog = self._catalog.get()
+        catalog = self._catalog.renew()
         needs = list(needed(catalog.generation, self._blobs).values()) if catalog.generation else []
         needs += needed_by_pushes(catalog.pushed, self._blobs).values() if catalog.pushed else ()
         return wanted(needs, self._blobs, self._config)

@@ -22,7 +22,7 @@ from appliance.registry.access import Identity
 from appliance.registry.answers import document, error
 from appliance.registry.body import Body, Source, WholeFile
 from appliance.registry.catalog import Catalog, CurrentCatalog
-from appliance.registry.listener import Handler, listener, repository_of
+from appliance.registry.listener import API_VERSION, Handler, listener, repository_of
 from appliance.registry.ranges import Unsatisfiable, parse_range
 from appliance.store.blobs import BlobStore
 from appliance.store.uploads import Uploads
@@ -183,7 +183,7 @@ class Registry:
 def version() -> Response:
     """That the specification is implemented (end-1); docker asks this first."""
     response = document({})
-    response.headers["Docker-Distribution-API-Version"] = "registry/2.0"
+    response.headers.update(API_VERSION)
     return response
 
 

@@ -10,8 +10,11 @@ from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from gevent.lock import BoundedSemaphore
+
 from appliance.oci.manifests import Descriptor, Manifest
 from appliance.oci.names import parse_reference
+from appliance.offload import offload
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import Needed, reach, reader, walk
 from appliance.store.generations import Generation, Generations
@@ -232,12 +235,21 @@ class CurrentCatalog:
         self._generations = generations
         self._pushes = pushes
         self._known: tuple[object, object, Catalog] = (None, None, Catalog(None, blobs))
+        self._turn = BoundedSemaphore(1)
 
     def get(self) -> Catalog:
-        """The catalog of what is current now; may be called by any thread.
+        """The catalog of what is current now; for the event loop, which goes on while a new one is read.
 
         :raises ApplianceError: APL-0305, APL-0314 when an index is damaged.
         """
+        if self._is_current():
+            return self._known[2]
+        # One renewal at a time: who waits here finds it done.
+        with self._turn:
+            return self._known[2] if self._is_current() else offload(self.renew)
+
+    def renew(self) -> Catalog:
+        """The same, read in the calling thread."""
         seeded, pushed, catalog = self._known
         now = self._generations.state(), self._pushes.state()
         if now != (seeded, pushed):
@@ -249,3 +261,6 @@ class CurrentCatalog:
             )
             self._known = (*now, catalog)
         return catalog
+
+    def _is_current(self) -> bool:
+        return (self._generations.state(), self._pushes.state()) == self._known[:2]

@@ -16,6 +16,7 @@ Handler = Callable[..., Response]
 """Answers one route; called with the groups of its path."""
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+API_VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 _REALM = 'Basic realm="appliance", charset="UTF-8"'
 
 
@@ -60,7 +61,8 @@ def listener(handlers: Mapping[str, Handler], offered: frozenset[Caller], identi
 
 def _refuse(verdict: Verdict, identity: Identity, offered: frozenset[Caller]) -> Response:
     if verdict.status == 401:
-        challenge = {"WWW-Authenticate": _REALM} if "operator" in offered else {}
+        # docker looks for the second one before it believes that this is a registry.
+        challenge = {"WWW-Authenticate": _REALM, **API_VERSION} if "operator" in offered else {}
         return error(401, "UNAUTHORIZED", identity.problem or "credentials of an operator are needed", **challenge)
     if verdict.status == 403:
         return error(403, "DENIED", identity.problem or f"this is for nodes of the site: {request.path}")

@@ -56,7 +56,7 @@ class Publishing:
             there, APL-0310 where the disk is full.
         """
         with self._pushes.changing():
-            catalog = self._catalog.get()
+            catalog = self._catalog.renew()
             own = [tag for tag in tags if not self._is_served_so(catalog, repository, tag, descriptor.digest)]
             entry = Entry(descriptor, self._absent(catalog, repository, descriptor.digest, manifest))
             self._blobs.put([content], size=len(content), expect=descriptor.digest)
@@ -78,7 +78,7 @@ class Publishing:
         :raises ApplianceError: APL-0502 where the generation serves it.
         """
         with self._pushes.changing():
-            catalog = self._catalog.get()
+            catalog = self._catalog.renew()
             if catalog.is_seeded(repository, reference):
                 _seeded(catalog, f"{repository}{'@' if ':' in reference else ':'}{reference}", "deleted")
             before = catalog.pushed.names if catalog.pushed else {}
@@ -103,7 +103,7 @@ class Publishing:
         :raises ApplianceError: APL-0502 and APL-0506 where a name still reaches it.
         """
         with self._pushes.changing():
-            catalog = self._catalog.get()
+            catalog = self._catalog.renew()
             if catalog.is_seeded(repository, digest):
                 _seeded(catalog, f"{repository}@{digest}", "deleted")
             users = [
@@ -125,7 +125,7 @@ class Publishing:
     def mount(self, source: str, repository: str, digest: str) -> bool:
         """Let a repository have a blob that another one has; false where that one has no such blob, or it is not here."""
         claimed = self._uploads.claimed(source, digest)
-        if not claimed and (self._catalog.get().blob(source, digest) is None or not self._blobs.has(digest)):
+        if not claimed and (self._catalog.renew().blob(source, digest) is None or not self._blobs.has(digest)):
             return False
         self._uploads.claim(repository, digest, self._uploads.piece_map(source, digest) if claimed else None)
         return True

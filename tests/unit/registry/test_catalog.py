@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+
+import gevent
 import pytest
 
 from appliance.errors import ApplianceError
@@ -175,3 +178,31 @@ def test_a_manifest_that_another_one_lists_as_a_layer_is_still_a_manifest(store:
     )
     pushed = made.push(store, {f"{A}:a": wrapping, f"{A}:z": one})
     assert digest(Catalog(None, store, pushed).manifest(A, one.digest)) == one.digest
+
+
+def test_many_who_ask_at_once_wait_for_one_reading(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    generations = made.generations(store)
+    current = CurrentCatalog(store, generations, made.pushes(store))
+    made.publish(store, {f"{A}:1": made.image(1)})
+    read: list[int] = []
+    real = generations.current
+
+    def slowly() -> object:
+        read.append(1)
+        threading.Event().wait(0.05)
+        return real()
+
+    monkeypatch.setattr(generations, "current", slowly)
+    turns: list[int] = []
+
+    def tick() -> None:
+        while True:
+            turns.append(1)
+            gevent.sleep(0.005)
+
+    ticking = gevent.spawn(tick)
+    found = [job.get() for job in [gevent.spawn(current.get) for _ in range(20)]]
+    ticking.kill()
+    assert len(read) == 1
+    assert all(item is found[0] for item in found)
+    assert len(turns) > 2, "the event loop went on meanwhile"
