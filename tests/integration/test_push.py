@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import APPLIANCE, Node, Process, Site, free_port, run, wait_for
+from tests.integration.conftest import APPLIANCE, Node, Process, Site, free_port, request, run, wait_for
+from tests.integration.test_containerd import Containerd
 from tests.integration.test_units import Tls
 from tests.unit.store import made
 
@@ -259,3 +260,51 @@ def test_over_tls_without_a_client_certificate_and_signed_for_the_others(root: P
     finally:
         for process in processes:
             process.kill()
+
+
+def test_containerd_pushes_and_another_node_gives_it_back_under_the_same_name(site: Site, users: Path) -> None:
+    ports = [free_port(), free_port()]
+    a = Registry(site.root / "a", ports[0], [ports[1]], users, publisher=True)
+    site.nodes.append(a)
+    b = site.add("b", [ports[0]], port=ports[1])
+    for node in (a, b):
+        node.ready()
+    containerd = Containerd(site.root)
+    try:
+        name = f"127.0.0.1:{a.port}/team/app:1"
+        archive = made.write_oci_archive(site.root / "m.tar", {name: TWO})
+        containerd.ctr("images", "import", "--no-unpack", "--all-platforms", archive)
+        containerd.ctr("images", "push", "--plain-http", "--user", f"ops:{PASSWORD}", name)
+        containerd.ctr("images", "rm", "--sync", name)
+        wait_for("the other node", lambda: request(b.port, "/v2/team/app/manifests/1")[0] == 200)
+        # As the role registries writes it: the seed's own address is a registry that the node's mirror is asked for.
+        containerd.trust(b.port, registries=[f"127.0.0.1:{a.port}"])
+        containerd.pull(name, "--platform", "linux/arm64")
+        assert TWO.digest in containerd.ctr("images", "list")
+        for digest, raw in TWO.blobs.items():
+            assert containerd.blob(digest) == raw
+    finally:
+        containerd.process.stop()
+
+
+def test_many_clients_at_once_lose_nothing(registry: Registry) -> None:
+    """Two workers, eight clients, one repository: every push that was answered 201 is a tag, and the index is one."""
+    problems: list[BaseException] = []
+
+    def client(number: int) -> None:
+        try:
+            for step in range(5):
+                registry.push("team/app", f"{number}-{step}", made.image(number * 10 + step))
+        except BaseException as problem:
+            problems.append(problem)
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(8)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join(100)
+    assert problems == []
+    tags = json.loads(registry.call("GET", "/v2/team/app/tags/list")[2])["tags"]
+    assert tags == sorted(f"{number}-{step}" for number in range(8) for step in range(5))
+    ping = json.loads(registry.call("GET", "/p2p/v1/ping")[2])
+    assert ping["pushes"]["number"] == 40
