@@ -136,14 +136,16 @@ class TestUploads:
         assert node("PUT", f"{where}?digest={made.sha(RAW, algorithm)}").status_code == 201
         self.served(node, RAW, algorithm)
 
-    def test_another_worker_goes_on(self, node: Listener, store: BlobStore, algorithm: str) -> None:
+    @pytest.mark.parametrize("last", ["first", "other"])
+    def test_another_worker_goes_on(self, node: Listener, store: BlobStore, algorithm: str, last: str) -> None:
         where = node.upload("team/app")
         node("PATCH", where, RAW[:1000])
         other = Listener(store)
         assert other("GET", where).headers["Range"] == "0-999"
         other("PATCH", where, RAW[1000:2000])
         node("PATCH", where, RAW[2000:])
-        assert other("PUT", f"{where}?digest={made.sha(RAW, algorithm)}").status_code == 201
+        finishing = {"first": node, "other": other}[last]
+        assert finishing("PUT", f"{where}?digest={made.sha(RAW, algorithm)}").status_code == 201
         self.served(node, RAW, algorithm)
 
     def test_cancelling(self, node: Listener, algorithm: str) -> None:
