@@ -54,6 +54,7 @@ class Config:
     keep_generations: int = 3
     free_percent: float = 15.0
     workers: int = 2
+    push_users: Path | None = None
     extra: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -97,6 +98,7 @@ _KEYS = {
     "keep_generations",
     "free_percent",
     "workers",
+    "push_users",
 }
 _PEER_KEYS = {"id", "address", "zone", "seed", "url"}
 
@@ -107,7 +109,8 @@ def load(path: Path = DEFAULT_PATH) -> Config:
     The file is a mapping: ``node`` (id), ``store`` and ``pki`` (directories), ``seeds`` (ordered ids, the first is
     the publisher), ``mirror_copies`` (number or ``all``), ``peers`` (list of mappings ``id``, ``address``, ``zone``,
     ``seed``), and optional ``agent_socket``, ``mirror_listen``, ``peer_listen``, ``keep_generations`` (count),
-    ``free_percent`` (percent of the store's file system to leave free), ``workers`` (count).
+    ``free_percent`` (percent of the store's file system to leave free), ``workers`` (count), ``push_users`` (file of
+    operators' credentials; pushing is on where it is named).
 
     :raises ApplianceError: APL-0601 when it cannot be read, APL-0602 when its content is wrong.
     """
@@ -165,7 +168,7 @@ def from_mapping(data: object, where: str) -> Config:
         "seeds": seeds,
         "mirror_copies": None if copies == "all" else copies,
     }
-    for key in ("pki", "agent_socket", "mirror_listen", "peer_listen"):
+    for key in ("pki", "push_users", "agent_socket", "mirror_listen", "peer_listen"):
         value = data.get(key)
         if value is None:
             continue

@@ -1,11 +1,12 @@
-"""Following the publisher: finding a newer generation, bringing its manifests, and only then switching to it."""
+"""Following the publisher: finding a newer index, bringing its manifests, and only then switching to it."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from gevent.pool import Pool
 
@@ -16,15 +17,42 @@ from appliance.oci.manifests import Descriptor
 from appliance.peers.client import PeerError, Peers
 from appliance.pki import Signature
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import needed
-from appliance.store.generations import Generation, Generations
+from appliance.store.closure import Needed, needed, needed_by_pushes
+from appliance.store.generations import Generations
+from appliance.store.pushes import Pushes
+from appliance.store.signed import NameIndex, SignedIndex
 
 _LOG = logging.getLogger("appliance.follow")
 _AT_ONCE = 8
 
+T = TypeVar("T", bound=NameIndex)
+
+
+@dataclass(frozen=True)
+class _Track(Generic[T]):
+    """One index that is followed.
+
+    :param name: what it is called in a ping, and its route below ``/p2p/v1/``.
+    :param index: this node's.
+    :param needed: what a state of it needs, by digest.
+    """
+
+    name: str
+    index: SignedIndex[T]
+    needed: Callable[[T, BlobStore], dict[str, Needed]]
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """What a peer says it has."""
+
+    number: int
+    digest: str
+    peer: Peer
+
 
 class Follower:
-    """Keeps a node on the newest generation that a seed has signed.
+    """Keeps a node on the newest generation, and the newest index of pushes, that a seed has signed.
 
     :param offload: runs a blocking function off the event loop.
     """
@@ -33,12 +61,16 @@ class Follower:
         self,
         blobs: BlobStore,
         generations: Generations,
+        pushes: Pushes,
         peers: Peers,
         fetcher: Fetcher,
         offload: Callable[..., Any],
     ) -> None:
         self._blobs = blobs
-        self._generations = generations
+        self._tracks: tuple[_Track[Any], ...] = (
+            _Track("generation", generations, needed),
+            _Track("pushes", pushes, needed_by_pushes),
+        )
         self._peers = peers
         self._fetcher = fetcher
         self._offload = offload
@@ -47,42 +79,50 @@ class Follower:
         self.behind = False
         """Whether the last look found something newer that could not be followed: worth another look soon."""
 
-    def look(self) -> Generation | None:
-        """Ask every peer once and follow the newest generation found; returns it when this node moved."""
-        current = self._offload(self._generations.current)
-        mine = current.number if current else 0
-        offers = sorted(self._ask_all(), key=lambda offer: -offer[0])
+    def look(self) -> list[NameIndex]:
+        """Ask every peer once and follow the newest of each index found; returns those that this node moved to."""
+        said = self._ask_all()
         self.behind = False
-        for number, digest, peer in offers:
-            if number < mine or (number == mine and current is not None and digest == current.digest):
+        moved = [self._follow(track, said[track.name]) for track in self._tracks]
+        return [index for index in moved if index is not None]
+
+    def _follow(self, track: _Track[T], offers: list[_Offer]) -> T | None:
+        current, failed = self._offload(track.index.current), False
+        for offer in sorted(offers, key=lambda offer: -offer.number):
+            if current is not None and (
+                offer.number < current.number or (offer.number, offer.digest) == (current.number, current.digest)
+            ):
                 continue
             try:
-                moved = self._take_from(peer)
+                moved = self._take_from(track, offer.peer)
             except (PeerError, ApplianceError) as error:
-                _LOG.error("generation %d from %s: %s", number, peer.id, error)
-                self.behind = True
+                _LOG.error("%s %d from %s: %s", track.name, offer.number, offer.peer.id, error)
+                failed = True
                 continue
             if moved is not None:
-                self.behind = False
-                _LOG.info("following generation %d (%s) from %s", moved.number, moved.digest, peer.id)
+                _LOG.info("following %s %d (%s) from %s", track.name, moved.number, moved.digest, offer.peer.id)
                 return moved
+        self.behind = self.behind or failed
         return None
 
-    def _ask_all(self) -> list[tuple[int, str, Peer]]:
-        offers: list[tuple[int, str, Peer]] = []
+    def _ask_all(self) -> dict[str, list[_Offer]]:
+        offers: dict[str, list[_Offer]] = {track.name: [] for track in self._tracks}
 
         def ask(peer: Peer) -> None:
             try:
                 status, body = self._peers.ask(peer, "GET", "/p2p/v1/ping")
-                said = json.loads(body)["generation"] if status == 200 else None
-                self.seen[peer.id] = int(said["number"]) if said else None
-                if said:
-                    offers.append((int(said["number"]), str(said["digest"]), peer))
+                said = json.loads(body) if status == 200 else {}
+                found = {name: _offer(said.get(name), peer) for name in offers}
+                generation = found["generation"]
+                self.seen[peer.id] = generation.number if generation else None
+                for name, offer in found.items():
+                    if offer is not None:
+                        offers[name].append(offer)
                 if status != 200:
                     _LOG.warning("%s answered a ping with %d", peer.id, status)
             except PeerError:
                 self.seen.pop(peer.id, None)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 _LOG.warning("%s: not an answer to a ping: %s", peer.id, error)
 
         # Those that failed just now too: the one that called may be the one that is back. All at once, so that dead
@@ -93,8 +133,8 @@ class Follower:
         pool.join()
         return offers
 
-    def _take_from(self, peer: Peer) -> Generation | None:
-        status, body = self._peers.ask(peer, "GET", "/p2p/v1/generation", read_seconds=10)
+    def _take_from(self, track: _Track[T], peer: Peer) -> T | None:
+        status, body = self._peers.ask(peer, "GET", f"/p2p/v1/{track.name}", read_seconds=10)
         if status != 200:
             raise PeerError(f"{peer.id} answered {status}")
         try:
@@ -102,11 +142,11 @@ class Follower:
             raw = offer["raw"].encode()
             signature = Signature.from_json(offer["signature"]) if offer["signature"] else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise PeerError(f"{peer.id} sent no generation: {error}") from error
-        return self._generations.accept(raw, signature, self._bring_manifests)
+            raise PeerError(f"{peer.id} sent no {track.name}: {error}") from error
+        return track.index.accept(raw, signature, lambda item: self._bring_manifests(track, item))
 
-    def _bring_manifests(self, generation: Generation) -> None:
-        """Fetch every manifest and piece map of a generation that is not here; raises when one cannot be had."""
+    def _bring_manifests(self, track: _Track[T], item: T) -> None:
+        """Fetch every manifest and piece map of an index that is not here; raises when one cannot be had."""
         pool = Pool(_AT_ONCE)
         problems: list[str] = []
 
@@ -116,19 +156,23 @@ class Follower:
                 problems.append(f"{descriptor.digest}: {progress.reason}")
 
         # Each wave shows the children of the one before; what one name leaves out, another may need.
-        while wave := self._offload(self._lacking, generation):
+        while wave := self._offload(self._lacking, track, item):
             for descriptor in wave:
                 pool.spawn(bring, descriptor)
             pool.join()
             if problems:
                 fail(
                     "APL-0401",
-                    f"generation {generation.number} is not followed yet: manifests cannot be had",
+                    f"{track.name} {item.number} is not followed yet: manifests cannot be had",
                     where=self._blobs.root.name,
                     why="; ".join(problems[:5]),
                     fix="It is tried again by itself; bring back a node that holds them",
                 )
 
-    def _lacking(self, generation: Generation) -> list[Descriptor]:
-        found = needed(generation, self._blobs).items()
+    def _lacking(self, track: _Track[T], item: T) -> list[Descriptor]:
+        found = track.needed(item, self._blobs).items()
         return [item.descriptor for digest, item in found if item.is_manifest and not self._blobs.has(digest)]
+
+
+def _offer(said: Any, peer: Peer) -> _Offer | None:
+    return _Offer(int(said["number"]), str(said["digest"]), peer) if said else None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.oci.manifests import Descriptor
 from appliance.oci.piecemap import MAP_LIMIT, PieceMap
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import needed
-from appliance.store.generations import Generation
+from appliance.store.closure import Needed
 
 
 def keepers(digest: str, config: Config) -> Sequence[str]:
@@ -32,19 +31,22 @@ def keepers(digest: str, config: Config) -> Sequence[str]:
     return first + others[: config.mirror_copies - len(first)]
 
 
-def wanted(generation: Generation, blobs: BlobStore, config: Config) -> list[Descriptor]:
-    """What this node should hold of a generation and does not, smallest first (most names become safe soonest)."""
-    missing = [
-        item.descriptor
-        for digest, item in needed(generation, blobs).items()
-        if config.node in keepers(digest, config) and blobs.size(digest) != item.descriptor.size
-    ]
-    return sorted(missing, key=lambda descriptor: (descriptor.size, descriptor.digest))
+def wanted(needs: Iterable[Needed], blobs: BlobStore, config: Config) -> list[Descriptor]:
+    """What this node should hold of what names need and does not, smallest first (most names become safe soonest)."""
+    missing = {
+        item.descriptor.digest: item.descriptor
+        for item in needs
+        if config.node in keepers(item.descriptor.digest, config)
+        and blobs.size(item.descriptor.digest) != item.descriptor.size
+    }
+    return sorted(missing.values(), key=lambda descriptor: (descriptor.size, descriptor.digest))
 
 
-def piece_map(generation: Generation | None, blobs: BlobStore, digest: str) -> PieceMap | None:
-    """The piece map of a blob, where the signed generation lists one and it is here and sound."""
-    descriptor = generation.piece_maps.get(digest) if generation else None
+def piece_map(descriptor: Descriptor | None, blobs: BlobStore, digest: str) -> PieceMap | None:
+    """The piece map of a blob, where a signed index lists one and it is here and sound.
+
+    :param descriptor: what the index lists.
+    """
     if descriptor is None or not blobs.has(descriptor.digest):
         return None
     try:

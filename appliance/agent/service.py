@@ -27,12 +27,19 @@ from appliance.agent.replicate import piece_map, wanted
 from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
+from appliance.oci.manifests import Descriptor
+from appliance.oci.piecemap import PieceMap
+from appliance.offload import offload
+from appliance.peers.app import summary
 from appliance.peers.client import PeerError, Peers
 from appliance.registry.answers import document, error
-from appliance.registry.app import bare_app
 from appliance.registry.catalog import CurrentCatalog
+from appliance.registry.listener import bare_app
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Generation, Generations
+from appliance.store.closure import needed, needed_by_pushes
+from appliance.store.generations import Generations
+from appliance.store.pushes import Pushes
+from appliance.store.uploads import Uploads
 
 _LOG = logging.getLogger("appliance.agent")
 ASK_EVERY = 30.0
@@ -41,6 +48,7 @@ _LOOK_EVERY = 0.5
 _FETCH_AT_ONCE = 4
 _RETRY_FIRST = 2.0
 _LONGEST_WAIT = 10.0
+_TIDY_EVERY = 3600.0
 
 
 class Agent:
@@ -49,14 +57,24 @@ class Agent:
     :param config: this node's configuration.
     """
 
-    def __init__(self, config: Config, blobs: BlobStore, generations: Generations, catalog: CurrentCatalog) -> None:
+    def __init__(
+        self,
+        config: Config,
+        blobs: BlobStore,
+        generations: Generations,
+        pushes: Pushes,
+        uploads: Uploads,
+        catalog: CurrentCatalog,
+    ) -> None:
         self._config = config
         self._blobs = blobs
         self._generations = generations
+        self._pushes = pushes
+        self._uploads = uploads
         self._catalog = catalog
         self._peers = Peers(config)
-        self._fetcher = Fetcher(blobs, self._peers, _offload)
-        self._follower = Follower(blobs, generations, self._peers, self._fetcher, _offload)
+        self._fetcher = Fetcher(blobs, self._peers, offload)
+        self._follower = Follower(blobs, generations, pushes, self._peers, self._fetcher, offload)
         self._wake = Event()
         self._replicate = Event()
         self._told = self._index_state()
@@ -64,7 +82,7 @@ class Agent:
 
     def run(self) -> None:
         """Start the loops; returns at once."""
-        for loop in (self._follow, self._replicating, self._watch):
+        for loop in (self._follow, self._replicating, self._watch, self._tidy):
             gevent.spawn(_forever, loop)
 
     def wake(self) -> None:
@@ -84,15 +102,16 @@ class Agent:
 
         ``wanted_missing`` counts the blobs that this node should hold by policy and does not hold yet.
         """
-        current = self._generations.current()
         catalog = self._catalog.get()
         return {
             "node": self._config.node,
             "publisher": self._config.publisher,
-            "generation": {"number": current.number, "digest": current.digest} if current else None,
-            "names": len(current.names) if current else 0,
+            "generation": summary(catalog.generation),
+            "names": len(catalog.generation.names) if catalog.generation else 0,
+            "pushes": summary(catalog.pushed),
+            "pushed_names": sum(1 for name in catalog.pushed.names if "@" not in name) if catalog.pushed else 0,
             "registries": catalog.registries(),
-            "wanted_missing": len(_offload(self._wanted, current)),
+            "wanted_missing": len(offload(self._wanted)),
             "blobs_held": sum(1 for _ in self._blobs.digests()),
             "room_bytes": self._blobs.room(),
             "peers": self._ask_peers(),
@@ -106,8 +125,7 @@ class Agent:
             wait = min(_LONGEST_WAIT, float(request.args.get("wait", "1")))
         except (ApplianceError, KeyError, ValueError) as problem:
             return error(400, "UNSUPPORTED", str(problem))
-        current = self._catalog.get().generation
-        progress = self._fetcher.start(digest, size, piece_map(current, self._blobs, digest))
+        progress = self._fetcher.start(digest, size, self._piece_map(digest))
         end = time.monotonic() + wait
         while progress.state == "fetching" and progress.verified <= beyond:
             left = end - time.monotonic()
@@ -133,15 +151,16 @@ class Agent:
         self._wake.clear()
         if self._config.is_publisher:
             self._generations.sign_anew()
+            self._pushes.sign_anew()
             self._wake.wait(ASK_EVERY)
             return
-        if self._follower.look() is not None:
+        if self._follower.look():
             self._generations.prune(self._config.keep_generations)
             self._replicate.set()
         self._wake.wait(_RETRY_FIRST if self._follower.behind else ASK_EVERY)
 
     def _watch(self) -> None:
-        """Notice that the current generation was replaced (by ``appliance seed`` here) and tell the others."""
+        """Notice that an index was replaced (by ``appliance seed`` or a push here) and tell the others."""
         while self._index_state() == self._told:
             gevent.sleep(_LOOK_EVERY)
         self._told = self._index_state()
@@ -159,32 +178,38 @@ class Agent:
         except PeerError as problem:
             _LOG.info("could not tell %s: %s", peer.id, problem)
 
-    def _index_state(self) -> tuple[int, int]:
-        status = self._generations.index.stat()
-        return status.st_ino, status.st_mtime_ns
+    def _index_state(self) -> tuple[object, object]:
+        return self._generations.state(), self._pushes.state()
 
     def _replicating(self) -> None:
         """Bring what the policy wants here; again later where something could not be had."""
         self._replicate.clear()
-        current = self._generations.current()
         pool = Pool(_FETCH_AT_ONCE)
-        for descriptor in _offload(self._wanted, current):
-            pool.spawn(
-                self._fetcher.fetch,
-                descriptor.digest,
-                descriptor.size,
-                piece_map(current, self._blobs, descriptor.digest),
-            )
+        for descriptor in offload(self._wanted):
+            pool.spawn(self._fetcher.fetch, descriptor.digest, descriptor.size, self._piece_map(descriptor.digest))
         pool.join()
-        if _offload(self._wanted, current):
+        if offload(self._wanted):
             self._replicate.wait(self._pause)
             self._pause = min(ASK_EVERY, self._pause * 2)
         else:
             self._pause = _RETRY_FIRST
             self._replicate.wait(ASK_EVERY)
 
-    def _wanted(self, current: Generation | None) -> list[Any]:
-        return wanted(current, self._blobs, self._config) if current else []
+    def _wanted(self) -> list[Descriptor]:
+        catalog = self._catalog.renew()
+        needs = list(needed(catalog.generation, self._blobs).values()) if catalog.generation else []
+        needs += needed_by_pushes(catalog.pushed, self._blobs).values() if catalog.pushed else ()
+        return wanted(needs, self._blobs, self._config)
+
+    def _piece_map(self, digest: str) -> PieceMap | None:
+        return piece_map(self._catalog.get().piece_map(digest), self._blobs, digest)
+
+    def _tidy(self) -> None:
+        """Drop uploads that nobody goes on with."""
+        dropped = offload(self._uploads.expire)
+        if dropped:
+            _LOG.info("dropped %d files of uploads that nobody went on with", dropped)
+        gevent.sleep(_TIDY_EVERY)
 
     def _ask_peers(self) -> list[dict[str, Any]]:
         def ask(peer: Any) -> dict[str, Any]:
@@ -224,7 +249,3 @@ def _forever(loop: Any) -> None:
             # A loop of the agent never ends for good: the site has nobody there to start it again.
             _LOG.exception("%s failed; it goes on in a moment", loop.__name__)
             gevent.sleep(_RETRY_FIRST)
-
-
-def _offload(function: Any, *arguments: Any) -> Any:
-    return gevent.get_hub().threadpool.apply(function, arguments)

@@ -17,8 +17,10 @@ from appliance.errors import ApplianceError, fail
 from appliance.oci.platforms import Platform, matches
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import reader, walk
-from appliance.store.generations import Entry, Generation
+from appliance.store.generations import Generation
 from appliance.store.journal import was_published
+from appliance.store.pushes import Pushed
+from appliance.store.signed import Entry
 
 
 @dataclass
@@ -46,11 +48,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class Plan:
-    """What publishing a reading would change; see :meth:`as_dict`."""
+    """What publishing a reading would change; see :meth:`as_dict`.
+
+    :param pushed: what operators pushed; a name that the reading brings covers a pushed one.
+    """
 
     current: Generation | None
     reading: Reading
     bytes_to_write: int
+    pushed: Pushed | None = None
 
     @property
     def added(self) -> list[str]:
@@ -81,6 +87,16 @@ class Plan:
         )
 
     @property
+    def covered(self) -> dict[str, str]:
+        """Names that operators pushed and that would point elsewhere, with the digest that is served now."""
+        pushed = self.pushed.names if self.pushed else {}
+        return {
+            name: pushed[name].descriptor.digest
+            for name in self.added
+            if name in pushed and pushed[name].descriptor.digest != self.reading.names[name].descriptor.digest
+        }
+
+    @property
     def is_empty(self) -> bool:
         """Whether publishing would change no name."""
         return not self.added and not self.moved and not self.completed
@@ -101,6 +117,7 @@ class Plan:
         content = [self.current.digest if self.current else None]
         content += [f"{name}={entry.descriptor.digest}" for name, entry in sorted(self.reading.names.items())]
         content += [f"completed {name}" for name in self.completed]
+        content += [f"pushed {name}={digest}" for name, digest in self.covered.items()]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def as_dict(self) -> dict[str, Any]:
@@ -123,6 +140,10 @@ class Plan:
                 for name in self.moved
             ],
             "completed": self.completed,
+            "covers_pushed": [
+                {"name": name, "old": digest, "new": self.reading.names[name].descriptor.digest}
+                for name, digest in self.covered.items()
+            ],
             "unchanged": sorted(set(self.names_after) - changed),
             "bytes_to_write": self.bytes_to_write,
             "sources": self.reading.sources,
@@ -179,10 +200,10 @@ def read_sources(
     return reading
 
 
-def make_plan(reading: Reading, current: Generation | None, blobs: BlobStore) -> Plan:
+def make_plan(reading: Reading, current: Generation | None, blobs: BlobStore, pushed: Pushed | None = None) -> Plan:
     """Hold a reading against what is served now."""
     missing = sum(size for digest, size in reading.blobs.items() if blobs.size(digest) != size)
-    return Plan(current, reading, missing)
+    return Plan(current, reading, missing, pushed)
 
 
 def _files(source: str, store: Path, current: Generation | None, reading: Reading) -> list[Path]:

@@ -18,6 +18,7 @@ from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed
 from appliance.store.generations import Generation, Generations, lock, make
 from appliance.store.journal import catch_up, record
+from appliance.store.pushes import Pushes
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def seed(
     config: Config,
     blobs: BlobStore,
     generations: Generations,
+    pushes: Pushes,
     sources: Sequence[str],
     *,
     names: Sequence[str] = (),
@@ -79,7 +81,7 @@ def seed(
             site_addresses=config.site_addresses,
             progress=progress,
         )
-        plan = make_plan(reading, current, blobs)
+        plan = make_plan(reading, current, blobs, pushes.current())
         if expect is not None and plan.id != expect:
             fail(
                 "APL-0126",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -25,14 +26,43 @@ def unit(name: Literal["mirror", "peer", "agent"], config_file: Path) -> None:
 @click.option("--listen", required=True, metavar="HOST:PORT", help="Where the registry and the peers' routes answer.")
 @click.option("--peer", "peers", multiple=True, metavar="URL", help="Another 'appliance serve'; may be repeated.")
 @click.option("--publisher/--follower", default=None, help="Whether it makes generations; default: if it has no peer.")
-def serve(directory: Path, listen: str, peers: tuple[str, ...], publisher: bool | None) -> None:
+@click.option(
+    "--push-users",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Turns pushing on, for the operators of this file ('appliance hash-password'); /v2/ is for them alone then.",
+)
+@click.option("--workers", type=click.IntRange(1, 64), default=1, help="Processes that answer.")
+def serve(
+    directory: Path,
+    listen: str,
+    peers: tuple[str, ...],
+    publisher: bool | None,
+    push_users: Path | None,
+    workers: int,
+) -> None:
     """Serve a store without root and without a site: for development, tests and trying things out.
 
     Plain HTTP, no client certificates, generations are taken from the peers unsigned.
     """
     from appliance.serve.development import run
 
-    run(directory, listen, peers, publisher=not peers if publisher is None else publisher)
+    is_publisher = not peers if publisher is None else publisher
+    run(directory, listen, peers, publisher=is_publisher, workers=workers, push_users=push_users)
 
 
-COMMANDS = (unit, serve)
+@click.command("hash-password")
+@click.argument("name")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking for it.")
+def hash_password(name: str, password_stdin: bool) -> None:
+    """Print the line that lets operator NAME push, for 'mirror_push_users'. The password itself is kept nowhere."""
+    from appliance.registry.credentials import line_for
+
+    password: str
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    click.echo(line_for(name, password))
+
+
+COMMANDS = (unit, serve, hash_password)

@@ -16,6 +16,7 @@ from appliance.config import DEFAULT_PATH, Config, load
 if TYPE_CHECKING:
     from appliance.store.blobs import BlobStore
     from appliance.store.generations import Generations
+    from appliance.store.pushes import Pushes
 
 _STORE = click.option(
     "--store", "directory", required=True, type=click.Path(path_type=Path), help="Directory of the store."
@@ -56,7 +57,7 @@ def plan(
     from appliance.oci.platforms import parse_platform
 
     drop_privileges(directory)
-    blobs, generations, config = _open(directory, config_file)
+    blobs, generations, pushes, config = _open(directory, config_file)
     current = generations.current() if generations.index.exists() else None
     with HashingSink(blobs) as sink:
         reading = read_sources(
@@ -69,7 +70,7 @@ def plan(
             site_addresses=config.site_addresses,
             progress=_progress(as_json),
         )
-    made = make_plan(reading, current, blobs)
+    made = make_plan(reading, current, blobs, pushes.current())
     blobs.check_room(made.bytes_to_write)
     _show(made.as_dict(), as_json, _plan_text)
 
@@ -97,11 +98,12 @@ def seed(
     from appliance.oci.platforms import parse_platform
 
     drop_privileges(directory)
-    blobs, generations, config = _open(directory, config_file)
+    blobs, generations, pushes, config = _open(directory, config_file)
     result = run(
         config,
         blobs,
         generations,
+        pushes,
         sources,
         names=names,
         platforms=[parse_platform(text) for text in platforms],
@@ -121,15 +123,27 @@ def seed(
 @_JSON
 def images(directory: Path, as_json: bool) -> None:
     """List the names that the store serves."""
-    blobs, generations, _ = _open(directory, None)
+    blobs, generations, pushes, _ = _open(directory, None)
     blobs.require()
-    current = generations.current()
+    current, pushed = generations.current(), pushes.current()
+    seeded = current.names if current else {}
+    # What the generation covers is not served, and what has no tag has no name that anybody would list.
+    own = {name: entry for name, entry in pushed.names.items() if "@" not in name} if pushed else {}
     rows = [
-        {"name": name, "digest": entry.descriptor.digest, "mediaType": entry.descriptor.media_type}
-        for name, entry in (current.names if current else {}).items()
+        {
+            "name": name,
+            "digest": entry.descriptor.digest,
+            "mediaType": entry.descriptor.media_type,
+            "pushed": name not in seeded,
+        }
+        for name, entry in {**own, **seeded}.items()
     ]
-    shown = {"generation": current.number if current else None, "images": rows}
-    _show(shown, as_json, lambda _: "\n".join(f"{row['digest']}  {row['name']}" for row in rows) or "no images")
+    shown = {
+        "generation": current.number if current else None,
+        "pushes": pushed.number if pushed else None,
+        "images": sorted(rows, key=lambda row: str(row["name"])),
+    }
+    _show(shown, as_json, _images_text)
 
 
 @click.command()
@@ -140,9 +154,9 @@ def fsck(directory: Path, config_file: Path | None, as_json: bool) -> None:
     """Hash every blob of the store and check that what it names can be served."""
     from appliance.store.fsck import check
 
-    blobs, generations, config = _open(directory, config_file)
+    blobs, generations, pushes, config = _open(directory, config_file)
     blobs.require()
-    report = check(blobs, generations, whole=config.is_publisher)
+    report = check(blobs, generations, pushes, whole=config.is_publisher)
     text = "\n".join([*report.problems, f"{report.blobs} blobs, {report.size} bytes, {len(report.problems)} problems"])
     _show(report.as_dict(), as_json, lambda _: text)
     if report.problems:
@@ -174,14 +188,16 @@ def status(config_file: Path | None, as_json: bool) -> None:
 COMMANDS = (plan, seed, images, fsck, status)
 
 
-def _open(directory: Path, config_file: Path | None) -> tuple[BlobStore, Generations, Config]:
+def _open(directory: Path, config_file: Path | None) -> tuple[BlobStore, Generations, Pushes, Config]:
     from appliance.pki import Trust
     from appliance.store.blobs import BlobStore
     from appliance.store.generations import Generations
+    from appliance.store.pushes import Pushes
 
     config = _config(directory, config_file)
     blobs = BlobStore(directory, free_percent=config.free_percent if config.peers else 0)
-    return blobs, Generations(blobs, Trust(config.pki, config.node, config.seeds)), config
+    trust = Trust(config.pki, config.node, config.seeds)
+    return blobs, Generations(blobs, trust), Pushes(blobs, trust), config
 
 
 def _config(directory: Path, config_file: Path | None) -> Config:
@@ -204,9 +220,18 @@ def _plan_text(shown: dict[str, Any]) -> str:
     lines += [f"  add   {item['name']}  {item['digest']}" for item in shown["added"]]
     lines += [f"  move  {item['name']}  {item['old']} -> {item['new']}" for item in shown["moved"]]
     lines += [f"  fill  {name}" for name in shown["completed"]]
+    lines += [
+        f"  cover {item['name']}  {item['old']} (pushed by an operator) -> {item['new']}"
+        for item in shown["covers_pushed"]
+    ]
     lines += [f"  note  {note}" for note in shown["notes"]]
     lines.append(f"  {len(shown['unchanged'])} names unchanged, {shown['bytes_to_write']} bytes to write")
     return "\n".join(lines)
+
+
+def _images_text(shown: dict[str, Any]) -> str:
+    rows = [f"{row['digest']}  {row['name']}{'  (pushed)' if row['pushed'] else ''}" for row in shown["images"]]
+    return "\n".join(rows) or "no images"
 
 
 def _seed_text(shown: dict[str, Any]) -> str:
@@ -220,7 +245,7 @@ def _status_text(shown: dict[str, Any]) -> str:
     lines = [
         f"node {shown['node']} (publisher: {shown['publisher']})",
         f"generation {generation['number']} {generation['digest']}" if generation else "no generation yet",
-        f"{shown['names']} names, {shown['blobs_held']} blobs here, {shown['wanted_missing']} still to fetch",
+        f"{shown['names']} names and {shown['pushed_names']} pushed ones, {shown['blobs_held']} blobs here, {shown['wanted_missing']} still to fetch",
     ]
     lines += [
         f"peer {peer['id']} ({peer['address']}): {peer['state']}, generation {peer['generation']}"

@@ -55,6 +55,11 @@ def is_index(media_type: str) -> bool:
     return media_type in INDEX_TYPES
 
 
+def is_distributable(media_type: str) -> bool:
+    """Whether a blob of this type is pushed with what lists it; base layers of Windows, for instance, are not."""
+    return ".nondistributable." not in media_type and ".foreign." not in media_type
+
+
 def is_manifest(media_type: str) -> bool:
     """Whether a document of this type is one image (or artifact): config and layers."""
     return media_type in MANIFEST_TYPES

@@ -1,99 +1,159 @@
-"""What a node answers to its peers, on 5443 behind mutual TLS.
+"""What a node answers on 5443 behind TLS: its peers, and operators where pushing is on.
 
-====================================  ========  ==================================================================
-route                                 caller    answer
-====================================  ========  ==================================================================
-``GET /healthz``                      anybody   that the process answers
-``GET /p2p/v1/ping``                  node      ``{"node","version","generation":{"number","digest"}|null}``
-``GET /p2p/v1/generation``            node      ``{"raw": text of the index, "signature": {...}|null}``; 404: none
-``GET, HEAD /p2p/v1/blobs/<digest>``  node      a whole blob that lies here, with ``Range``; 404: not here
-``POST /p2p/v1/wake``                 node      204; the agent looks for a newer generation at once
-``GET, HEAD /v2/...``                 node      the registry, as on the local listener
-====================================  ========  ==================================================================
+=========================  ==================================================================================
+route                      answer
+=========================  ==================================================================================
+``/healthz``               that the process answers
+``/p2p/v1/ping``           ``{"node","version","generation":{"number","digest"}|null,"pushes":{...}|null}``
+``/p2p/v1/generation``     ``{"raw": text of the index, "signature": {...}|null}``; 404: none
+``/p2p/v1/pushes``         the same for the index of pushes
+``/p2p/v1/blobs/<digest>`` a whole blob that lies here, with ``Range``; 404: not here
+``/p2p/v1/wake``           204; the agent looks for something newer at once
+``/v2/...``                the registry
+=========================  ==================================================================================
+
+Who may call what is in :data:`appliance.registry.access.ROUTES`.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from flask import Flask, Response, request
+from gevent.lock import BoundedSemaphore
 
 from appliance import __version__
 from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
+from appliance.offload import offload
 from appliance.pki import common_name
+from appliance.registry.access import Caller, Identity
 from appliance.registry.answers import document, error
-from appliance.registry.app import NoFetcher, Registry, bare_app, send_blob
+from appliance.registry.app import NoFetcher, send_blob
 from appliance.registry.catalog import CurrentCatalog
+from appliance.registry.credentials import Operators
+from appliance.registry.listener import Handler, listener
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Generations
+from appliance.store.signed import NameIndex, SignedIndex
 
-ANYBODY = ("/healthz",)
-"""Paths that need no client certificate; a test walks every other route."""
+T = TypeVar("T", bound=NameIndex)
 
 
-def create_app(
-    config: Config,
-    blobs: BlobStore,
-    generations: Generations,
-    catalog: CurrentCatalog,
-    registry: Registry,
-    wake: Callable[[], None],
-) -> Flask:
-    """The application of the peer listener.
+class PeerRoutes:
+    """The routes for other nodes.
 
-    :param wake: tells this node's agent to look for a newer generation.
+    :param generations: the file of the current generation.
+    :param pushes: the file of what was pushed.
+    :param wake: tells this node's agent to look for something newer.
     """
-    app = bare_app()
-    nodes = frozenset(peer.id for peer in config.peers)
 
-    @app.before_request
-    def only_nodes() -> Response | None:
-        if request.path in ANYBODY or config.pki is None:
-            return None
-        caller = _caller(request.environ.get("gunicorn.socket"))
-        if caller in nodes:
-            return None
-        why = "no client certificate of this site" if caller is None else f"{caller} is not a node of this site"
-        return error(401 if caller is None else 403, "UNAUTHORIZED" if caller is None else "DENIED", why)
+    def __init__(
+        self,
+        config: Config,
+        blobs: BlobStore,
+        generations: SignedIndex[Any],
+        pushes: SignedIndex[Any],
+        catalog: CurrentCatalog,
+        wake: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._blobs = blobs
+        self._generations = generations
+        self._pushes = pushes
+        self._catalog = catalog
+        self._wake = wake
 
-    @app.get("/p2p/v1/ping")
-    def ping() -> Response:
-        current = catalog.get().generation
-        generation = {"number": current.number, "digest": current.digest} if current else None
-        return document({"node": config.node, "version": __version__, "generation": generation})
+    def handlers(self) -> dict[str, Handler]:
+        """The routes of the table, by name."""
+        return {
+            "ping": self._ping,
+            "generation": lambda: _signed(self._generations),
+            "pushes": lambda: _signed(self._pushes),
+            "peer-blob": self._blob,
+            "wake": self._awake,
+        }
 
-    @app.get("/p2p/v1/generation")
-    def generation() -> Response:
-        current = generations.current()
-        if current is None:
-            return error(404, "NAME_UNKNOWN", "this node has no generation yet")
-        signature = generations.signature(current)
-        return document({"raw": current.raw.decode(), "signature": signature.__dict__ if signature else None})
+    def _ping(self) -> Response:
+        catalog = self._catalog.get()
+        return document(
+            {
+                "node": self._config.node,
+                "version": __version__,
+                "generation": summary(catalog.generation),
+                "pushes": summary(catalog.pushed),
+            }
+        )
 
-    @app.get("/p2p/v1/blobs/<digest>")
-    def blob(digest: str) -> Response:
+    def _blob(self, digest: str) -> Response:
         try:
             check_digest(digest)
         except ApplianceError as problem:
             return error(404, "DIGEST_INVALID", str(problem))
-        size = blobs.size(digest)
+        size = self._blobs.size(digest)
         if size is None:
             return error(404, "BLOB_UNKNOWN", f"{digest} is not on this node")
         # Never from other peers: two nodes that lack a blob would ask each other in a circle.
-        return send_blob(blobs, NoFetcher(), digest, size, request)
+        return send_blob(self._blobs, NoFetcher(), digest, size, request)
 
-    @app.post("/p2p/v1/wake")
-    def awake() -> Response:
-        wake()
+    def _awake(self) -> Response:
+        self._wake()
         return Response(status=204)
 
-    app.register_blueprint(registry.blueprint())
-    return app
+
+def summary(index: NameIndex | None) -> dict[str, Any] | None:
+    """What peers and ``appliance status`` are told of an index."""
+    return None if index is None else {"number": index.number, "digest": index.digest}
 
 
-def _caller(sock: Any) -> str | None:
-    return common_name(sock.getpeercert()) if isinstance(sock, ssl.SSLSocket) else None
+def _signed(index: SignedIndex[T]) -> Response:
+    current = index.current()
+    if current is None:
+        return error(404, "NAME_UNKNOWN", "this node has none yet")
+    signature = index.signature(current)
+    return document({"raw": current.raw.decode(), "signature": signature.__dict__ if signature else None})
+
+
+def create_app(config: Config, handlers: Mapping[str, Handler], operators: Operators | None) -> Flask:
+    """The application of the peer listener.
+
+    :param handlers: of every route that it answers.
+    :param operators: who may push; None where pushing is off.
+    """
+    nodes = frozenset(peer.id for peer in config.peers)
+    # One at a time: whoever guesses passwords takes one thread from the others, and memory once.
+    turn = BoundedSemaphore(1)
+    offered = frozenset[Caller]({"node"} if operators is None else {"node", "operator"})
+
+    def identify() -> Identity:
+        node = _node(config, nodes, is_open=operators is None or not request.path.startswith("/v2"))
+        given = request.headers.get("Authorization")
+        if operators is None or given is None:
+            return node
+        operator = operators.remembered(given)
+        if operator is None:
+            with turn:
+                operator = offload(operators.check, given)
+        if operator is None:
+            return Identity(problem="wrong name or password of an operator")
+        return Identity(node.roles | {"operator"}, operator)
+
+    return listener(handlers, offered, identify)
+
+
+def _node(config: Config, nodes: frozenset[str], *, is_open: bool) -> Identity:
+    """What a request proves by its connection.
+
+    :param is_open: whether, in development without a PKI, everybody counts as a node here.
+    """
+    if config.pki is None:
+        return Identity(frozenset({"node"} if is_open else ()))
+    sock = request.environ.get("gunicorn.socket")
+    name = common_name(sock.getpeercert()) if isinstance(sock, ssl.SSLSocket) else None
+    if name is None:
+        return Identity(problem="no client certificate of this site")
+    if name not in nodes:
+        return Identity(problem=f"{name} is not a node of this site", refused=True)
+    return Identity(frozenset({"node"}), name)

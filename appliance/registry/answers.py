@@ -16,6 +16,20 @@ def error(status: int, code: str, message: str, **headers: str) -> Response:
     return response
 
 
+class Refusal(Exception):
+    """Ends a request with an error answer; the parameters are those of :func:`error`."""
+
+    def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = headers
+
+    def answer(self) -> Response:
+        """What the client gets."""
+        return error(self.status, self.code, str(self), **self.headers)
+
+
 def document(value: object, content_type: str = "application/json") -> Response:
     """A JSON answer of exact type."""
     return Response(json.dumps(value), content_type=content_type)

@@ -7,27 +7,26 @@ containerd hammers, and never an empty 200, after which it asks nobody else.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from flask import Blueprint, Flask, Request, Response, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from flask import Flask, Request, Response, request
 
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.digests import check_digest, digest_of
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor
-from appliance.oci.names import split_path
+from appliance.oci.names import is_tag
+from appliance.registry.access import Identity
 from appliance.registry.answers import document, error
 from appliance.registry.body import Body, Source, WholeFile
 from appliance.registry.catalog import Catalog, CurrentCatalog
+from appliance.registry.listener import API_VERSION, Handler, listener, repository_of
 from appliance.registry.ranges import Unsatisfiable, parse_range
 from appliance.store.blobs import BlobStore
+from appliance.store.uploads import Uploads
 
-_ROUTE = re.compile(r"(?P<name>.+)/(?P<kind>manifests|blobs|referrers)/(?P<reference>[^/]+)|(?P<tags>.+)/tags/list")
-_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _PAGE = 1000
 
 
@@ -58,67 +57,42 @@ class Registry:
     :param catalog: what is current.
     :param fetcher: gets what other nodes hold.
     :param site_addresses: spellings of listed nodes that mean "no namespace" when sent as ``ns``.
+    :param uploads: what repositories uploaded, where pushing is on.
     """
 
     def __init__(
-        self, blobs: BlobStore, catalog: CurrentCatalog, fetcher: Fetcher, site_addresses: frozenset[str]
+        self,
+        blobs: BlobStore,
+        catalog: CurrentCatalog,
+        fetcher: Fetcher,
+        site_addresses: frozenset[str],
+        uploads: Uploads | None = None,
     ) -> None:
         self._blobs = blobs
         self._catalog = catalog
         self._fetcher = fetcher
         self._site = site_addresses
+        self._uploads = uploads
 
-    def blueprint(self) -> Blueprint:
-        """The routes, to be registered on an application."""
-        routes = Blueprint("registry", __name__)
-        routes.add_url_rule("/v2/", view_func=self._version, methods=["GET", "HEAD"], endpoint="version")
-        routes.add_url_rule("/v2", view_func=self._version, methods=["GET", "HEAD"], endpoint="version-bare")
-        routes.add_url_rule("/v2/_catalog", view_func=self._list_repositories, methods=["GET"], endpoint="catalog")
-        routes.add_url_rule(
-            "/v2/<path:rest>",
-            view_func=self._named,
-            methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            endpoint="named",
-        )
-        return routes
+    def handlers(self) -> dict[str, Handler]:
+        """The reading routes of the table, by name; each takes what the path's groups say."""
+        return {
+            "version": version,
+            "catalog": self._list_repositories,
+            "tags": self._list_tags,
+            "manifest": self._manifest,
+            "blob": self._blob,
+            "referrers": self._referrers,
+        }
 
-    def _version(self) -> Response:
-        response = document({})
-        response.headers["Docker-Distribution-API-Version"] = "registry/2.0"
-        return response
-
-    def _named(self, rest: str) -> Response:
-        if request.method not in ("GET", "HEAD"):
-            return error(405, "UNSUPPORTED", "this listener serves pulls only", Allow="GET, HEAD")
-        match = _ROUTE.fullmatch(rest)
-        if match is None:
-            return error(404, "UNSUPPORTED", f"no such resource: /v2/{rest}")
-        namespace = request.args.get("ns")
-        try:
-            registry, path = split_path(match["name"] or match["tags"], namespace, self._site)
-        except ApplianceError as problem:
-            return error(400 if match["kind"] != "blobs" else 404, "NAME_INVALID", str(problem))
-        repository = f"{registry}/{path}"
-        catalog = self._catalog.get()
-        if match["tags"]:
-            response = self._list_tags(catalog, repository, match["tags"])
-        elif match["kind"] == "manifests":
-            response = self._manifest(catalog, repository, match["reference"])
-        elif match["kind"] == "blobs":
-            response = self._blob(catalog, repository, match["reference"])
-        else:
-            response = self._referrers(catalog, repository, match["reference"])
-        if namespace and response.status_code < 400:
-            response.headers["OCI-Namespace"] = registry
-        return response
-
-    def _manifest(self, catalog: Catalog, repository: str, reference: str) -> Response:
+    def _manifest(self, name: str, reference: str) -> Response:
+        repository, catalog = repository_of(name, self._site), self._catalog.get()
         if ":" in reference:
             try:
                 check_digest(reference)
             except ApplianceError as problem:
                 return error(404, "DIGEST_INVALID", str(problem))
-        elif not _TAG.fullmatch(reference):
+        elif not is_tag(reference):
             return error(404, "MANIFEST_UNKNOWN", f"not a tag: {reference[:200]!r}")
         descriptor = catalog.manifest(repository, reference)
         if descriptor is None:
@@ -136,26 +110,36 @@ class Registry:
             return error(503, "MANIFEST_UNKNOWN", f"{descriptor.digest} is damaged here; run 'appliance fsck'")
         return _verbatim(content, descriptor)
 
-    def _blob(self, catalog: Catalog, repository: str, digest: str) -> Response:
+    def _blob(self, name: str, digest: str) -> Response:
+        # A blob of a name that cannot be is one that is not here.
+        repository, catalog = repository_of(name, self._site, status=404), self._catalog.get()
         try:
             check_digest(digest)
         except ApplianceError as problem:
             return error(404, "DIGEST_INVALID", str(problem))
         descriptor = catalog.blob(repository, digest)
-        if descriptor is None:
+        size = descriptor.size if descriptor is not None else self._uploaded(repository, digest)
+        if size is None:
             return error(404, "BLOB_UNKNOWN", f"no name of {repository} in {_generation(catalog)} reaches {digest}")
-        return send_blob(self._blobs, self._fetcher, descriptor.digest, descriptor.size, request)
+        return send_blob(self._blobs, self._fetcher, digest, size, request)
 
-    def _list_tags(self, catalog: Catalog, repository: str, asked: str) -> Response:
+    def _uploaded(self, repository: str, digest: str) -> int | None:
+        """Bytes of a blob that the repository uploaded and that no manifest came for yet."""
+        if self._uploads is None or not self._uploads.claimed(repository, digest):
+            return None
+        return self._blobs.size(digest)
+
+    def _list_tags(self, name: str) -> Response:
+        repository, catalog = repository_of(name, self._site), self._catalog.get()
         tags = catalog.tags(repository)
         if tags is None:
             return error(404, "NAME_UNKNOWN", f"{repository} is not among the repositories of {_generation(catalog)}")
         page, more = _page(sorted(tags), request.args)
         if isinstance(page, Response):
             return page
-        response = document({"name": asked, "tags": page})
+        response = document({"name": name, "tags": page})
         if more:
-            _link(response, f"/v2/{quote(asked)}/tags/list", page[-1], len(page))
+            _link(response, f"/v2/{quote(name)}/tags/list", page[-1], len(page))
         return response
 
     def _list_repositories(self) -> Response:
@@ -167,7 +151,8 @@ class Registry:
             _link(response, "/v2/_catalog", page[-1], len(page))
         return response
 
-    def _referrers(self, catalog: Catalog, repository: str, digest: str) -> Response:
+    def _referrers(self, name: str, digest: str) -> Response:
+        repository, catalog = repository_of(name, self._site), self._catalog.get()
         try:
             check_digest(digest)
         except ApplianceError as problem:
@@ -193,6 +178,13 @@ class Registry:
         if wanted is not None:
             response.headers["OCI-Filters-Applied"] = "artifactType"
         return response
+
+
+def version() -> Response:
+    """That the specification is implemented (end-1); docker asks this first."""
+    response = document({})
+    response.headers.update(API_VERSION)
+    return response
 
 
 def send_blob(blobs: BlobStore, fetcher: Fetcher, digest: str, size: int, asked: Request) -> Response:
@@ -278,35 +270,10 @@ def _link(response: Response, path: str, last: str, count: int) -> None:
 
 
 def _generation(catalog: Catalog) -> str:
-    return f"generation {catalog.generation.number}" if catalog.generation else "this store, which was never seeded"
+    seeded = f"generation {catalog.generation.number}" if catalog.generation else "this store, which was never seeded"
+    return f"{seeded}, or among what was pushed ({catalog.pushed.number})" if catalog.pushed else seeded
 
 
 def create_app(registry: Registry) -> Flask:
-    """The application of the local listener: ``/v2/`` and a health route."""
-    app = bare_app()
-    app.register_blueprint(registry.blueprint())
-    return app
-
-
-def bare_app() -> Flask:
-    """A Flask application that neither redirects nor merges slashes: ``//`` is never another repository's name."""
-    app = Flask("appliance", static_folder=None)
-    app.url_map.merge_slashes = False
-    app.url_map.strict_slashes = False
-    app.add_url_rule("/healthz", view_func=lambda: document({"status": "ok"}), endpoint="healthz")
-
-    @app.errorhandler(HTTPException)
-    def refused(problem: HTTPException) -> Response:
-        # Registry clients print what stands in the JSON, and nothing of an HTML page.
-        allowed = (
-            {"Allow": ", ".join(sorted(problem.valid_methods or ()))} if isinstance(problem, MethodNotAllowed) else {}
-        )
-        return error(problem.code or 500, "UNSUPPORTED", f"{problem.name}: {request.path}", **allowed)
-
-    @app.errorhandler(ApplianceError)
-    @app.errorhandler(OSError)
-    def known(problem: Exception) -> Response:
-        app.logger.error("%s", problem)
-        return error(503, "UNKNOWN", str(problem))
-
-    return app
+    """The application of the local listener: ``/v2/`` for reading, and a health route."""
+    return listener(registry.handlers(), frozenset({"local"}), lambda: Identity(frozenset({"local"})))

@@ -1,15 +1,27 @@
-"""What the site serves, in memory: a tag, a repository or a miss is answered without asking anybody."""
+"""What the site serves, in memory: a tag, a repository or a miss is answered without asking anybody.
+
+Two layers lie over each other: the names of the current generation, and below them what operators pushed. Where both
+have a name, the generation's is served.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+
+from gevent.lock import BoundedSemaphore
 
 from appliance.oci.manifests import Descriptor, Manifest
 from appliance.oci.names import parse_reference
+from appliance.offload import offload
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import Needed, reader, walk
-from appliance.store.generations import Entry, Generation, Generations
+from appliance.store.closure import Needed, reach, reader, walk
+from appliance.store.generations import Generation, Generations
+from appliance.store.pushes import Pushed, Pushes
+from appliance.store.signed import Entry
+
+_COSIGN = (".sig", ".att", ".sbom")
 
 
 @dataclass
@@ -25,100 +37,230 @@ class Repository:
     closure: Mapping[str, Needed] | None = None
 
 
-class Catalog:
-    """One generation, laid out for looking up; it never changes.
+class Layer:
+    """The names of one index, laid out for looking up; it never changes.
 
-    :param generation: the generation served, None for an empty store.
+    :param names: the index's names.
     :param blobs: where the manifests are read from when a repository is first asked for.
     """
 
-    def __init__(self, generation: Generation | None, blobs: BlobStore) -> None:
-        self.generation = generation
+    def __init__(self, names: Mapping[str, Entry], blobs: BlobStore) -> None:
         self._blobs = blobs
-        self._repositories: dict[str, Repository] = {}
-        for name, entry in generation.names.items() if generation else ():
+        self.repositories: dict[str, Repository] = {}
+        for name, entry in names.items():
             reference = parse_reference(name)
-            repository = self._repositories.setdefault(reference.name, Repository())
+            repository = self.repositories.setdefault(reference.name, Repository())
             repository.entries.append(entry)
             if reference.tag is not None:
                 repository.tags[reference.tag] = entry.descriptor
 
-    def repositories(self) -> list[str]:
-        """Full names (``docker.io/library/nginx``) in ASCII order."""
-        return sorted(self._repositories)
-
-    def registries(self) -> list[str]:
-        """The registries that names of this generation carry, sorted."""
-        return sorted({name.split("/", 1)[0] for name in self._repositories})
-
-    def tags(self, repository: str) -> dict[str, Descriptor] | None:
-        """Tag to descriptor, None for a repository the site does not know."""
-        found = self._repositories.get(repository)
-        return None if found is None else found.tags
+    def tags(self, repository: str) -> dict[str, Descriptor]:
+        """Tag to descriptor; empty for a repository it does not know."""
+        found = self.repositories.get(repository)
+        return {} if found is None else found.tags
 
     def closure(self, repository: str) -> Mapping[str, Needed]:
-        """Everything the repository's names reach, by digest; what is not in it is not served under its name."""
-        found = self._repositories.get(repository)
+        """Everything the repository's names reach, by digest."""
+        found = self.repositories.get(repository)
         if found is None:
             return {}
         if found.closure is None:
             closure: dict[str, Needed] = {}
             whole = True
-            read = reader(self._blobs)
-            for entry in found.entries:
-                for item in walk(entry, read):
-                    closure.setdefault(item.descriptor.digest, item)
-                    whole = whole and (item.manifest is not None or not item.is_manifest)
+            for item in self._reached(repository, found.entries):
+                known = closure.get(item.descriptor.digest)
+                if known is None or (item.is_manifest and not known.is_manifest):
+                    closure[item.descriptor.digest] = item
+                whole = whole and (item.manifest is not None or not item.is_manifest)
             if not whole:
                 # A manifest that is lost here may be back before the next request.
                 return closure
             found.closure = closure
         return found.closure
 
+    def _reached(self, repository: str, entries: Iterable[Entry]) -> Iterator[Needed]:
+        read = reader(self._blobs)
+        for entry in entries:
+            yield from walk(entry, read)
+
+
+class PushedLayer(Layer):
+    """What was pushed: each manifest is named by itself, so one that was deleted is gone although an index lists it.
+
+    :param before: the layer that this one follows; manifests that it has parsed are not read again.
+    """
+
+    def __init__(self, names: Mapping[str, Entry], blobs: BlobStore, before: PushedLayer | None = None) -> None:
+        super().__init__(names, blobs)
+        self._parsed: dict[str, Mapping[str, Needed]] = {}
+        for repository, found in before.repositories.items() if before else ():
+            if found.closure is not None and repository in self.repositories:
+                self._parsed[repository] = found.closure
+
+    def _reached(self, repository: str, entries: Iterable[Entry]) -> Iterator[Needed]:
+        read = reader(self._blobs)
+        old = self._parsed.pop(repository, {})
+        parsed = {digest: item.manifest for digest, item in old.items() if item.manifest is not None}
+        # Under its digest and under each of its tags, a manifest is the same.
+        for entry in {entry.descriptor.digest: entry for entry in entries}.values():
+            yield from reach(entry, read, parsed)
+
+
+class Catalog:
+    """One generation and one state of the pushes, laid out for looking up; it never changes.
+
+    :param generation: the generation served, None for an empty store.
+    :param blobs: where the manifests are read from when a repository is first asked for.
+    :param pushed: what operators pushed, None where nothing ever was.
+    :param before: the catalog that this one follows; what did not change is taken from it.
+    """
+
+    def __init__(
+        self,
+        generation: Generation | None,
+        blobs: BlobStore,
+        pushed: Pushed | None = None,
+        before: Catalog | None = None,
+    ) -> None:
+        self.generation = generation
+        self.pushed = pushed
+        self._seeded: Layer
+        self._pushed: PushedLayer
+        if before is not None and before.generation is generation:
+            self._seeded = before._seeded
+        else:
+            self._seeded = Layer(generation.names if generation else {}, blobs)
+        if before is not None and before.pushed is pushed:
+            self._pushed = before._pushed
+        else:
+            self._pushed = PushedLayer(pushed.names if pushed else {}, blobs, before._pushed if before else None)
+
+    def repositories(self) -> list[str]:
+        """Full names (``docker.io/library/nginx``) in ASCII order."""
+        return sorted(self._seeded.repositories.keys() | self._pushed.repositories.keys())
+
+    def registries(self) -> list[str]:
+        """The registries that names of this site carry, sorted."""
+        return sorted({name.split("/", 1)[0] for name in self.repositories()})
+
+    def tags(self, repository: str) -> Mapping[str, Descriptor] | None:
+        """Tag to descriptor, None for a repository the site does not know."""
+        if repository not in self._seeded.repositories and repository not in self._pushed.repositories:
+            return None
+        return self._pushed.tags(repository) | self._seeded.tags(repository)
+
+    def closure(self, repository: str) -> Mapping[str, Needed]:
+        """Everything the repository's names reach, by digest; what is not in it is not served under its name."""
+        seeded, pushed = self._seeded.closure(repository), self._pushed.closure(repository)
+        return ChainMap(dict(seeded), dict(pushed)) if seeded and pushed else seeded or pushed
+
     def manifest(self, repository: str, reference: str) -> Descriptor | None:
         """The descriptor of a manifest by tag or digest, None when the site does not have it."""
-        found = self._repositories.get(repository)
-        if found is None:
-            return None
-        if ":" not in reference:
-            return found.tags.get(reference)
-        item = self.closure(repository).get(reference)
-        return item.descriptor if item is not None and item.is_manifest else None
+        for layer in (self._seeded, self._pushed):
+            if ":" not in reference:
+                descriptor = layer.tags(repository).get(reference)
+            else:
+                item = layer.closure(repository).get(reference)
+                descriptor = item.descriptor if item is not None and item.is_manifest else None
+            if descriptor is not None:
+                return descriptor
+        return None
 
     def blob(self, repository: str, digest: str) -> Descriptor | None:
         """The descriptor of a config or layer, or of a manifest asked for as a blob; None when not served there."""
-        item = self.closure(repository).get(digest)
-        return None if item is None else item.descriptor
+        for layer in (self._seeded, self._pushed):
+            item = layer.closure(repository).get(digest)
+            if item is not None:
+                return item.descriptor
+        return None
+
+    def is_seeded(self, repository: str, reference: str) -> bool:
+        """Whether a tag is a name of the generation, or a digest is reached by one."""
+        if ":" not in reference:
+            return reference in self._seeded.tags(repository)
+        return reference in self._seeded.closure(repository)
+
+    def pushed_tags(self, repository: str) -> Mapping[str, Descriptor]:
+        """The tags that were pushed, those that the generation covers included."""
+        return self._pushed.tags(repository)
+
+    def pushed_closure(self, repository: str) -> Mapping[str, Needed]:
+        """Everything that the repository's pushed names reach, by digest."""
+        return self._pushed.closure(repository)
+
+    def piece_map(self, digest: str) -> Descriptor | None:
+        """The descriptor of a blob's piece map, where a signed index lists one."""
+        for index in (self.generation, self.pushed):
+            found = index.piece_maps.get(digest) if index else None
+            if found is not None:
+                return found
+        return None
 
     def referrers(self, repository: str, digest: str) -> Iterator[tuple[Descriptor, Manifest]]:
-        """The manifests of the repository whose subject is ``digest``, in ASCII order of their digests."""
-        for _, item in sorted(self.closure(repository).items()):
+        """The manifests of the repository that refer to ``digest``, in ASCII order of their digests.
+
+        By their ``subject``, whether they have a name or not, and by the tags that clients use where a registry has no
+        referrers: ``sha256-<hex>``, an index of them, and cosign's.
+        """
+        closure = self.closure(repository)
+        by_tag = self._referrers_by_tag(repository, digest, closure)
+        for key, item in sorted(closure.items()):
             manifest = item.manifest
-            if manifest is not None and manifest.subject is not None and manifest.subject.digest == digest:
+            if manifest is None:
+                continue
+            subject = manifest.subject.digest if manifest.subject is not None else None
+            if subject == digest or (subject is None and key in by_tag):
                 yield item.descriptor, manifest
+
+    def _referrers_by_tag(self, repository: str, digest: str, closure: Mapping[str, Needed]) -> set[str]:
+        tags = self.tags(repository) or {}
+        algorithm, _, encoded = digest.partition(":")
+        base = f"{algorithm[:32]}-{encoded[:64]}"
+        found = {tags[f"{base}{ending}"].digest for ending in _COSIGN if f"{base}{ending}" in tags}
+        index = closure.get(tags[base].digest) if base in tags else None
+        if index is not None and index.manifest is not None and index.manifest.kind == "index":
+            found |= {child.digest for child in index.manifest.manifests}
+        return found
 
 
 class CurrentCatalog:
-    """The catalog of the store's current generation, renewed when ``index.json`` is replaced.
+    """The catalog of the store's current generation and pushes, renewed when either file is replaced.
 
-    One ``stat`` a request tells: a rename gives the file another inode and time, so no signal between processes is
-    needed and nothing can be missed.
+    Two ``stat`` a request tell: a rename gives a file another inode and time, so no signal between processes is needed
+    and nothing can be missed.
     """
 
-    def __init__(self, blobs: BlobStore, generations: Generations) -> None:
+    def __init__(self, blobs: BlobStore, generations: Generations, pushes: Pushes) -> None:
         self._blobs = blobs
         self._generations = generations
-        self._seen: tuple[int, int, int] | None = None
-        self._catalog = Catalog(None, blobs)
+        self._pushes = pushes
+        self._known: tuple[object, object, Catalog] = (None, None, Catalog(None, blobs))
+        self._turn = BoundedSemaphore(1)
 
     def get(self) -> Catalog:
-        """The catalog of what is current now.
+        """The catalog of what is current now; for the event loop, which goes on while a new one is read.
 
-        :raises ApplianceError: APL-0305 when ``index.json`` is damaged.
+        :raises ApplianceError: APL-0305, APL-0314 when an index is damaged.
         """
-        status = self._generations.index.stat()
-        seen = (status.st_ino, status.st_mtime_ns, status.st_size)
-        if seen != self._seen:
-            self._catalog = Catalog(self._generations.current(), self._blobs)
-            self._seen = seen
-        return self._catalog
+        if self._is_current():
+            return self._known[2]
+        # One renewal at a time: who waits here finds it done.
+        with self._turn:
+            return self._known[2] if self._is_current() else offload(self.renew)
+
+    def renew(self) -> Catalog:
+        """The same, read in the calling thread."""
+        seeded, pushed, catalog = self._known
+        now = self._generations.state(), self._pushes.state()
+        if now != (seeded, pushed):
+            catalog = Catalog(
+                self._generations.current() if now[0] != seeded else catalog.generation,
+                self._blobs,
+                self._pushes.current() if now[1] != pushed else catalog.pushed,
+                before=catalog,
+            )
+            self._known = (*now, catalog)
+        return catalog
+
+    def _is_current(self) -> bool:
+        return (self._generations.state(), self._pushes.state()) == self._known[:2]

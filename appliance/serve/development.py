@@ -11,7 +11,15 @@ from appliance.config import Config, Peer
 from appliance.serve.server import serve_unit
 
 
-def configuration(directory: Path, listen: str, peers: Sequence[str], *, publisher: bool) -> Config:
+def configuration(
+    directory: Path,
+    listen: str,
+    peers: Sequence[str],
+    *,
+    publisher: bool,
+    workers: int = 1,
+    push_users: Path | None = None,
+) -> Config:
     """The configuration of a node without a site: its id is where it listens, its peers are URLs."""
     me = Peer(id=listen, url=f"http://{listen}", address=listen, seed=publisher)
     others = tuple(Peer(id=urlsplit(url).netloc, url=url.rstrip("/"), address=urlsplit(url).netloc) for url in peers)
@@ -25,14 +33,23 @@ def configuration(directory: Path, listen: str, peers: Sequence[str], *, publish
         agent_socket=(directory / "agent.sock").absolute(),
         peer_listen=listen,
         free_percent=0,
-        workers=1,
+        workers=workers,
+        push_users=push_users,
     )
 
 
-def run(directory: Path, listen: str, peers: Sequence[str], *, publisher: bool) -> None:
+def run(
+    directory: Path,
+    listen: str,
+    peers: Sequence[str],
+    *,
+    publisher: bool,
+    workers: int = 1,
+    push_users: Path | None = None,
+) -> None:
     """Serve until a signal ends it; the registry and the peers' routes on one plain listener."""
     directory.mkdir(parents=True, exist_ok=True)
-    config = configuration(directory, listen, peers, publisher=publisher)
+    config = configuration(directory, listen, peers, publisher=publisher, workers=workers, push_users=push_users)
     agent = multiprocessing.get_context("spawn").Process(target=serve_unit, args=("agent", config))
     agent.start()
     try:

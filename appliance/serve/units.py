@@ -11,12 +11,18 @@ from flask import Flask
 from appliance.agent.client import AgentClient, AgentDown
 from appliance.agent.service import Agent
 from appliance.config import Config
+from appliance.peers.app import PeerRoutes
 from appliance.peers.app import create_app as create_peer_app
 from appliance.pki import Trust
 from appliance.registry.app import Registry, create_app
 from appliance.registry.catalog import CurrentCatalog
+from appliance.registry.credentials import Operators
+from appliance.registry.publishing import Publishing
+from appliance.registry.push import Pushing
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generations
+from appliance.store.pushes import Pushes
+from appliance.store.uploads import Uploads
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Parts:
 
     blobs: BlobStore
     generations: Generations
+    pushes: Pushes
+    uploads: Uploads
     catalog: CurrentCatalog
     agent: AgentClient
     registry: Registry
@@ -34,11 +42,12 @@ def assemble(config: Config) -> Parts:
     """Build the pieces from a configuration; the store is made where there is none."""
     blobs = BlobStore(config.store, free_percent=config.free_percent)
     blobs.create()
-    generations = Generations(blobs, Trust(config.pki, config.node, config.seeds))
-    catalog = CurrentCatalog(blobs, generations)
+    trust = Trust(config.pki, config.node, config.seeds)
+    generations, pushes, uploads = Generations(blobs, trust), Pushes(blobs, trust), Uploads(blobs)
+    catalog = CurrentCatalog(blobs, generations, pushes)
     agent = AgentClient(config.agent_socket)
-    registry = Registry(blobs, catalog, agent, config.site_addresses)
-    return Parts(blobs, generations, catalog, agent, registry)
+    registry = Registry(blobs, catalog, agent, config.site_addresses, uploads if config.push_users else None)
+    return Parts(blobs, generations, pushes, uploads, catalog, agent, registry)
 
 
 def mirror(config: Config) -> Flask:
@@ -47,7 +56,7 @@ def mirror(config: Config) -> Flask:
 
 
 def peer(config: Config) -> Flask:
-    """The listener for other nodes."""
+    """The listener for other nodes, and for operators where pushing is on."""
     parts = assemble(config)
 
     def wake() -> None:
@@ -55,13 +64,27 @@ def peer(config: Config) -> Flask:
         with contextlib.suppress(AgentDown):
             parts.agent.wake()
 
-    return create_peer_app(config, parts.blobs, parts.generations, parts.catalog, parts.registry, wake)
+    routes = PeerRoutes(config, parts.blobs, parts.generations, parts.pushes, parts.catalog, wake)
+    handlers, operators = parts.registry.handlers(), None
+    if config.push_users is not None:
+        operators = Operators(config.push_users)
+        publishing = Publishing(parts.blobs, parts.pushes, parts.catalog, parts.uploads)
+        pushing = Pushing(_other_publisher(config), parts.uploads, publishing, config.site_addresses)
+        handlers = pushing.handlers(handlers)
+    return create_peer_app(config, {**handlers, **routes.handlers()}, operators)
+
+
+def _other_publisher(config: Config) -> str | None:
+    """Words for the publisher, where another node is it."""
+    if config.is_publisher:
+        return None
+    return next((f"{peer.id}, {peer.url}" for peer in config.peers if peer.id == config.publisher), config.publisher)
 
 
 def agent(config: Config) -> Flask:
     """The agent; its loops start here."""
     parts = assemble(config)
-    running = Agent(config, parts.blobs, parts.generations, parts.catalog)
+    running = Agent(config, parts.blobs, parts.generations, parts.pushes, parts.uploads, parts.catalog)
     running.run()
     return running.application()
 

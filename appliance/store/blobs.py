@@ -22,9 +22,20 @@ from appliance.oci.piecemap import BIG_BLOB, PieceHasher, PieceMap
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
 
+_DIRECTORIES = (
+    "blobs/sha256",
+    "partial",
+    "generations",
+    "incoming",
+    "quarantine",
+    "pushes",
+    "uploads",
+    "claims",
+)
+
 
 class BlobStore:
-    """The directories of one store: ``blobs/``, ``partial/``, ``generations/``, ``quarantine/``, ``incoming/``.
+    """The directories of one store: ``blobs/`` and those beside it, where things wait to become blobs or names.
 
     :param root: directory of the OCI layout.
     :param free_percent: percent of the file system that imports and fetches leave free. Kubelet starts to collect
@@ -42,7 +53,7 @@ class BlobStore:
 
     def create(self) -> None:
         """Make the directories and the two files of an empty layout, where they are not there yet."""
-        for name in ("blobs/sha256", "partial", "generations", "incoming", "quarantine"):
+        for name in _DIRECTORIES:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         for name, content in (("oci-layout", LAYOUT), ("index.json", EMPTY_INDEX)):
             if not (self.root / name).exists():
@@ -185,6 +196,14 @@ class BlobStore:
         finally:
             os.close(handle)
         self._place(file, digest)
+
+    @contextlib.contextmanager
+    def writing(self, where: str) -> Iterator[None]:
+        """Say of a failed write what it means: APL-0310 for a full disk, else APL-0311; ``where`` names what it was."""
+        try:
+            yield
+        except OSError as error:
+            self._failed(error, 0, where)
 
     def clear_incoming(self) -> None:
         """Remove what a killed import left half written; only for whoever holds the store's lock."""

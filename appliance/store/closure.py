@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from appliance.oci.blob import BlobReader
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, Manifest, parse_manifest
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Entry, Generation
+from appliance.store.generations import Generation
+from appliance.store.pushes import Pushed
+from appliance.store.signed import Entry
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,24 @@ def walk(entry: Entry, read: Callable[[Descriptor], bytes | None]) -> Iterator[N
                 yield Needed(part, False)
 
 
+def reach(
+    entry: Entry, read: Callable[[Descriptor], bytes | None], parsed: Mapping[str, Manifest] = MappingProxyType({})
+) -> Iterator[Needed]:
+    """One manifest that was pushed, and the blobs that it lists: its children were pushed by themselves.
+
+    :param parsed: manifests by digest that need not be read again.
+    """
+    descriptor = entry.descriptor
+    manifest = parsed.get(descriptor.digest)
+    if manifest is None:
+        content = read(descriptor)
+        manifest = None if content is None else parse_manifest(content, descriptor.media_type)
+    yield Needed(descriptor, True, manifest)
+    for part in manifest.blobs if manifest else ():
+        if part.digest not in entry.absent:
+            yield Needed(part, False)
+
+
 def reader(blobs: BlobReader) -> Callable[[Descriptor], bytes | None]:
     """Read manifests from a store or a sink, for :func:`walk`."""
 
@@ -57,6 +78,18 @@ def reader(blobs: BlobReader) -> Callable[[Descriptor], bytes | None]:
         return blobs.read(descriptor.digest, MANIFEST_LIMIT) if blobs.has(descriptor.digest) else None
 
     return read
+
+
+def needed_by_pushes(pushed: Pushed, blobs: BlobStore) -> dict[str, Needed]:
+    """Every blob that what was pushed needs, by digest, piece maps included."""
+    found: dict[str, Needed] = {}
+    for entry in pushed.names.values():
+        if entry.descriptor.digest not in found:
+            for item in reach(entry, reader(blobs)):
+                found.setdefault(item.descriptor.digest, item)
+    for descriptor in pushed.piece_maps.values():
+        found[descriptor.digest] = Needed(descriptor, True)
+    return found
 
 
 def needed(generation: Generation, blobs: BlobStore) -> dict[str, Needed]:

@@ -10,8 +10,9 @@ from typing import Any
 from appliance.errors import ApplianceError
 from appliance.oci.digests import hasher, is_digest
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import needed
+from appliance.store.closure import Needed, needed, needed_by_pushes
 from appliance.store.generations import Generations, parse
+from appliance.store.pushes import Pushes
 
 _STEP = 1 << 20
 
@@ -37,11 +38,16 @@ class Report:
 
 
 def check(
-    blobs: BlobStore, generations: Generations, *, whole: bool, progress: Callable[[int], None] | None = None
+    blobs: BlobStore,
+    generations: Generations,
+    pushes: Pushes,
+    *,
+    whole: bool,
+    progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Hash every blob, and see that the current generation can be served.
+    """Hash every blob, and see that the current generation and what was pushed can be served.
 
-    :param whole: whether every blob of the generation has to be here (a publisher, a store without a site), or
+    :param whole: whether every blob of both has to be here (a publisher, a store without a site), or
         only its manifests (any other node).
     :param progress: called with the bytes hashed so far.
     """
@@ -55,9 +61,11 @@ def check(
         if progress is not None:
             progress(report.size)
     report.problems += _damaged_files(blobs)
+    wanted: dict[str, Needed] = {}
     try:
-        current = generations.current()
-        wanted = needed(current, blobs) if current else {}
+        current, pushed = generations.current(), pushes.current()
+        wanted |= needed_by_pushes(pushed, blobs) if pushed else {}
+        wanted |= needed(current, blobs) if current else {}
     except (ApplianceError, OSError) as error:
         report.problems.append(str(error))
         return report

@@ -10,40 +10,22 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from appliance.errors import ApplianceError, fail
 from appliance.oci import mediatypes
-from appliance.oci.manifests import IMAGE_NAME, REF_NAME, Descriptor
-from appliance.oci.names import parse_reference
+from appliance.oci.manifests import Descriptor
 from appliance.pki import Signature, Trust
 from appliance.store.blobs import BlobStore, write_atomically
+from appliance.store.signed import CREATED, PREFIX, SIZE_LIMIT, Entry, SignedIndex, list_names, read_names
 
-PREFIX = "vnd.k3s-airgap-appliance."
 NUMBER = PREFIX + "generation"
 PARENT = PREFIX + "parent"
 CAUSE = PREFIX + "cause"
-CREATED = PREFIX + "created"
 SOURCES = PREFIX + "sources"
-ABSENT = PREFIX + "absent"
-PIECES_OF = PREFIX + "pieces-of"
-SIZE_LIMIT = 256 << 20
-"""Largest generation that is read, in bytes: about half a million names."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What one name points to.
-
-    :param descriptor: media type, digest and size of its manifest or index.
-    :param absent: digests of children of an index that the medium did not bring (a sparse index).
-    """
-
-    descriptor: Descriptor
-    absent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -97,14 +79,6 @@ def make(
 
 
 def _serialise(generation: Generation) -> bytes:
-    manifests: list[dict[str, Any]] = []
-    for name, entry in generation.names.items():
-        annotations = {IMAGE_NAME: name, REF_NAME: name}
-        if entry.absent:
-            annotations[ABSENT] = " ".join(sorted(entry.absent))
-        manifests.append(replace(entry.descriptor, annotations=annotations).to_dict())
-    for blob, descriptor in generation.piece_maps.items():
-        manifests.append(replace(descriptor, annotations={PIECES_OF: blob}).to_dict())
     annotations = {
         NUMBER: str(generation.number),
         CAUSE: generation.cause,
@@ -116,7 +90,7 @@ def _serialise(generation: Generation) -> bytes:
     index = {
         "schemaVersion": 2,
         "mediaType": mediatypes.OCI_INDEX,
-        "manifests": manifests,
+        "manifests": list_names(generation.names, generation.piece_maps),
         "annotations": annotations,
     }
     return json.dumps(index, separators=(",", ":")).encode()
@@ -134,18 +108,7 @@ def parse(raw: bytes, where: str) -> Generation | None:
         annotations = index.get("annotations") or {}
         if NUMBER not in annotations and index["manifests"] == []:
             return None
-        names: dict[str, Entry] = {}
-        piece_maps: dict[str, Descriptor] = {}
-        for item in index["manifests"]:
-            descriptor = Descriptor.from_dict(item)
-            notes = descriptor.annotations
-            bare = replace(descriptor, annotations={})
-            if descriptor.media_type == mediatypes.PIECE_MAP:
-                piece_maps[notes[PIECES_OF]] = bare
-            elif REF_NAME in notes:
-                # A name that nobody can parse must stop here, not in every mirror that follows.
-                parse_reference(notes[REF_NAME])
-                names[notes[REF_NAME]] = Entry(bare, frozenset(notes.get(ABSENT, "").split()))
+        names, piece_maps = read_names(index["manifests"])
         sources = json.loads(annotations[SOURCES])
         if int(annotations[NUMBER]) < 1 or not all(isinstance(source, str) for source in sources):
             raise ValueError("its number or its sources are of a wrong kind")
@@ -175,90 +138,21 @@ def _damaged(where: str, why: str) -> NoReturn:
     )
 
 
-class Generations:
+class Generations(SignedIndex[Generation]):
     """The generations of one store: the current one, the kept ones, and the way to replace it."""
 
     def __init__(self, blobs: BlobStore, trust: Trust) -> None:
-        self._root = blobs.root
-        self._trust = trust
-
-    @property
-    def index(self) -> Path:
-        """The file that is the current generation."""
-        return self._root / "index.json"
-
-    def current(self) -> Generation | None:
-        """The generation that is served now; None in a fresh store."""
-        return parse(self.index.read_bytes(), str(self.index))
-
-    def signature(self, generation: Generation) -> Signature | None:
-        """The signature that came with a generation, None where there is none (development)."""
-        try:
-            return Signature.from_json(self._file(generation, ".sig").read_bytes())
-        except FileNotFoundError:
-            return None
+        super().__init__(blobs.root / "index.json", blobs.root / "generations", trust, parse, "generation")
 
     def kept(self) -> list[Generation]:
         """Every generation whose bytes are kept, oldest first; a damaged one is left to ``appliance fsck``."""
         found = []
-        for path in (self._root / "generations").glob("*.json"):
+        for path in self._directory.glob("*.json"):
             with contextlib.suppress(ApplianceError, FileNotFoundError):
                 generation = parse(path.read_bytes(), str(path))
                 if generation is not None:
                     found.append(generation)
         return sorted(found, key=lambda generation: generation.number)
-
-    def publish(self, generation: Generation) -> None:
-        """Sign a generation and make it the current one; only the publisher calls this."""
-        self._replace(generation, self._trust.sign(generation.raw))
-
-    def sign_anew(self) -> bool:
-        """Sign the current generation where its signer is no seed any more; true when that was so.
-
-        For the seed that follows a lost publisher: nodes that come later take only what a listed seed has signed.
-        """
-        current = self.current()
-        if current is None:
-            return False
-        try:
-            self._trust.check(current.raw, self.signature(current))
-        except ApplianceError:
-            signature = self._trust.sign(current.raw)
-            if signature is not None:
-                write_atomically(self._file(current, ".sig"), signature.to_json())
-            return True
-        return False
-
-    def accept(
-        self, raw: bytes, signature: Signature | None, prepare: Callable[[Generation], None]
-    ) -> Generation | None:
-        """Follow the publisher: make a newer signed generation the current one.
-
-        :param raw: its bytes.
-        :param signature: the publisher's signature, None in development.
-        :param prepare: called once it is found valid and newer; brings all its manifests or raises.
-        :returns: the generation that is followed now, None when the current one is as new.
-        :raises ApplianceError: APL-0606 for a wrong signature, APL-0306 for another generation of the same number.
-        """
-        self._trust.check(raw, signature)
-        offered = parse(raw, "a peer's generation")
-        current = self.current()
-        if offered is None or (current is not None and offered.number < current.number):
-            return None
-        if current is not None and offered.number == current.number:
-            if offered.digest != current.digest:
-                fail(
-                    "APL-0306",
-                    f"two different generations have the number {offered.number}",
-                    where=str(self._root),
-                    why=f"served here: {current.digest} of {current.created}; offered: {offered.digest} of "
-                    f"{offered.created}" + (f", signed by {signature.signer}" if signature else ""),
-                    fix="Keep one publisher: take the other one out of mirror_seeds, then publish anew",
-                )
-            return None
-        prepare(offered)
-        self._replace(offered, signature)
-        return offered
 
     def prune(self, keep: int) -> list[Generation]:
         """Forget the bytes of all but the last ``keep`` generations; returns those forgotten."""
@@ -268,16 +162,10 @@ class Generations:
                 self._file(generation, suffix).unlink(missing_ok=True)
         return forgotten
 
-    def _replace(self, generation: Generation, signature: Signature | None) -> None:
-        # The copy and the signature first: whoever sees the new index.json finds both.
-        write_atomically(self._file(generation, ".json"), generation.raw)
-        if signature is not None:
-            write_atomically(self._file(generation, ".sig"), signature.to_json())
-        write_atomically(self.index, generation.raw)
-
-    def _file(self, generation: Generation, suffix: str) -> Path:
-        encoded = generation.digest.partition(":")[2]
-        return self._root / "generations" / f"{generation.number:08d}-{encoded[:16]}{suffix}"
+    def _replace(self, item: Generation, signature: Signature | None) -> None:
+        # The copy first: whoever sees the new index.json finds it.
+        write_atomically(self._file(item, ".json"), item.raw)
+        super()._replace(item, signature)
 
 
 def lock(root: Path) -> int:

@@ -1,10 +1,10 @@
-"""What was published when, from where: one JSON line for each generation, only ever appended to."""
+"""What was published when, from where or by whom: one JSON line for each change of names, only ever appended to."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,11 @@ def record(store: Path, generation: Generation) -> None:
         "created": generation.created,
         "sources": list(generation.sources),
     }
+    note(store, line)
+
+
+def note(store: Path, line: Mapping[str, Any]) -> None:
+    """Append one line about a change of names: ``record`` for generations, pushes and deletions have an ``action``."""
     handle = os.open(store / _FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     with os.fdopen(handle, "wb") as file:
         size = os.fstat(handle).st_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,9 +32,9 @@ class Containerd:
         self.process = Process(["containerd", "-c", str(config)], root / "containerd.log")
         wait_for("containerd", self.socket.exists)
 
-    def trust(self, *ports: int) -> None:
+    def trust(self, *ports: int, registries: Sequence[str] = ("docker.io", "quay.io")) -> None:
         """Write hosts.toml: these mirrors in order, and a last resort that is not there."""
-        for registry in ("docker.io", "quay.io"):
+        for registry in registries:
             directory = self.root / "certs.d" / registry
             directory.mkdir(parents=True, exist_ok=True)
             hosts = [f'[host."http://127.0.0.1:{port}"]\n  capabilities = ["pull", "resolve"]\n' for port in ports]
@@ -44,10 +44,12 @@ class Containerd:
         done = run("ctr", "-a", self.socket, *words, check=check)
         return done.stdout + done.stderr
 
-    def pull(self, name: str, *, check: bool = True) -> str:
-        return self.ctr(
-            "images", "pull", "--hosts-dir", self.root / "certs.d", "--snapshotter", "native", name, check=check
-        )
+    def pull(self, name: str, *options: str, check: bool = True) -> str:
+        words = ["images", "pull", "--hosts-dir", self.root / "certs.d", "--snapshotter", "native", *options, name]
+        return self.ctr(*words, check=check)
+
+    def blob(self, digest: str) -> bytes:
+        return (self.root / "root/io.containerd.content.v1.content/blobs" / digest.replace(":", "/")).read_bytes()
 
 
 @pytest.fixture
@@ -77,9 +79,7 @@ def test_pulls_by_tag_and_by_digest(site: Site, containerd: Containerd) -> None:
         listed = containerd.ctr("images", "list")
         assert item.digest in listed
         for digest, raw in item.blobs.items():
-            assert (
-                containerd.root / "root/io.containerd.content.v1.content/blobs/sha256" / digest[7:]
-            ).read_bytes() == raw
+            assert containerd.blob(digest) == raw
     missing = containerd.pull("docker.io/library/none:1", check=False)
     assert "not found" in missing or "refused" in missing
     # One name on two registries is two images: ns decides.

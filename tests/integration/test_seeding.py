@@ -29,7 +29,7 @@ def served(store: Path) -> dict[str, str]:
 
 def is_sound(store: Path) -> None:
     blobs = BlobStore(store)
-    assert check(blobs, made.generations(blobs), whole=True).problems == []
+    assert check(blobs, made.generations(blobs), made.pushes(blobs), whole=True).problems == []
 
 
 @pytest.fixture(scope="module")

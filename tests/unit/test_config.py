@@ -103,9 +103,11 @@ def test_the_optional_keys_are_taken() -> None:
         keep_generations=5,
         free_percent=7,
         workers=4,
+        push_users="/etc/appliance/push-users",
     )
     assert config.agent_socket == Path("/tmp/x.sock")
     assert (config.mirror_listen, config.peer_listen) == ("127.0.0.1:1", "[::]:2")
+    assert config.push_users == Path("/etc/appliance/push-users")
     assert (config.keep_generations, config.free_percent, config.workers) == (5, 7.0, 4)
 
 
@@ -118,6 +120,8 @@ def test_the_optional_keys_are_taken() -> None:
         ({"node": ""}, "node"),
         ({"store": 5}, "store"),
         ({"pki": 5}, "pki"),
+        ({"push_users": 5}, "push_users"),
+        ({"push_users": ""}, "push_users"),
         ({"agent_socket": ["/x"]}, "agent_socket"),
         ({"mirror_listen": 5000}, "mirror_listen"),
         ({"node": "z"}, "z"),

@@ -11,21 +11,31 @@ import pytest
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Entry, Generation
+from appliance.store.generations import Generation
+from appliance.store.pushes import Pushed
+from appliance.store.signed import Entry, NameIndex
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
 from tests.unit.store import made
 
 NAME = "docker.io/library/a:1"
 
 
-def serving(generation: Generation | None, blobs: Mapping[str, bytes], **more: Any) -> FakePeer:
-    said = {"number": generation.number, "digest": generation.digest} if generation else None
-    raw = generation.raw.decode() if generation else ""
+def serving(
+    generation: Generation | None, blobs: Mapping[str, bytes], *, pushed: Pushed | None = None, **more: Any
+) -> FakePeer:
+    def said(index: NameIndex | None) -> dict[str, Any] | None:
+        return {"number": index.number, "digest": index.digest} if index else None
+
+    def whole(index: NameIndex | None) -> tuple[int, bytes]:
+        return 200, json.dumps({"raw": index.raw.decode() if index else "", "signature": None}).encode()
+
+    ping = {"node": "x", "generation": said(generation)} | ({"pushes": said(pushed)} if pushed else {})
     return FakePeer(
         dict(blobs),
         answers={
-            "/p2p/v1/ping": lambda: (200, json.dumps({"node": "x", "generation": said}).encode()),
-            "/p2p/v1/generation": lambda: (200, json.dumps({"raw": raw, "signature": None}).encode()),
+            "/p2p/v1/ping": lambda: (200, json.dumps(ping).encode()),
+            "/p2p/v1/generation": lambda: whole(generation),
+            "/p2p/v1/pushes": lambda: whole(pushed),
         },
         **more,
     )
@@ -33,7 +43,7 @@ def serving(generation: Generation | None, blobs: Mapping[str, bytes], **more: A
 
 def follower(store: BlobStore, **peers: FakePeer) -> Follower:
     fakes = FakePeers(**peers)
-    return Follower(store, made.generations(store), fakes, Fetcher(store, fakes, at_once), at_once)
+    return Follower(store, made.generations(store), made.pushes(store), fakes, Fetcher(store, fakes, at_once), at_once)
 
 
 @pytest.fixture
@@ -50,13 +60,13 @@ def test_a_newer_generation_is_followed_with_all_its_manifests(store: BlobStore,
     both = made.index({"amd64": made.image(1), "arm64": made.image(2, arch="arm64", size=2 << 20)})
     generation = made.publish(publisher, {NAME: both}, piece_maps=True)
     subject = follower(store, a=serving(generation, contents(publisher)))
-    assert subject.look() == generation
+    assert subject.look() == [generation]
     assert subject.seen == {"a": 1}
     assert not subject.behind
     (piece_map,) = generation.piece_maps.values()
     manifests = {both.digest, *(item["digest"] for item in both.document["manifests"]), piece_map.digest}
     assert {digest for digest, _ in store.digests()} == manifests
-    assert subject.look() is None
+    assert subject.look() == []
 
 
 def test_the_newest_of_all_is_taken(store: BlobStore, publisher: BlobStore) -> None:
@@ -64,7 +74,7 @@ def test_the_newest_of_all_is_taken(store: BlobStore, publisher: BlobStore) -> N
     new = made.publish(publisher, {NAME: made.image(2)})
     held = contents(publisher)
     subject = follower(store, a=serving(old, held), b=serving(new, held, slow=5), c=serving(None, {}))
-    assert subject.look() == new
+    assert subject.look() == [new]
     assert subject.seen == {"a": 1, "b": 2, "c": None}
 
 
@@ -74,20 +84,20 @@ def test_nothing_is_followed_that_is_not_whole(store: BlobStore, publisher: Blob
     second = made.publish(publisher, {NAME: one})
     held = contents(publisher)
     subject = follower(store, a=serving(first, held))
-    assert subject.look() == first
+    assert subject.look() == [first]
     lacking = {digest: raw for digest, raw in held.items() if digest != one.digest}
     behind = follower(store, a=serving(second, lacking))
-    assert behind.look() is None
+    assert behind.look() == []
     assert behind.behind
     assert made.generations(store).current() == first
-    assert follower(store, a=serving(second, held)).look() == second
+    assert follower(store, a=serving(second, held)).look() == [second]
 
 
 def test_a_manifest_is_had_from_whoever_holds_it(store: BlobStore, publisher: BlobStore) -> None:
     one = made.image(1)
     generation = made.publish(publisher, {NAME: one})
     subject = follower(store, a=serving(generation, {}), b=serving(None, {one.digest: one.raw}))
-    assert subject.look() == generation
+    assert subject.look() == [generation]
 
 
 def test_what_one_name_leaves_out_is_brought_for_another(store: BlobStore, publisher: BlobStore) -> None:
@@ -96,7 +106,7 @@ def test_what_one_name_leaves_out_is_brought_for_another(store: BlobStore, publi
     made.fill(publisher, [both])
     sparse = Entry(both.entry.descriptor, frozenset({arm.digest}))
     generation = made.publish(publisher, {NAME: sparse, "docker.io/library/b:1": both})
-    assert follower(store, a=serving(generation, contents(publisher))).look() == generation
+    assert follower(store, a=serving(generation, contents(publisher))).look() == [generation]
     assert store.has(arm.digest)
 
 
@@ -122,21 +132,23 @@ def test_one_bad_peer_does_not_hide_a_good_one(store: BlobStore, publisher: Blob
         liars[f"b{number}"] = liar
     liars["dead"] = FakePeer(dead=True)
     subject = follower(store, **liars, good=serving(generation, held, slow=20))
-    assert subject.look() == generation
+    assert subject.look() == [generation]
     assert not subject.behind
 
 
 def test_nobody_to_ask(store: BlobStore) -> None:
-    assert follower(store).look() is None
+    assert follower(store).look() == []
 
 
 def test_peers_that_failed_just_now_are_asked_for_news_all_the_same(store: BlobStore, publisher: BlobStore) -> None:
     generation = made.publish(publisher, {NAME: made.image(1)})
     fakes = FakePeers(a=serving(generation, contents(publisher)))
-    subject = Follower(store, made.generations(store), fakes, Fetcher(store, fakes, at_once), at_once)
+    subject = Follower(
+        store, made.generations(store), made.pushes(store), fakes, Fetcher(store, fakes, at_once), at_once
+    )
     fakes.down.add("a")
     fakes.fakes["a"].answers["/p2p/v1/ping"] = _ping_and_recover(fakes, generation)
-    assert subject.look() == generation
+    assert subject.look() == [generation]
 
 
 def _ping_and_recover(fakes: FakePeers, generation: Generation) -> Any:
@@ -151,7 +163,7 @@ def test_two_generations_of_one_number_change_nothing(store: BlobStore, publishe
     mine = made.publish(store, {NAME: made.image(1)})
     other = made.publish(publisher, {NAME: made.image(2)})
     subject = follower(store, a=serving(other, contents(publisher)))
-    assert subject.look() is None
+    assert subject.look() == []
     assert subject.behind
     assert made.generations(store).current() == mine
 
@@ -163,6 +175,51 @@ def test_an_older_one_is_not_even_asked_for(store: BlobStore, publisher: BlobSto
     peer = serving(old, contents(publisher))
     peer.answers["/p2p/v1/generation"] = lambda: (500, b"")
     subject = follower(store, a=peer)
-    assert subject.look() is None
+    assert subject.look() == []
     assert not subject.behind
     assert made.generations(store).current() == mine
+
+
+def test_what_was_pushed_is_followed_with_its_manifests_beside_the_generation(
+    store: BlobStore, publisher: BlobStore
+) -> None:
+    both = made.index({"amd64": made.image(1, size=2 << 20), "arm64": made.image(2, arch="arm64")})
+    generation = made.publish(publisher, {NAME: made.image(3)})
+    first = made.push(publisher, {"docker.io/team/app:1": both}, piece_maps=True)
+    held = contents(publisher)
+    subject = follower(store, a=serving(generation, held, pushed=first))
+    assert subject.look() == [generation, first]
+    assert made.pushes(store).current() == first
+    (piece_map,) = first.piece_maps.values()
+    assert all(store.has(item["digest"]) for item in both.manifests)
+    assert store.has(piece_map.digest)
+    assert not store.has(made.image(1, size=2 << 20).layers[0]), "layers come by the policy"
+    assert subject.look() == []
+    second = made.push(publisher, {})
+    assert follower(store, a=serving(generation, held, pushed=second)).look() == [second]
+    assert made.generations(store).current() == generation
+
+
+def test_pushes_that_are_not_whole_hold_up_no_generation(store: BlobStore, publisher: BlobStore) -> None:
+    one = made.image(1)
+    generation = made.publish(publisher, {NAME: made.image(3)})
+    pushed = made.push(publisher, {"docker.io/team/app:1": one})
+    held = {digest: raw for digest, raw in contents(publisher).items() if digest != one.digest}
+    subject = follower(store, a=serving(generation, held, pushed=pushed))
+    assert subject.look() == [generation]
+    assert subject.behind
+    assert made.pushes(store).current() is None
+
+
+def test_a_child_that_was_deleted_is_not_waited_for(store: BlobStore, publisher: BlobStore) -> None:
+    both = made.index({"amd64": made.image(1), "arm64": made.image(2, arch="arm64")}, leave_out=["arm64"])
+    pushed = made.push(publisher, {"docker.io/team/app:1": both})
+    subject = follower(store, a=serving(None, contents(publisher), pushed=pushed))
+    assert subject.look() == [pushed]
+    assert not subject.behind
+
+
+def test_a_peer_of_an_older_release_knows_of_no_pushes(store: BlobStore, publisher: BlobStore) -> None:
+    pushed = made.push(publisher, {"docker.io/team/app:1": made.image(1)})
+    held = contents(publisher)
+    assert follower(store, a=serving(None, held), b=serving(None, held, pushed=pushed)).look() == [pushed]

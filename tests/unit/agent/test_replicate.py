@@ -12,12 +12,18 @@ from appliance.agent.replicate import keepers, piece_map, wanted
 from appliance.config import Config, Peer
 from appliance.oci.manifests import Descriptor
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Entry
+from appliance.store.closure import Needed, needed
+from appliance.store.generations import Generation
+from appliance.store.signed import Entry
 from tests.unit.store import made
 
 ids = st.lists(st.text("abcdefgh0123", min_size=1, max_size=4), min_size=1, max_size=12, unique=True)
 digests = st.binary(max_size=4).map(made.sha)
 copies = st.none() | st.integers(1, 15)
+
+
+def needs(generation: Generation, store: BlobStore) -> list[Needed]:
+    return list(needed(generation, store).values())
 
 
 def config(nodes: list[str], copies: int | None = 2, node: str | None = None, publisher: bool = True) -> Config:
@@ -73,10 +79,10 @@ def test_the_share_of_each_node_is_about_the_same() -> None:
 def test_wanted_is_what_is_missing_smallest_first(store: BlobStore) -> None:
     one = made.image(1, size=5000, layers=3)
     generation = made.publish(store, {"docker.io/library/a:1": one}, leave_out=[one.layers[0], one.layers[2]])
-    found = wanted(generation, store, config(["a", "b"], None, "b"))
+    found = wanted(needs(generation, store), store, config(["a", "b"], None, "b"))
     assert {item.digest for item in found} == {one.layers[0], one.layers[2]}
     assert [item.size for item in found] == sorted(item.size for item in found)
-    assert wanted(generation, store, config(["a", "b", "c"], 1, "b")) == []
+    assert wanted(needs(generation, store), store, config(["a", "b", "c"], 1, "b")) == []
 
 
 def test_a_blob_of_another_size_is_wanted_again(store: BlobStore) -> None:
@@ -85,7 +91,7 @@ def test_a_blob_of_another_size_is_wanted_again(store: BlobStore) -> None:
     path = store.path(one.layers[0])
     path.chmod(0o644)
     path.write_bytes(b"cut")
-    assert [item.digest for item in wanted(generation, store, config(["a"]))] == one.layers
+    assert [item.digest for item in wanted(needs(generation, store), store, config(["a"]))] == one.layers
 
 
 def test_what_one_name_leaves_out_another_may_want(store: BlobStore) -> None:
@@ -94,20 +100,20 @@ def test_what_one_name_leaves_out_another_may_want(store: BlobStore) -> None:
     sparse = Entry(both.entry.descriptor, frozenset({arm.digest, *arm.layers}))
     made.fill(store, [both], leave_out=arm.layers)
     only = made.publish(store, {"docker.io/library/a:1": sparse})
-    assert wanted(only, store, config(["a"])) == []
+    assert wanted(needs(only, store), store, config(["a"])) == []
     generation = made.publish(
         store, {"docker.io/library/a:1": sparse, "docker.io/library/b:1": arm.entry}, leave_out=arm.layers
     )
-    assert [item.digest for item in wanted(generation, store, config(["a"]))] == arm.layers
+    assert [item.digest for item in wanted(needs(generation, store), store, config(["a"]))] == arm.layers
 
 
 def test_the_piece_map_of_the_signed_generation(store: BlobStore) -> None:
     one = made.image(1, size=2 << 20)
     generation = made.publish(store, {"docker.io/library/a:1": one}, piece_maps=True)
-    found = piece_map(generation, store, one.layers[0])
+    found = piece_map(generation.piece_maps.get(one.layers[0]), store, one.layers[0])
     assert found is not None
     assert (found.blob, found.size) == (one.layers[0], len(one.blobs[one.layers[0]]))
-    assert piece_map(generation, store, one.digest) is None
+    assert piece_map(generation.piece_maps.get(one.digest), store, one.digest) is None
     assert piece_map(None, store, one.layers[0]) is None
 
 
@@ -119,9 +125,9 @@ def test_a_map_that_is_lost_damaged_or_another_blobs_is_none(store: BlobStore) -
     path = store.path(descriptor.digest)
     path.chmod(0o644)
     path.write_bytes(b"rot")
-    assert piece_map(generation, store, one.layers[0]) is None
+    assert piece_map(generation.piece_maps.get(one.layers[0]), store, one.layers[0]) is None
     path.unlink()
-    assert piece_map(generation, store, one.layers[0]) is None
+    assert piece_map(generation.piece_maps.get(one.layers[0]), store, one.layers[0]) is None
     swapped: dict[str, Descriptor] = {one.layers[0]: other}
     object.__setattr__(generation, "piece_maps", swapped)
-    assert piece_map(generation, store, one.layers[0]) is None
+    assert piece_map(generation.piece_maps.get(one.layers[0]), store, one.layers[0]) is None

@@ -41,20 +41,20 @@ class Site:
         # Another object each time, as another process would have.
         blobs = BlobStore(self.root / "store", reserve=0)
         config = Config(node="local", store=blobs.root)
-        return seed(config, blobs, made.generations(blobs), sources, **more)
+        return seed(config, blobs, made.generations(blobs), made.pushes(blobs), sources, **more)
 
     def plan(self, *sources: str, **more: Any) -> Plan:
         current = self.generations.current() if self.generations.index.exists() else None
         with HashingSink(self.blobs) as sink:
             reading = read_sources(sources, sink, self.blobs.root, current, **more)
-        return make_plan(reading, current, self.blobs)
+        return make_plan(reading, current, self.blobs, made.pushes(self.blobs).current())
 
     def served(self) -> dict[str, str]:
         current = self.generations.current()
         return {name: entry.descriptor.digest for name, entry in current.names.items()} if current else {}
 
     def problems(self) -> list[str]:
-        return check(self.blobs, self.generations, whole=True).problems
+        return check(self.blobs, self.generations, made.pushes(self.blobs), whole=True).problems
 
     def journal(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.blobs.root / "journal.jsonl").read_text().splitlines()]
@@ -168,6 +168,23 @@ def test_a_plan_of_another_state_is_not_this_one(site: Site) -> None:
     with pytest.raises(ApplianceError, match="APL-0126"):
         site.seed(source, expect=shown)
     assert set(site.served()) == {B}
+
+
+def test_a_name_that_was_pushed_is_covered_and_the_plan_says_so(site: Site) -> None:
+    site.blobs.create()
+    pushed, brought = made.image(1), made.image(2)
+    made.push(site.blobs, {A: pushed, B: brought})
+    source = site.archive("a.tar", a=brought, b=brought)
+    shown = site.plan(source).as_dict()
+    assert shown["covers_pushed"] == [{"name": A, "old": pushed.digest, "new": brought.digest}]
+    assert [item["name"] for item in shown["added"]] == [A, B]
+    made.push(site.blobs, {A: made.image(3), B: brought})
+    with pytest.raises(ApplianceError, match="APL-0126"):
+        site.seed(source, expect=shown["plan_id"])
+    before = made.pushes(site.blobs).current()
+    assert site.seed(source, expect=site.plan(source).id).published
+    assert made.pushes(site.blobs).current() == before
+    assert site.plan(site.archive("c.tar", a=made.image(4))).as_dict()["covers_pushed"] == []
 
 
 def test_a_stick_that_was_pulled_out_after_it_was_published_is_no_error(site: Site) -> None:
@@ -432,7 +449,7 @@ def test_only_the_publisher_seeds(site: Site) -> None:
     peers = (Peer("a", "http://a", "a", seed=True), Peer("b", "http://b", "b"))
     config = Config(node="b", store=site.blobs.root, peers=peers, seeds=("a",))
     with pytest.raises(ApplianceError) as caught:
-        seed(config, site.blobs, site.generations, [site.archive("1.tar", a=made.image(1))])
+        seed(config, site.blobs, site.generations, made.pushes(site.blobs), [site.archive("1.tar", a=made.image(1))])
     assert caught.value.code == "APL-0312"
     assert "a" in caught.value.fix
     assert not site.blobs.root.exists()

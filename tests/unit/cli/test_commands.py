@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from appliance.cli.main import main
+from appliance.registry.credentials import parse_lines
+from appliance.store.blobs import BlobStore
 from tests.unit.store import made
 
 A = "docker.io/library/a:1"
@@ -77,10 +80,35 @@ def test_plan_seed_images_fsck(run: Any, tmp_path: Path, source: Path) -> None:
     listed = run("images", "--store", store, "--json")
     assert listed.document == {
         "generation": 1,
-        "images": [{"name": A, "digest": one.digest, "mediaType": one.descriptor["mediaType"]}],
+        "pushes": None,
+        "images": [{"name": A, "digest": one.digest, "mediaType": one.descriptor["mediaType"], "pushed": False}],
     }
     checked = run("fsck", "--store", store, "--json")
     assert (checked.code, checked.document["problems"]) == (0, [])
+
+
+def test_what_was_pushed_is_listed_as_that(run: Any, tmp_path: Path, source: Path) -> None:
+    store, two = tmp_path / "store", made.image(2)
+    run("seed", "--store", store, source)
+    made.push(BlobStore(store), {"docker.io/team/app:1": two, A: two})
+    listed = run("images", "--store", store, "--json").document
+    assert (listed["generation"], listed["pushes"]) == (1, 1)
+    assert [(row["name"], row["digest"], row["pushed"]) for row in listed["images"]] == [
+        (A, made.image(1).digest, False),
+        ("docker.io/team/app:1", two.digest, True),
+    ]
+    assert "docker.io/team/app:1  (pushed)" in run("images", "--store", store).out
+    assert run("fsck", "--store", store).code == 0
+
+
+def test_hash_password_makes_a_line_and_shows_no_password(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(click, "prompt", lambda *_, **__: "a password of some length")
+    done = run("hash-password", "ops")
+    assert done.code == 0
+    assert parse_lines(done.out, "test")["ops"].matches(b"a password of some length")
+    assert "a password" not in done.out + done.err
+    monkeypatch.setattr(click, "prompt", lambda *_, **__: "short")
+    assert "APL-0503" in run("hash-password", "ops").err
 
 
 def test_for_people(run: Any, tmp_path: Path, source: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+
+import gevent
 import pytest
 
 from appliance.errors import ApplianceError
 from appliance.oci.manifests import Descriptor
 from appliance.registry.catalog import Catalog, CurrentCatalog
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Entry, Generations
+from appliance.store.generations import Generations
+from appliance.store.signed import Entry
 from tests.unit.store import made
 
 A, B = "docker.io/library/a", "quay.io/team/b"
@@ -102,7 +106,7 @@ def test_referrers_of_a_repository(store: BlobStore) -> None:
 
 
 def test_the_current_catalog_follows_the_index(store: BlobStore, generations: Generations) -> None:
-    current = CurrentCatalog(store, generations)
+    current = CurrentCatalog(store, generations, made.pushes(store))
     assert current.get().generation is None
     made.publish(store, {f"{A}:1": made.image(1)})
     first = current.get()
@@ -114,7 +118,7 @@ def test_the_current_catalog_follows_the_index(store: BlobStore, generations: Ge
 
 
 def test_a_damaged_index_is_an_error_until_it_is_sound(store: BlobStore, generations: Generations) -> None:
-    current = CurrentCatalog(store, generations)
+    current = CurrentCatalog(store, generations, made.pushes(store))
     made.publish(store, {f"{A}:1": made.image(1)})
     raw = generations.index.read_bytes()
     generations.index.write_bytes(b"rot")
@@ -124,3 +128,81 @@ def test_a_damaged_index_is_an_error_until_it_is_sound(store: BlobStore, generat
     generations.index.unlink()
     generations.index.write_bytes(raw)
     assert current.get().repositories() == [A]
+
+
+def test_a_generation_lies_over_what_was_pushed(store: BlobStore) -> None:
+    one, two, three = made.image(1), made.image(2), made.image(3)
+    pushed = made.push(store, {f"{A}:1": two, f"{A}:2": three, f"{B}:1": three})
+    catalog = Catalog(made.publish(store, {f"{A}:1": one}), store, pushed)
+    assert catalog.repositories() == [A, B]
+    assert digest(catalog.manifest(A, "1")) == one.digest
+    assert digest(catalog.manifest(A, "2")) == three.digest
+    # The covered push stays reachable by its digest: it comes back when the generation lets go of the name.
+    assert digest(catalog.manifest(A, two.digest)) == two.digest
+    assert catalog.is_seeded(A, "1") and not catalog.is_seeded(A, "2")
+    assert catalog.is_seeded(A, one.digest) and not catalog.is_seeded(A, two.digest)
+    assert catalog.blob(B, two.layers[0]) is None
+    assert digest(catalog.blob(A, two.layers[0])) == two.layers[0]
+
+
+def test_what_did_not_change_is_not_read_again(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = CurrentCatalog(store, made.generations(store), made.pushes(store))
+    images = [made.image(number) for number in range(1, 6)]
+    made.publish(store, {f"{A}:seeded": images[0]})
+    made.push(store, {f"{B}:{number}": item for number, item in enumerate(images[1:4])})
+    first = current.get()
+    assert len(first.closure(A)) == len(first.closure(B)) / 3 == 3
+    made.push(store, {f"{B}:{number}": item for number, item in enumerate(images[1:])})
+    read: list[str] = []
+    real = store.read
+
+    def noting(digest: str, limit: int) -> bytes:
+        read.append(digest)
+        return real(digest, limit)
+
+    monkeypatch.setattr(store, "read", noting)
+    second = current.get()
+    assert second is not first
+    assert len(second.closure(B)) == 12
+    assert second.closure(A) == first.closure(A)
+    assert read == [images[4].digest]
+
+
+def test_a_manifest_that_another_one_lists_as_a_layer_is_still_a_manifest(store: BlobStore) -> None:
+    one = made.image(1)
+    document = {**one.document, "layers": [{**one.descriptor, "mediaType": "application/x.layer"}]}
+    raw = made.compact(document)
+    wrapping = made.Image(
+        {"mediaType": one.descriptor["mediaType"], "digest": made.sha(raw), "size": len(raw)},
+        {**one.blobs, made.sha(raw): raw},
+    )
+    pushed = made.push(store, {f"{A}:a": wrapping, f"{A}:z": one})
+    assert digest(Catalog(None, store, pushed).manifest(A, one.digest)) == one.digest
+
+
+def test_many_who_ask_at_once_wait_for_one_reading(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    generations = made.generations(store)
+    current = CurrentCatalog(store, generations, made.pushes(store))
+    made.publish(store, {f"{A}:1": made.image(1)})
+    read: list[int] = []
+    real = generations.current
+
+    def slowly() -> object:
+        read.append(1)
+        threading.Event().wait(0.05)
+        return real()
+
+    monkeypatch.setattr(generations, "current", slowly)
+    turns: list[int] = []
+
+    def tick() -> None:
+        while True:
+            turns.append(1)
+            gevent.sleep(0.005)
+
+    ticking = gevent.spawn(tick)
+    found = [job.get() for job in [gevent.spawn(current.get) for _ in range(20)]]
+    ticking.kill()
+    assert len(read) == 1
+    assert all(item is found[0] for item in found)
+    assert len(turns) > 2, "the event loop went on meanwhile"

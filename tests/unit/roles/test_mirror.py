@@ -19,6 +19,7 @@ from ansible_collections.site.appliance.plugins.filter import mirror
 from ansible_collections.site.appliance.plugins.module_utils import releases
 
 from appliance import config
+from appliance.registry import credentials
 
 SPEC: dict[str, Any] = {
     "node": "b",
@@ -76,6 +77,31 @@ def test_names_that_yaml_would_take_for_something_else_stay_names() -> None:
     loaded = _loaded(spec)
     assert [peer.id for peer in loaded.peers] == ["no", "1e3"]
     assert loaded.peers[0].zone == "7"
+
+
+LINE = "ops:scrypt$15$8$1$c2FsdHNhbHQ=$aGFzaGhhc2hoYXNoaGFzaA=="
+
+
+def test_pushing_is_off_unless_operators_are_named() -> None:
+    assert _loaded(SPEC).push_users is None
+    assert _loaded({**SPEC, "push_users": ""}).push_users is None
+    assert _loaded({**SPEC, "push_users": "/etc/appliance/push-users"}).push_users == Path("/etc/appliance/push-users")
+
+
+def test_the_appliance_reads_the_operators_that_the_role_writes() -> None:
+    text = mirror.mirror_push_lines([LINE, LINE.replace("ops", "ci@site")])
+    assert set(credentials.parse_lines(text, "test")) == {"ops", "ci@site"}
+    made_now = credentials.line_for("ops", "a password of some length")
+    assert set(credentials.parse_lines(mirror.mirror_push_lines([made_now]), "test")) == {"ops"}
+
+
+@pytest.mark.parametrize(
+    "users", [["ops:secret"], ["ops"], [""], [5], [LINE, LINE], [f"{LINE}\nroot:x"], [f" : {LINE}"]]
+)
+def test_operators_that_are_none_are_refused(users: Any) -> None:
+    with pytest.raises(AnsibleFilterError, match="APL-0768") as caught:
+        mirror.mirror_push_lines(users)
+    assert "secret" not in str(caught.value)
 
 
 def test_the_listener_binds_the_nodes_own_address() -> None:

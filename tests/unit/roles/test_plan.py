@@ -39,6 +39,11 @@ HOSTVARS: dict[str, dict[str, Any]] = {
     "c": {},
 }
 
+COVERED = {
+    **IMAGES,
+    "covers_pushed": [{"name": "ksd.test.com/ksd/nginx:1.27", "old": OLD, "new": NEW}],
+}
+
 GOLDEN = """\
 This run would change the following.
 
@@ -167,3 +172,11 @@ def _tasks(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         parts = [task.get(key, []) for key in ("block", "rescue", "always")]
         found += [task] if not any(parts) else [inner for part in parts for inner in _tasks(part)]
     return found
+
+
+def test_a_pushed_name_that_a_medium_covers_is_shown() -> None:
+    lines = plan.plan_text(COVERED, []).splitlines()
+    assert (
+        "  cover ksd.test.com/ksd/nginx:1.27  sha256:aaaaaaaaaaaa (pushed by an operator) -> sha256:bbbbbbbbbbbb"
+        in lines
+    )

@@ -14,10 +14,13 @@ from typing import Any
 
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
+from appliance.oci.names import parse_reference
 from appliance.oci.piecemap import BIG_BLOB, PieceHasher
 from appliance.pki import Trust
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Entry, Generation, Generations, make
+from appliance.store.generations import Generation, Generations, make
+from appliance.store.pushes import Pushed, Pushes
+from appliance.store.signed import Entry
 
 CREATED = "2026-01-02T03:04:05+00:00"
 
@@ -73,6 +76,12 @@ class Image:
     @property
     def layers(self) -> list[str]:
         return [item["digest"] for item in self.document.get("layers", [])]
+
+    @property
+    def manifests(self) -> list[dict[str, Any]]:
+        """Its own descriptor and, of an index, those of the children that are here."""
+        children = [item for item in self.document.get("manifests", []) if item["digest"] in self.blobs]
+        return [self.descriptor, *children]
 
     @property
     def entry(self) -> Entry:
@@ -196,6 +205,31 @@ def open_store(root: Path, **more: Any) -> BlobStore:
 def generations(blobs: BlobStore) -> Generations:
     """Its generations, unsigned."""
     return Generations(blobs, Trust(None, "local", ()))
+
+
+def pushes(blobs: BlobStore) -> Pushes:
+    """Its index of pushes, unsigned."""
+    return Pushes(blobs, Trust(None, "local", ()))
+
+
+def push(blobs: BlobStore, names: Mapping[str, Image | Entry], *, piece_maps: bool = False) -> Pushed:
+    """Fill a store with images and make what is pushed exactly these names, and every manifest under its digest."""
+    entries: dict[str, Entry] = {}
+    maps = {}
+    for name, item in names.items():
+        entries[name] = item.entry if isinstance(item, Image) else item
+        repository = parse_reference(name).name
+        if isinstance(item, Entry):
+            entries[f"{repository}@{item.descriptor.digest}"] = item
+            continue
+        fill(blobs, [item])
+        for descriptor in item.manifests:
+            key = f"{repository}@{descriptor['digest']}"
+            entries[key] = Entry(Descriptor.from_dict({k: descriptor[k] for k in ("mediaType", "digest", "size")}))
+        for digest, raw in item.blobs.items():
+            if piece_maps and len(raw) > BIG_BLOB:
+                maps[digest] = put_map(blobs, raw)
+    return pushes(blobs).replace(entries, maps)
 
 
 def fill(blobs: BlobStore, images: Iterable[Image], *, leave_out: Iterable[str] = ()) -> None:

@@ -10,7 +10,7 @@ from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed, reader, walk
-from appliance.store.generations import Entry
+from appliance.store.signed import Entry
 from tests.unit.store import made
 
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from appliance.store.blobs import BlobStore
 from appliance.store.fsck import Report, check
-from appliance.store.generations import Entry
+from appliance.store.signed import Entry
 from tests.unit.store import made
 
 NAME = "docker.io/library/a:1"
 
 
 def run(store: BlobStore, *, whole: bool = True) -> Report:
-    return check(store, made.generations(store), whole=whole)
+    return check(store, made.generations(store), made.pushes(store), whole=whole)
 
 
 def overwrite(path: Path, content: bytes) -> None:
@@ -30,7 +30,7 @@ def test_a_sound_store_has_no_problems(store: BlobStore) -> None:
     one = made.image(1, size=2 << 20)
     made.publish(store, {NAME: one}, piece_maps=True)
     seen: list[int] = []
-    report = check(store, made.generations(store), whole=True, progress=seen.append)
+    report = check(store, made.generations(store), made.pushes(store), whole=True, progress=seen.append)
     assert report.problems == []
     assert report.blobs == len(one.blobs) + 1
     assert report.size == sum(size for _, size in store.digests()) == seen[-1]
@@ -133,3 +133,14 @@ def test_a_damaged_index_is_found(store: BlobStore) -> None:
     (store.root / "index.json").write_bytes(b"rot")
     (problem,) = run(store).problems
     assert "APL-0305" in problem
+
+
+def test_what_was_pushed_has_to_be_there_too(store: BlobStore) -> None:
+    one = made.image(1)
+    made.push(store, {"docker.io/team/app:1": one})
+    assert run(store, whole=True).problems == []
+    store.path(one.layers[0]).unlink()
+    assert run(store, whole=True).problems == [f"{one.layers[0]} is missing"]
+    assert run(store, whole=False).elsewhere == [one.layers[0]]
+    (store.root / "pushes.json").write_bytes(b"rot")
+    assert "APL-0314" in run(store, whole=True).problems[0]

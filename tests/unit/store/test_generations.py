@@ -18,7 +18,8 @@ from appliance.oci.manifests import Descriptor
 from appliance.pki import Signature, Trust
 from appliance.store import generations as module
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Entry, Generation, Generations, lock, make, parse
+from appliance.store.generations import Generation, Generations, lock, make, parse
+from appliance.store.signed import PREFIX, Entry
 from tests.unit.store import made
 
 digests = st.binary(max_size=4).map(made.sha)
@@ -76,7 +77,7 @@ def test_bytes_that_are_no_generation_are_refused(raw: bytes) -> None:
 def _changed(**annotations: object) -> bytes:
     document = json.loads(following(None).raw)
     for key, value in annotations.items():
-        full = module.PREFIX + key
+        full = PREFIX + key
         if value is None:
             del document["annotations"][full]
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from ansible_collections.site.appliance.plugins.plugin_utils.problems import pla
 
 _HEAD = "# Written by the appliance (role mirror). Change the inventory and run site.yml; this file is overwritten.\n"
 _PEER_PORT = 5443
+# What the appliance reads (appliance.registry.credentials), so that a slip is found before anything changes.
+_PUSH_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}:scrypt\$\d+\$\d+\$\d+\$[A-Za-z0-9+/]+=*\$[A-Za-z0-9+/]+=*")
 
 
 def mirror_seeds(groups: Mapping[str, Sequence[str]]) -> list[str]:
@@ -42,7 +45,8 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
     The order of the peers is that of the inventory, so that a run over the same inventory writes the same bytes.
 
     :param spec: ``node`` (its id), ``addresses`` (id to address, all nodes), ``zones`` (id to zone), ``seeds`` (ordered ids),
-        ``copies`` (number or ``all``), ``keep_generations`` and ``workers`` (counts), ``free_percent``, ``store``, ``pki``.
+        ``copies`` (number or ``all``), ``keep_generations`` and ``workers`` (counts), ``free_percent``, ``store``, ``pki``,
+        ``push_users`` (path of the operators' credentials; empty: pushing is off).
     """
     spec = plain(spec)
     copies = spec["copies"]
@@ -65,6 +69,7 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
         "keep_generations": int(spec["keep_generations"]),
         "free_percent": float(spec["free_percent"]),
         "workers": int(spec["workers"]),
+        **({"push_users": spec["push_users"]} if spec.get("push_users") else {}),
         "peer_listen": mirror_listen(spec["addresses"][spec["node"]]),
         "peers": [
             {
@@ -77,6 +82,23 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
         ],
     }
     return _HEAD + yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=200)
+
+
+def mirror_push_lines(users: Sequence[str]) -> str:
+    """Return the text of ``/etc/appliance/push-users``.
+
+    :param users: lines that ``appliance hash-password`` printed.
+    """
+    lines = [str(line).strip() for line in plain(users)]
+    wrong = [number for number, line in enumerate(lines, 1) if not _PUSH_USER.fullmatch(line)]
+    names = [line.partition(":")[0] for line in lines]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if wrong or twice:
+        raise AnsibleFilterError(
+            f"APL-0768: mirror_push_users: {f'entries {wrong} are not name:scrypt$...' if wrong else f'given twice: {twice}'}."
+            " Make each line with `appliance hash-password NAME`; a password does not belong into the inventory"
+        )
+    return _HEAD + "".join(f"{line}\n" for line in lines)
 
 
 def mirror_changes(
@@ -156,6 +178,7 @@ class FilterModule:
             "mirror_changes": mirror_changes,
             "mirror_config": mirror_config,
             "mirror_properties": mirror_properties,
+            "mirror_push_lines": mirror_push_lines,
             "mirror_stopped": mirror_stopped,
             "mirror_seeds": mirror_seeds,
         }

@@ -126,6 +126,10 @@ def _image_lines(images: Mapping[str, Any] | None) -> list[str]:
     lines += [
         f"  move  {item['name']:<{width}}  {_short(item['old'])} -> {_short(item['new'])}" for item in images["moved"]
     ]
+    lines += [
+        f"  cover {item['name']:<{width}}  {_short(item['old'])} (pushed by an operator) -> {_short(item['new'])}"
+        for item in images.get("covers_pushed") or []
+    ]
     count = len(images["unchanged"])
     stay = "1 name stays as it is" if count == 1 else f"{count} names stay as they are"
     lines.append(f"  {stay}; none is removed.")

@@ -1,0 +1,263 @@
+"""The write side of the registry: uploads, manifests, deletions.
+
+Blobs first, each verified before it is one; then manifests, children before what lists them; then names, by one
+rename of the signed index. Whatever ends a push in between leaves what was served.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from urllib.parse import quote, urlencode
+
+from flask import Response, g, request
+
+from appliance.errors import ApplianceError, fail
+from appliance.oci.digests import check_digest, digest_of, hasher
+from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, parse_manifest
+from appliance.oci.names import is_tag
+from appliance.offload import feed, offload
+from appliance.registry import intake
+from appliance.registry.answers import Refusal
+from appliance.registry.listener import Handler, repository_of
+from appliance.registry.publishing import Publishing
+from appliance.store.uploads import Upload, UploadBusy, Uploads
+
+TAGS_AT_ONCE = 50
+"""Tags that one manifest may be pushed under in one request."""
+_ANSWERS = {
+    "APL-0107": (400, "DIGEST_INVALID"),
+    "APL-0201": (400, "DIGEST_INVALID"),
+    "APL-0310": (507, "DENIED"),
+    "APL-0501": (403, "DENIED"),
+    "APL-0502": (403, "DENIED"),
+    "APL-0504": (503, "TOOMANYREQUESTS"),
+    "APL-0505": (404, "MANIFEST_BLOB_UNKNOWN"),
+    "APL-0506": (405, "UNSUPPORTED"),
+}
+"""How deliberate errors are answered; others of range 02 are about the manifest."""
+
+
+class Pushing:
+    """The writing routes of one node.
+
+    :param publisher: the words that name the publisher where this node is not it; None on the publisher itself.
+    :param uploads: where bytes arrive.
+    :param publishing: where names change.
+    :param site_addresses: spellings of listed nodes that mean "no namespace".
+    """
+
+    def __init__(
+        self, publisher: str | None, uploads: Uploads, publishing: Publishing, site_addresses: frozenset[str]
+    ) -> None:
+        self._publisher = publisher
+        self._uploads = uploads
+        self._publishing = publishing
+        self._site = site_addresses
+
+    def handlers(self, reading: dict[str, Handler]) -> dict[str, Handler]:
+        """The routes of the table, by name: these for writing, ``reading`` for the rest."""
+        by_method: dict[str, dict[str, Handler]] = {
+            "uploads": {"POST": self._start},
+            "upload": {"GET": self._status, "PATCH": self._append, "PUT": self._finish, "DELETE": self._cancel},
+            "manifest": {"PUT": self._put_manifest, "DELETE": self._delete_manifest},
+            "blob": {"DELETE": self._delete_blob},
+        }
+        made = {name: self._choose(methods, reading.get(name)) for name, methods in by_method.items()}
+        return {**reading, **made}
+
+    def _choose(self, methods: dict[str, Handler], reading: Handler | None) -> Handler:
+        def handler(**arguments: str) -> Response:
+            writing = methods.get(request.method)
+            if writing is None:
+                assert reading is not None  # the table let it through, so it is a method for reading
+                return reading(**arguments)
+            return self._write(writing, arguments)
+
+        return handler
+
+    def _write(self, handler: Handler, arguments: dict[str, str]) -> Response:
+        try:
+            if self._publisher is not None:
+                fail(
+                    "APL-0501",
+                    "pushing and deleting is for the publisher of this site",
+                    where=request.path,
+                    why=f"the publisher is {self._publisher}",
+                    fix="Do the same there; this node follows within a second",
+                )
+            return handler(**arguments)
+        except ApplianceError as problem:
+            status, code = _ANSWERS.get(
+                problem.code, (400, "MANIFEST_INVALID") if problem.code.startswith("APL-02") else (503, "UNKNOWN")
+            )
+            more = {"Retry-After": "60"} if status == 503 else {"Allow": "GET, HEAD"} if status == 405 else {}
+            raise Refusal(status, code, str(problem), **more) from problem
+
+    # ------------------------------------------------------------------------------------------- uploads
+
+    def _start(self, name: str) -> Response:
+        repository = repository_of(name, self._site)
+        digest, mount = request.args.get("digest"), request.args.get("mount")
+        algorithm = request.args.get("digest-algorithm", "sha256")
+        for text in (digest, mount):
+            if text is not None:
+                check_digest(text)
+        hasher(algorithm)
+        if mount is not None and "from" in request.args:
+            source = repository_of(request.args["from"], self._site)
+            if offload(self._publishing.mount, source, repository, mount):
+                return self._blob_created(name, mount)
+        # A mount without a source would tell what other repositories hold: it becomes an upload, as one that is missing.
+        identity = offload(self._uploads.begin, repository)
+        if digest is None or mount is not None:
+            return self._state(202, name, identity, 0)
+        with self._held(name, repository, identity) as upload:
+            try:
+                self._receive(upload, name, digest.partition(":")[0])
+                offload(upload.finish, digest)
+            except BaseException:
+                # Nobody knows its id, so nobody could go on with it.
+                upload.cancel()
+                raise
+        return self._blob_created(name, digest)
+
+    def _status(self, name: str, identity: str) -> Response:
+        size = self._uploads.size(repository_of(name, self._site), identity)
+        if size is None:
+            raise _unknown(identity)
+        return self._state(204, name, identity, size)
+
+    def _append(self, name: str, identity: str) -> Response:
+        with self._held(name, repository_of(name, self._site), identity) as upload:
+            self._receive(upload, name)
+            return self._state(202, name, identity, upload.size)
+
+    def _finish(self, name: str, identity: str) -> Response:
+        digest = check_digest(request.args.get("digest"))
+        with self._held(name, repository_of(name, self._site), identity) as upload:
+            self._receive(upload, name, digest.partition(":")[0])
+            offload(upload.finish, digest)
+        return self._blob_created(name, digest)
+
+    def _cancel(self, name: str, identity: str) -> Response:
+        with self._held(name, repository_of(name, self._site), identity) as upload:
+            upload.cancel()
+        return _empty(204)
+
+    @contextlib.contextmanager
+    def _held(self, name: str, repository: str, identity: str) -> Iterator[Upload]:
+        try:
+            upload = self._uploads.open(repository, identity)
+        except UploadBusy:
+            size = self._uploads.size(repository, identity) or 0
+            raise self._out_of_order(name, identity, size, "another request is writing to this upload") from None
+        if upload is None:
+            raise _unknown(identity)
+        try:
+            yield upload
+        finally:
+            upload.close()
+
+    def _receive(self, upload: Upload, name: str, algorithm: str = "sha256") -> None:
+        """Append the request's body; what came before a break stays, and is what the status then says."""
+        wanted = intake.content_range(request.headers.get("Content-Range"))
+        length, before = request.content_length, upload.size
+        if wanted is not None:
+            if wanted.first != before:
+                raise self._out_of_order(name, upload.id, before, f"the next byte is {before}, not {wanted.first}")
+            if length is not None and length != wanted.length:
+                raise Refusal(400, "SIZE_INVALID", f"Content-Range has {wanted.length} bytes, Content-Length {length}")
+        try:
+            offload(upload.expect, length, algorithm)
+            feed(intake.chunks(request), upload.append)
+        except ApplianceError:
+            # A full disk is no better with half of a blob on it.
+            upload.cancel()
+            raise
+        except (intake.Truncated, OSError) as problem:
+            raise Refusal(400, "BLOB_UPLOAD_INVALID", f"the body broke off: {problem}") from problem
+        if wanted is not None and upload.size - before != wanted.length:
+            came = upload.size - before
+            upload.truncate(before)
+            raise Refusal(400, "SIZE_INVALID", f"Content-Range has {wanted.length} bytes, {came} came")
+
+    def _out_of_order(self, name: str, identity: str, size: int, why: str) -> Refusal:
+        where = {"Location": _location(name, f"blobs/uploads/{identity}"), "Range": _range(size)}
+        return Refusal(416, "BLOB_UPLOAD_INVALID", why, **where)
+
+    def _state(self, status: int, name: str, identity: str, size: int) -> Response:
+        response = _empty(status)
+        response.headers["Location"] = _location(name, f"blobs/uploads/{identity}")
+        response.headers["Range"] = _range(size)
+        response.headers["Docker-Upload-UUID"] = identity
+        return response
+
+    def _blob_created(self, name: str, digest: str) -> Response:
+        response = _empty(201)
+        response.headers["Location"] = _location(name, f"blobs/{digest}")
+        response.headers["Docker-Content-Digest"] = digest
+        return response
+
+    # ----------------------------------------------------------------------------------------- manifests
+
+    def _put_manifest(self, name: str, reference: str) -> Response:
+        repository = repository_of(name, self._site)
+        tags = request.args.getlist("tag")
+        if ":" in reference:
+            digest_wanted: str | None = check_digest(reference)
+        else:
+            digest_wanted, tags = None, [reference]
+        if not all(map(is_tag, tags)) or len(tags) > TAGS_AT_ONCE:
+            raise Refusal(400, "MANIFEST_INVALID", f"not tags, or more than {TAGS_AT_ONCE}: {' '.join(tags)[:300]}")
+        content = intake.document(request, MANIFEST_LIMIT)
+        digest = digest_of(content, digest_wanted or "sha256")
+        if digest_wanted not in (None, digest):
+            raise Refusal(400, "DIGEST_INVALID", f"the manifest has {digest}, not {digest_wanted}")
+        manifest = parse_manifest(content, request.mimetype or None, where=digest)
+        descriptor = Descriptor(manifest.media_type, digest, len(content))
+        offload(self._publishing.put, repository, descriptor, manifest, content, tags, g.identity.name)
+        response = _empty(201)
+        response.headers["Location"] = _location(name, f"manifests/{digest}")
+        response.headers["Docker-Content-Digest"] = digest
+        if manifest.subject is not None:
+            response.headers["OCI-Subject"] = manifest.subject.digest
+        for tag in tags if digest_wanted else ():
+            response.headers.add("OCI-Tag", tag)
+        return response
+
+    def _delete_manifest(self, name: str, reference: str) -> Response:
+        repository = repository_of(name, self._site)
+        if not (check_digest(reference) if ":" in reference else is_tag(reference)):
+            raise Refusal(400, "MANIFEST_INVALID", f"not a tag: {reference[:200]!r}")
+        if not offload(self._publishing.delete_manifest, repository, reference, g.identity.name):
+            raise Refusal(404, "MANIFEST_UNKNOWN", f"nothing was pushed as {reference} to {repository}")
+        return _empty(202)
+
+    def _delete_blob(self, name: str, digest: str) -> Response:
+        repository = repository_of(name, self._site)
+        check_digest(digest)
+        if not offload(self._publishing.delete_blob, repository, digest):
+            raise Refusal(404, "BLOB_UNKNOWN", f"{repository} has no {digest}")
+        return _empty(202)
+
+
+def _unknown(identity: str) -> Refusal:
+    return Refusal(404, "BLOB_UPLOAD_UNKNOWN", f"there is no upload {identity[:80]!r} in this repository")
+
+
+def _empty(status: int) -> Response:
+    response = Response(status=status)
+    del response.headers["Content-Type"]
+    return response
+
+
+def _range(size: int) -> str:
+    # The whole upload; the specification has no way to say "nothing yet" but this.
+    return f"0-{max(0, size - 1)}"
+
+
+def _location(name: str, rest: str) -> str:
+    # The client goes on with exactly this: so it names the same repository, whatever told it apart.
+    namespace = request.args.get("ns")
+    return f"/v2/{quote(name)}/{rest}" + (f"?{urlencode({'ns': namespace})}" if namespace else "")

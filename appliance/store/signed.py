@@ -1,0 +1,214 @@
+"""An OCI image index of names that is signed and replaced by one rename: what generations and pushes have in common."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from appliance.errors import ApplianceError, fail
+from appliance.oci import mediatypes
+from appliance.oci.manifests import IMAGE_NAME, REF_NAME, Descriptor
+from appliance.oci.names import parse_reference
+from appliance.pki import Signature, Trust
+from appliance.store.blobs import write_atomically
+
+PREFIX = "vnd.k3s-airgap-appliance."
+CREATED = PREFIX + "created"
+ABSENT = PREFIX + "absent"
+PIECES_OF = PREFIX + "pieces-of"
+SIZE_LIMIT = 256 << 20
+"""Largest index that is read, in bytes: about half a million names."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one name points to.
+
+    :param descriptor: media type, digest and size of its manifest or index.
+    :param absent: digests of what it lists and was not brought: children of a sparse index, layers that may not be
+        distributed.
+    """
+
+    descriptor: Descriptor
+    absent: frozenset[str] = frozenset()
+
+
+class NameIndex(Protocol):
+    """One state of an index of names."""
+
+    @property
+    def number(self) -> int:
+        """Counts up by one from the first, 1."""
+        ...
+
+    @property
+    def created(self) -> str:
+        """The publisher's time, ISO 8601 in UTC; says what a clock said, orders nothing."""
+        ...
+
+    @property
+    def names(self) -> Mapping[str, Entry]:
+        """Full reference to what it points to."""
+        ...
+
+    @property
+    def piece_maps(self) -> Mapping[str, Descriptor]:
+        """Digest of a big blob to the descriptor of its piece map."""
+        ...
+
+    @property
+    def raw(self) -> bytes:
+        """Its bytes."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Digest of its bytes: what it is signed, compared and kept by."""
+        ...
+
+
+def list_names(names: Mapping[str, Entry], piece_maps: Mapping[str, Descriptor]) -> list[dict[str, Any]]:
+    """The ``manifests`` of an index that serves exactly these names."""
+    manifests: list[dict[str, Any]] = []
+    for name, entry in names.items():
+        annotations = {IMAGE_NAME: name, REF_NAME: name}
+        if entry.absent:
+            annotations[ABSENT] = " ".join(sorted(entry.absent))
+        manifests.append(replace(entry.descriptor, annotations=annotations).to_dict())
+    for blob, descriptor in piece_maps.items():
+        manifests.append(replace(descriptor, annotations={PIECES_OF: blob}).to_dict())
+    return manifests
+
+
+def read_names(manifests: Iterable[object]) -> tuple[dict[str, Entry], dict[str, Descriptor]]:
+    """Names and piece maps from the ``manifests`` of an index; what has neither annotation is passed over.
+
+    :raises ApplianceError: for a descriptor or a name that nobody could use.
+    :raises KeyError: for a piece map that does not say of what.
+    """
+    names: dict[str, Entry] = {}
+    piece_maps: dict[str, Descriptor] = {}
+    for item in manifests:
+        descriptor = Descriptor.from_dict(item)
+        notes = descriptor.annotations
+        bare = replace(descriptor, annotations={})
+        if descriptor.media_type == mediatypes.PIECE_MAP:
+            piece_maps[notes[PIECES_OF]] = bare
+        elif REF_NAME in notes:
+            # A name that nobody can parse must stop here, not in every mirror that follows.
+            parse_reference(notes[REF_NAME])
+            names[notes[REF_NAME]] = Entry(bare, frozenset(notes.get(ABSENT, "").split()))
+    return names, piece_maps
+
+
+T = TypeVar("T", bound=NameIndex)
+
+
+class SignedIndex(Generic[T]):
+    """The file of an index: what is current, whose signature it carries, and the ways to replace it.
+
+    The signature lies in ``directory`` under the number and digest of what it signs, and is written first: whoever
+    sees a new index finds its signature, and no moment has the one without the other.
+
+    :param index: the file that is the current index, byte for byte.
+    :param directory: where signatures lie.
+    :param trust: who may sign.
+    :param parse: reads the bytes; None for an index that was never written.
+    :param noun: what one of them is called in errors.
+    """
+
+    def __init__(
+        self, index: Path, directory: Path, trust: Trust, parse: Callable[[bytes, str], T | None], noun: str
+    ) -> None:
+        self.index = index
+        self._directory = directory
+        self._trust = trust
+        self._parse = parse
+        self._noun = noun
+
+    def current(self) -> T | None:
+        """The index that is served now; None in a fresh store."""
+        return self._parse(self.index.read_bytes(), str(self.index))
+
+    def state(self) -> tuple[int, int, int] | None:
+        """Changes whenever the index is replaced: a rename gives the file another inode and time."""
+        status = self.index.stat()
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def signature(self, item: T) -> Signature | None:
+        """The signature that came with an index, None where there is none (development)."""
+        try:
+            return Signature.from_json(self._file(item, ".sig").read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def publish(self, item: T) -> None:
+        """Sign an index and make it the current one; only the publisher calls this."""
+        self._replace(item, self._trust.sign(item.raw))
+
+    def sign_anew(self) -> bool:
+        """Sign the current index where its signer is no seed any more; true when that was so.
+
+        For the seed that follows a lost publisher: nodes that come later take only what a listed seed has signed.
+        """
+        current = self.current()
+        if current is None:
+            return False
+        try:
+            self._trust.check(current.raw, self.signature(current))
+        except ApplianceError:
+            signature = self._trust.sign(current.raw)
+            if signature is not None:
+                write_atomically(self._file(current, ".sig"), signature.to_json())
+            return True
+        return False
+
+    def accept(self, raw: bytes, signature: Signature | None, prepare: Callable[[T], None]) -> T | None:
+        """Follow the publisher: make a newer signed index the current one.
+
+        :param raw: its bytes.
+        :param signature: the publisher's signature, None in development.
+        :param prepare: called once it is found valid and newer; brings all its manifests or raises.
+        :returns: the index that is followed now, None when the current one is as new.
+        :raises ApplianceError: APL-0606 for a wrong signature, APL-0306 for another index of the same number.
+        """
+        self._trust.check(raw, signature)
+        offered = self._parse(raw, f"a peer's {self._noun}")
+        current = self.current()
+        if offered is None or (current is not None and offered.number < current.number):
+            return None
+        if current is not None and offered.number == current.number:
+            if offered.digest != current.digest:
+                fail(
+                    "APL-0306",
+                    f"two different {self._noun}s have the number {offered.number}",
+                    where=str(self.index.parent),
+                    why=f"served here: {current.digest} of {current.created}; offered: {offered.digest} of "
+                    f"{offered.created}" + (f", signed by {signature.signer}" if signature else ""),
+                    fix="Keep one publisher: take the other one out of mirror_seeds, then publish anew",
+                )
+            return None
+        prepare(offered)
+        self._replace(offered, signature)
+        return offered
+
+    def _replace(self, item: T, signature: Signature | None) -> None:
+        if signature is not None:
+            write_atomically(self._file(item, ".sig"), signature.to_json())
+        write_atomically(self.index, item.raw)
+
+    def _file(self, item: T, suffix: str) -> Path:
+        encoded = item.digest.partition(":")[2]
+        return self._directory / f"{item.number:08d}-{encoded[:16]}{suffix}"
+
+    def _forget(self, keep: int) -> None:
+        """Remove the files of all but the last ``keep`` numbers."""
+        files = sorted(self._directory.glob("[0-9]*-*.*"))
+        numbers = sorted({path.name.partition("-")[0] for path in files})[:-keep]
+        for path in files:
+            if path.name.partition("-")[0] in numbers:
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
