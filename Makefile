@@ -49,6 +49,7 @@ lab-up: $(STAMP) ## Boot three hosts and leave them running
 
 lab-down: $(STAMP) ## Stop them and leave nothing behind
 	$(PYTHON) -m tests.lab down
+	$(PYTHON) -m tests.lab --id demo down
 
 docs: $(STAMP) ## Generate the reference pages
 	$(PYTHON) -m tests.docs.generate
