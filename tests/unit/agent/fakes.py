@@ -26,6 +26,7 @@ class FakePeer:
     :param ends_at: offset at which it ends the body, as if that were all.
     :param dead: answers nothing at all.
     :param denies: answers HEAD with this status.
+    :param silent: does not answer HEAD while the test runs.
     :param slow: turns of the loop before it answers HEAD.
     """
 
@@ -35,6 +36,7 @@ class FakePeer:
     ends_at: int | None = None
     dead: bool = False
     denies: int | None = None
+    silent: bool = False
     slow: int = 0
     heads: int = 0
     streams: list[int] = field(default_factory=list)
@@ -84,6 +86,9 @@ class FakePeers(Peers):
 
     def ask(self, peer: Peer, method: str, path: str, *, read_seconds: float = 0.9) -> tuple[int, bytes]:
         fake = self.fakes[peer.id]
+        if fake.silent:
+            # A timer and not a loop: this greenlet outlives its test, and every later one would share the processor with it.
+            gevent.sleep(3600)
         for _ in range(fake.slow + 1):
             gevent.sleep(0)
         if fake.dead:

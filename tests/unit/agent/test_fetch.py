@@ -275,7 +275,7 @@ def test_a_holder_that_answers_late_is_waited_for_when_the_first_is_no_good(stor
 
 
 def test_a_dead_peer_is_not_waited_for_while_another_gives(store: BlobStore) -> None:
-    dead = FakePeer(dead=True, slow=10**9)
+    dead = FakePeer(silent=True)
     subject, _ = fetcher(store, a=dead, b=FakePeer({DIGEST: BIG}))
     with gevent.Timeout(60):
         assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
