@@ -71,8 +71,9 @@ def variables(root: Path = ROOT) -> str:
         "before anything is touched ([APL-0708](../runbooks/APL-0708.md)).",
         "",
         "Beside these: `ansible_host` (how Ansible reaches the host) and `node_ip` (the address by which other nodes",
-        "reach it; `ansible_host` where it is not set); `agents_at_once` (how many agents `site.yml` takes at a time,",
-        "a number or a share; `20%`); and, with `-e`, `confirm=yes`, which agrees to the plan beforehand.",
+        "reach it; `ansible_host` where it is not set). With `-e` alone, since Ansible reads them before it looks at any",
+        "host: `confirm=yes`, which agrees to the plan beforehand, and `agents_at_once` (how many agents `site.yml` takes",
+        "at a time, a number or a share; `20%`).",
         "",
     ]
     for role in roles(root):
