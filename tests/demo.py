@@ -21,7 +21,6 @@ from tests.lab.story import (
     TOOL,
     StoryError,
     command_to_share,
-    digest_of,
     import_by_hand,
     mirrors_stopped,
     move_into_images,
@@ -29,7 +28,7 @@ from tests.lab.story import (
     playbook,
     plug_extra,
     pull,
-    serve_http,
+    pull_and_run,
     serve_pod,
     status,
     table,
@@ -90,13 +89,7 @@ def _tell(site: Site, say: Callable[[str], None]) -> None:
     a.detach_stick(STICK)
     say("the stick is gone; b and c never saw it")
     for host in (b, c):
-        result = must_pull(host, NGINX, real=luggage.real)
-        digest = digest_of(host, NGINX)
-        must_pull(host, f"{NGINX.rpartition(':')[0]}@{digest}", real=luggage.real)
-        must_pull(host, NGINX, real=luggage.real)
-        page = serve_http(host, NGINX)
-        if page != NGINX_IMAGE.text():
-            raise StoryError(f"{host.name} answered {page!r}")
+        result = pull_and_run(host, NGINX_IMAGE, real=luggage.real)
         say(f"{host.name}: pulled {NGINX} by tag ({result.seconds:.1f} s) and by digest; its container answers HTTP")
     if luggage.real:
         _pods(a, (b, c), say)

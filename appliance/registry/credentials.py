@@ -165,6 +165,9 @@ class Operators:
         anybody = next(iter(operators.values()), self._nobody)
         if not operators.get(name, anybody).matches(password) or name not in operators:
             return None
+        if operators is not self._loaded[1]:
+            # The file was replaced while this was hashed: it counts for this request, and is not remembered for others.
+            return name
         self._right[self._fingerprint(name, password)] = name
         while len(self._right) > _REMEMBERED:
             self._right.popitem(last=False)

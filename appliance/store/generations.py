@@ -20,7 +20,7 @@ from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
 from appliance.pki import Signature, Trust
 from appliance.store.blobs import BlobStore, write_atomically
-from appliance.store.signed import CREATED, PREFIX, SIZE_LIMIT, Entry, SignedIndex, list_names, read_names
+from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
 
 NUMBER = PREFIX + "generation"
 PARENT = PREFIX + "parent"
@@ -101,10 +101,7 @@ def parse(raw: bytes, where: str) -> Generation | None:
 
     :raises ApplianceError: APL-0305 when the bytes are no generation.
     """
-    if len(raw) > SIZE_LIMIT:
-        _damaged(where, f"{len(raw)} bytes, {SIZE_LIMIT} are the limit")
-    try:
-        index = json.loads(raw)
+    with reading(raw, lambda why: _damaged(where, why)) as index:
         annotations = index.get("annotations") or {}
         if NUMBER not in annotations and index["manifests"] == []:
             return None
@@ -122,10 +119,6 @@ def parse(raw: bytes, where: str) -> Generation | None:
             piece_maps=piece_maps,
             raw=raw,
         )
-    except ApplianceError as error:
-        _damaged(where, str(error))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        _damaged(where, f"{type(error).__name__}: {error}")
 
 
 def _damaged(where: str, why: str) -> NoReturn:

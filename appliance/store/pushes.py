@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from appliance.errors import ApplianceError, fail
+from appliance.errors import fail
 from appliance.oci import mediatypes
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor
 from appliance.pki import Trust
 from appliance.store.blobs import BlobStore
-from appliance.store.signed import CREATED, PREFIX, SIZE_LIMIT, Entry, SignedIndex, list_names, read_names
+from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
 
 NUMBER = PREFIX + "pushes"
 _SIGNATURES = 16
@@ -74,20 +74,13 @@ def parse(raw: bytes, where: str) -> Pushed | None:
 
     :raises ApplianceError: APL-0314 when the bytes are none.
     """
-    if len(raw) > SIZE_LIMIT:
-        _damaged(where, f"{len(raw)} bytes, {SIZE_LIMIT} are the limit")
-    try:
-        index = json.loads(raw)
+    with reading(raw, lambda why: _damaged(where, why)) as index:
         annotations = index["annotations"]
         number, created = int(annotations[NUMBER]), annotations[CREATED]
         if number < 1 or not isinstance(created, str):
             raise ValueError("its number or its time is of a wrong kind")
         names, piece_maps = read_names(index["manifests"])
         return Pushed(number, created, names, piece_maps, raw)
-    except ApplianceError as error:
-        _damaged(where, str(error))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        _damaged(where, f"{type(error).__name__}: {error}")
 
 
 def _damaged(where: str, why: str) -> NoReturn:

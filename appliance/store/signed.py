@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from appliance.errors import ApplianceError, fail
 from appliance.oci import mediatypes
@@ -68,6 +69,22 @@ class NameIndex(Protocol):
     def digest(self) -> str:
         """Digest of its bytes: what it is signed, compared and kept by."""
         ...
+
+
+@contextlib.contextmanager
+def reading(raw: bytes, damaged: Callable[[str], NoReturn]) -> Iterator[dict[str, Any]]:
+    """The JSON of an index; whatever is wrong with it, here or in the block, becomes one error.
+
+    :param damaged: raises the error; called with why.
+    """
+    if len(raw) > SIZE_LIMIT:
+        damaged(f"{len(raw)} bytes, {SIZE_LIMIT} are the limit")
+    try:
+        yield json.loads(raw)
+    except ApplianceError as error:
+        damaged(str(error))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        damaged(f"{type(error).__name__}: {error}")
 
 
 def list_names(names: Mapping[str, Entry], piece_maps: Mapping[str, Descriptor]) -> list[dict[str, Any]]:

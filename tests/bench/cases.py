@@ -227,6 +227,7 @@ def memory(case: str, site: Site, path: str, theirs: Server, pulls: int) -> list
 
 
 def _settled(child: Child) -> int:
+    # "At rest" has no event: this long after the last answer its buffers are given back.
     time.sleep(1)
     return child.pss()
 

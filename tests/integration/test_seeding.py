@@ -90,7 +90,6 @@ mount -o remount,size=120m "$(dirname "$store")"
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system of its own")
 def test_a_full_disk_publishes_nothing_and_the_rerun_completes(root: Path) -> None:
     (root / "mnt").mkdir()
     old = made.write_oci_archive(root / "old.tar", {A: OLD})
@@ -119,7 +118,6 @@ except ApplianceError as error:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system of its own")
 def test_a_disk_that_fills_up_under_a_blob(root: Path) -> None:
     (root / "mnt").mkdir()
     script = 'mount -t tmpfs -o size=8m tmpfs "$1" && exec "$2" -c "$3" "$1/store"'
@@ -127,7 +125,6 @@ def test_a_disk_that_fills_up_under_a_blob(root: Path) -> None:
     assert done.stdout.strip() == "APL-0310"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="goes on as the owner of the store")
 def test_root_reads_no_archive_as_root(root: Path) -> None:
     """What plan and seed read, they read as the owner of the store."""
     root.chmod(0o755)

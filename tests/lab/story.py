@@ -133,6 +133,20 @@ def digest_of(host: Host, image: str) -> str:
     raise StoryError(f"{host.name} does not serve {image}: {done.stdout}")
 
 
+def pull_and_run(host: Host, image: ImageSpec, *, real: bool) -> Pull:
+    """Pull by tag, by digest and by tag again, and hear a container of it answer; returns the first pull.
+
+    :raises StoryError: what did not come true.
+    """
+    first = must_pull(host, image.name, real=real)
+    must_pull(host, f"{image.name.rpartition(':')[0]}@{digest_of(host, image.name)}", real=real)
+    must_pull(host, image.name, real=real)
+    page = serve_http(host, image.name)
+    if page != image.text():
+        raise StoryError(f"{host.name} answered {page!r}")
+    return first
+
+
 def serve_http(host: Host, image: str, port: int = 8080) -> str:
     """Run a container of an image with the host's network, and return what it answers over HTTP."""
     name = "story"

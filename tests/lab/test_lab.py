@@ -292,6 +292,7 @@ def test_down_leaves_nothing(tmp_path: Path) -> None:
     site.down()  # and again: no error
 
 
+# Killed by the test; should the test itself be killed, it ends by itself.
 _OWNER = """
 import sys, time
 from tests.lab.test_lab import _one_host_site

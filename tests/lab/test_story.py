@@ -28,7 +28,6 @@ from tests.lab.story import (
     UNITS,
     Run,
     command_to_share,
-    digest_of,
     import_by_hand,
     mirrors_stopped,
     move_into_images,
@@ -36,6 +35,7 @@ from tests.lab.story import (
     playbook,
     plug_extra,
     pull,
+    pull_and_run,
     serve_http,
     serve_pod,
     status,
@@ -156,12 +156,7 @@ def test_ports_are_open_to_nodes_and_closed_to_a_stranger(installed: Installed, 
 
 @pytest.mark.parametrize("name", ["b", "c"])
 def test_the_other_nodes_pull_and_run_what_only_a_was_given(installed: Installed, name: str) -> None:
-    host = installed.site.hosts[name]
-    must_pull(host, NGINX, real=installed.luggage.real)
-    digest = digest_of(host, NGINX)
-    must_pull(host, f"{NGINX.rpartition(':')[0]}@{digest}", real=installed.luggage.real)
-    must_pull(host, NGINX, real=installed.luggage.real)
-    assert NGINX_IMAGE.text() == serve_http(host, NGINX)
+    pull_and_run(installed.site.hosts[name], NGINX_IMAGE, real=installed.luggage.real)
 
 
 def test_every_mirror_follows_one_generation(installed: Installed) -> None:

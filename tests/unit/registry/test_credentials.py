@@ -115,6 +115,23 @@ def test_a_changed_file_counts_at_once(operators: Operators, tmp_path: Path) -> 
         operators.check(right)
 
 
+def test_who_was_taken_off_while_a_password_was_hashed_is_not_remembered(
+    operators: Operators, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, real = header("ops", PASSWORD), PasswordHash.matches
+
+    def matches(self: PasswordHash, password: bytes) -> bool:
+        (tmp_path / "new").write_text(f"other:{HASH}\n")
+        os.replace(tmp_path / "new", tmp_path / "users")
+        # Another request reads the new file first.
+        assert operators.remembered(right) is None
+        return real(self, password)
+
+    monkeypatch.setattr(PasswordHash, "matches", matches)
+    assert operators.check(right) == "ops"
+    assert operators.remembered(right) is None
+
+
 def test_an_empty_file_lets_nobody_in(tmp_path: Path) -> None:
     (tmp_path / "users").write_text("")
     operators = Operators(tmp_path / "users")

@@ -17,6 +17,7 @@ from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
 from appliance.pki import Signature, Trust
 from appliance.store import generations as module
+from appliance.store import signed
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generation, Generations, lock, make, parse
 from appliance.store.signed import PREFIX, Entry
@@ -112,7 +113,7 @@ def test_damaged_generations_are_refused(raw: bytes) -> None:
 
 
 def test_a_generation_that_is_too_large_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SIZE_LIMIT", 10)
+    monkeypatch.setattr(signed, "SIZE_LIMIT", 10)
     with pytest.raises(ApplianceError, match="APL-0305"):
         parse(following(None).raw, "x")
 
