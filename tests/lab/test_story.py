@@ -104,6 +104,8 @@ def test_a_node_lost_in_the_middle_stops_the_run_before_the_next_one(installed: 
 def test_second_run_without_the_stick_changes_nothing(installed: Installed) -> None:
     assert installed.first.changed > 0
     assert installed.second.changed == 0, installed.second.output[-6000:]
+    assert "eneration 1 is served" in installed.second.output, "a rerun says which generation is served"
+    assert STICK in installed.second.output
 
 
 def test_the_pod_network_is_on_the_interface_that_the_nodes_share(installed: Installed) -> None:

@@ -15,6 +15,7 @@ IMAGES: dict[str, Any] = {
     "generation": {"number": 3, "digest": OLD},
     "added": [{"name": "ksd.test.com/ksd/nginx:1.27", "digest": NEW, "size": 12_900_000}],
     "moved": [{"name": "docker.io/library/redis:7", "old": OLD, "new": NEW}],
+    "completed": [],
     "unchanged": ["quay.io/x/y:1"],
     "bytes_to_write": 9_000_000,
     "sources": [
@@ -65,6 +66,15 @@ Nodes:
     the mirror is asked first for ksd.test.com
   c: about 4.3 MiB to write to the store
     nothing changes in its configuration"""
+
+
+def test_what_an_interrupted_import_left_to_publish_is_no_empty_plan() -> None:
+    # Every blob is in the store already, and only the switch is missing.
+    filled = {**EMPTY, "completed": ["quay.io/x/y:1"], "unchanged": []}
+    assert plan.plan_publishes(filled) and not plan.plan_is_empty(filled, [])
+    text = plan.plan_text(filled, [])
+    assert "generation 4 will be published" in text
+    assert "\n  fill  quay.io/x/y:1  (platforms that were left out before)\n" in text
 
 
 def test_the_whole_plan_as_text() -> None:

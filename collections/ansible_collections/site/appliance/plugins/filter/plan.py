@@ -84,7 +84,12 @@ def plan_is_empty(images: Mapping[str, Any] | None, nodes: Sequence[Mapping[str,
 
 def plan_publishes(images: Mapping[str, Any] | None) -> bool:
     """Return whether importing the sources would change what the site serves, or bring it bytes it lacks."""
-    return bool(images) and bool(images["added"] or images["moved"] or images["bytes_to_write"])
+    return bool(images) and bool(_names_change(images) or images["bytes_to_write"])
+
+
+def _names_change(images: Mapping[str, Any]) -> bool:
+    """Return whether there would be a new generation; an interrupted import may have left nothing but that to do."""
+    return bool(images["added"] or images["moved"] or images["completed"])
 
 
 def plan_too_small(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -116,7 +121,7 @@ def _image_lines(images: Mapping[str, Any] | None) -> list[str]:
     if images is None:
         return ["Images: no source is configured (seed_sources); what is served stays."]
     head = f"Images: {_served(images)} is served now"
-    if images["added"] or images["moved"]:
+    if _names_change(images):
         head += f"; generation {((images['generation'] or {}).get('number') or 0) + 1} will be published"
     lines = [f"{head}."]
     width = max((len(item["name"]) for item in [*images["added"], *images["moved"]]), default=0)
@@ -126,6 +131,7 @@ def _image_lines(images: Mapping[str, Any] | None) -> list[str]:
     lines += [
         f"  move  {item['name']:<{width}}  {_short(item['old'])} -> {_short(item['new'])}" for item in images["moved"]
     ]
+    lines += [f"  fill  {name}  (platforms that were left out before)" for name in images["completed"]]
     lines += [
         f"  cover {item['name']:<{width}}  {_short(item['old'])} (pushed by an operator) -> {_short(item['new'])}"
         for item in images.get("covers_pushed") or []
