@@ -12,7 +12,7 @@ SEED ?=
 
 export K3S_BINARY KEEP SEED
 
-.PHONY: help demo test test-all lint unit story lab-up lab-down lock docs clean
+.PHONY: help demo test test-all lint unit bench story lab-up lab-down lock docs clean
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -40,6 +40,10 @@ lint: $(STAMP) ## ruff, mypy --strict, ansible-lint (production), yamllint, shel
 	$(VENV)/bin/yamllint --strict .
 	ANSIBLE_INVENTORY=inventory/example PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/ansible-lint --offline --strict
 	git ls-files -z | xargs -0 -r grep -lIZE '^#!.*\b(ba)?sh\b' -- | xargs -0 -r shellcheck
+
+bench: $(STAMP) ## Ratios to docker-registry and nginx on this machine, and build/bench.json (BENCH_QUICK=1: only that it works)
+	tests/bench/setup.sh
+	$(PYTHON) -m tests.bench
 
 story: $(STAMP) ## The main job's story as lab tests, on three hosts
 	$(PYTHON) -m pytest tests/lab/test_story.py

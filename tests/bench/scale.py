@@ -1,0 +1,28 @@
+"""How much a run measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes and counts of one run.
+
+    :param blob_bytes: size of the blob that is downloaded.
+    :param images: images of the big repository (one tag each), and repositories of the big catalog.
+    :param repetitions: turns that each server gets for one figure.
+    :param load_seconds: seconds that one turn of manifest requests lasts.
+    :param pulls: manifest requests, at least, between the two measurements of memory under load.
+    """
+
+    blob_bytes: int
+    images: int
+    repetitions: int
+    load_seconds: int
+    pulls: int
+
+
+FULL = Scale(blob_bytes=512 << 20, images=10_000, repetitions=5, load_seconds=4, pulls=10_000)
+QUICK = Scale(blob_bytes=16 << 20, images=100, repetitions=1, load_seconds=1, pulls=200)
+"""Shows that everything works; its figures say nothing."""

@@ -1,0 +1,166 @@
+"""The servers that are compared, each on loopback ports of its own, over the same files."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from appliance import pki, trust
+from tests.bench.processes import Child, Failed, free_port, wait_for_port
+
+DOCKER_REGISTRY = "docker-registry"
+PUBLISHER, CLIENT = "a", "b"
+_APPLIANCE = (sys.executable, "-m", "appliance")
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that runs.
+
+    :param name: as the table calls it.
+    """
+
+    name: str
+    child: Child
+    port: int
+
+
+class Site:
+    """Two nodes' certificates, and the configuration of the first one over a store.
+
+    :param root: an empty directory with a short path: the agent's socket lies in it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = root / "store"
+        self.mirror_port, self.peer_port = free_port(), free_port()
+        self.config = root / "config.yaml"
+        root.mkdir()
+        pki.init_ca(root / "ca")
+        for node in (PUBLISHER, CLIENT):
+            directory = self.pki(node)
+            pki.request(directory, node, "127.0.0.1")
+            pki.sign(root / "ca", directory / "node.csr", directory / "node.crt", node, "127.0.0.1")
+            (directory / "ca.crt").write_bytes((root / "ca" / "ca.crt").read_bytes())
+        document = {
+            "node": PUBLISHER,
+            "store": str(self.store),
+            "pki": str(self.pki(PUBLISHER)),
+            "seeds": [PUBLISHER],
+            "peers": [
+                {"id": PUBLISHER, "address": "127.0.0.1", "url": f"https://127.0.0.1:{self.peer_port}", "seed": True},
+                # Nobody listens there: a peer that is off.
+                {"id": CLIENT, "address": "127.0.0.1", "url": f"https://127.0.0.1:{free_port()}"},
+            ],
+            "mirror_listen": f"127.0.0.1:{self.mirror_port}",
+            "peer_listen": f"127.0.0.1:{self.peer_port}",
+            "agent_socket": str(root / "agent.sock"),
+            "free_percent": 0,
+        }
+        self.config.write_text(yaml.safe_dump(document))
+
+    def pki(self, node: str) -> Path:
+        """Directory of a node's key and certificate."""
+        return self.root / f"pki-{node}"
+
+    def client_tls(self) -> tuple[ssl.SSLContext, str]:
+        """How the other node connects to the peer listener, and whom it expects there."""
+        return trust.client_context(self.pki(CLIENT)), PUBLISHER
+
+    def seed(self, *sources: Path) -> None:
+        """Import with the project's own command."""
+        words = [*_APPLIANCE, "seed", "--store", str(self.store), "--config", str(self.config), "--json"]
+        done = subprocess.run([*words, *map(str, sources)], capture_output=True, text=True, check=False)
+        if done.returncode != 0 or not json.loads(done.stdout)["published"]:
+            raise Failed(f"seeding failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+    def unit(self, name: Literal["mirror", "peer", "agent"]) -> Child:
+        """Start one of the node's units."""
+        return Child([*_APPLIANCE, "unit", name, "--config", self.config], self.root / f"{name}.log")
+
+    def serve(self, name: Literal["mirror", "peer"], stack: ExitStack) -> Server:
+        """One of its listeners, once it listens."""
+        child = stack.enter_context(self.unit(name))
+        port = self.mirror_port if name == "mirror" else self.peer_port
+        wait_for_port(child, port)
+        return Server("appliance", child, port)
+
+
+_NGINX = """\
+daemon off;
+user root;
+worker_processes 2;
+pid {root}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  sendfile on;
+  keepalive_requests 100000000;
+  default_type application/octet-stream;
+  client_body_temp_path {root}/body;
+  proxy_temp_path {root}/proxy;
+  fastcgi_temp_path {root}/fastcgi;
+  uwsgi_temp_path {root}/uwsgi;
+  scgi_temp_path {root}/scgi;
+  server {{
+    listen 127.0.0.1:{plain};
+    root {files};
+  }}
+  server {{
+    listen 127.0.0.1:{tls} ssl;
+    root {files};
+    ssl_certificate {pki}/node.crt;
+    ssl_certificate_key {pki}/node.key;
+    ssl_client_certificate {pki}/ca.crt;
+    ssl_verify_client on;
+  }}
+}}
+"""
+
+
+def nginx(root: Path, site: Site, stack: ExitStack) -> tuple[Server, Server]:
+    """nginx over the site's store, with sendfile: its plain listener, and the same process's with mutual TLS."""
+    root.mkdir()
+    plain, tls = free_port(), free_port()
+    text = _NGINX.format(root=root, plain=plain, tls=tls, files=site.store, pki=site.pki(PUBLISHER))
+    (root / "nginx.conf").write_text(text)
+    words = ["nginx", "-e", "stderr", "-p", root, "-c", root / "nginx.conf"]
+    child = stack.enter_context(Child(words, root / "log"))
+    wait_for_port(child, plain)
+    return Server("nginx", child, plain), Server("nginx", child, tls)
+
+
+def docker_registry_command(root: Path, port: int) -> list[object]:
+    """The command line of docker-registry over ``root/storage``, set up as Debian does it, but for its passwords."""
+    document = {
+        "version": "0.1",
+        "log": {"fields": {"service": "registry"}},
+        "storage": {
+            "cache": {"blobdescriptor": "inmemory"},
+            "filesystem": {"rootdirectory": str(root / "storage")},
+            "delete": {"enabled": True},
+        },
+        "http": {"addr": f"127.0.0.1:{port}", "headers": {"X-Content-Type-Options": ["nosniff"]}},
+        "health": {"storagedriver": {"enabled": True, "interval": "10s", "threshold": 3}},
+    }
+    file = root / f"config-{port}.yml"
+    file.write_text(yaml.safe_dump(document))
+    return ["docker-registry", "serve", file]
+
+
+def docker_registry(root: Path, stack: ExitStack) -> Server:
+    """docker-registry over ``root/storage``."""
+    port = free_port()
+    child = stack.enter_context(Child(docker_registry_command(root, port), root / f"log-{port}"))
+    wait_for_port(child, port)
+    return Server(DOCKER_REGISTRY, child, port)
