@@ -14,10 +14,10 @@ from appliance.config import Peer
 from appliance.errors import ApplianceError, fail
 from appliance.oci.manifests import Descriptor
 from appliance.peers.client import PeerError, Peers
-from appliance.pki import Signature
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed
 from appliance.store.generations import Generation, Generations
+from appliance.trust import Signature
 
 _LOG = logging.getLogger("appliance.follow")
 _AT_ONCE = 8

@@ -24,12 +24,12 @@ from appliance import __version__
 from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
-from appliance.pki import common_name
 from appliance.registry.answers import document, error
 from appliance.registry.app import NoFetcher, Registry, bare_app, send_blob
 from appliance.registry.catalog import CurrentCatalog
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generations
+from appliance.trust import common_name
 
 ANYBODY = ("/healthz",)
 """Paths that need no client certificate; a test walks every other route."""

@@ -33,6 +33,8 @@ def run(directory: Path, listen: str, peers: Sequence[str], *, publisher: bool) 
     """Serve until a signal ends it; the registry and the peers' routes on one plain listener."""
     directory.mkdir(parents=True, exist_ok=True)
     config = configuration(directory, listen, peers, publisher=publisher)
+    # One that a killed agent left behind says that there is one, and refuses whoever believes it.
+    config.agent_socket.unlink(missing_ok=True)
     agent = multiprocessing.get_context("spawn").Process(target=serve_unit, args=("agent", config))
     agent.start()
     try:

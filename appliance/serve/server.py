@@ -1,4 +1,4 @@
-"""One gunicorn for each unit, started in code: no configuration file beside the appliance's own.
+"""One gunicorn for each listener, started in code: no configuration file beside the appliance's own.
 
 gunicorn tells systemd READY and nothing else. The arbiter here also beats the watchdog, and only while every worker
 has given a sign of life lately: so a worker whose event loop hangs is ended by the arbiter, and an arbiter that hangs,
@@ -33,7 +33,7 @@ BEAT_TIMEOUT = 4
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no types
     """A gunicorn that serves one application.
 
-    :param bind: ``host:port`` or ``unix:path``.
+    :param bind: ``host:port``.
     :param make: builds the application inside each worker, after gevent has patched it.
     :param workers: how many processes serve.
     :param tls: makes the TLS context; None for plain HTTP.
@@ -46,26 +46,26 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
         *,
         workers: int,
         tls: Callable[[], ssl.SSLContext] | None = None,
-        umask: int = 0o027,
     ) -> None:
         self._bind = bind
         self._make = make
         self._workers = workers
         self._tls = tls
-        self._umask = umask
         super().__init__()
 
     def load_config(self) -> None:
         """What gunicorn asks for its settings."""
+        from appliance.serve.worker import Worker
+
         settings: dict[str, Any] = {
             "bind": [self._bind],
             "workers": self._workers,
-            "worker_class": "gevent",
+            "worker_class": Worker,
             "worker_connections": 1000,
             "timeout": WORKER_TIMEOUT,
             "graceful_timeout": 30,
             "keepalive": 15,
-            "umask": self._umask,
+            "umask": 0o027,
             "loglevel": "warning",
             "control_socket_disable": True,
             "forwarded_allow_ips": "",
@@ -87,6 +87,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
 
     def run(self) -> None:
         """Serve until a signal ends it."""
+        from appliance.serve.worker import preload
+
+        preload()
         _Arbiter(self).run()
 
 
@@ -128,13 +131,15 @@ def serve_unit(name: Literal["mirror", "peer", "agent"], config: Config) -> None
         return units.APPLICATIONS[name](config)
 
     def tls() -> ssl.SSLContext:
-        from appliance.pki import server_context
+        from appliance.trust import server_context
 
         assert config.pki is not None
         return server_context(config.pki)
 
     if name == "agent":
-        Server(f"unix:{config.agent_socket}", make, workers=1, umask=0o077).run()
+        from appliance.serve import alone
+
+        alone.serve(config.agent_socket, make, notify)
     elif name == "peer":
         Server(config.peer_listen, make, workers=config.workers, tls=tls if config.pki else None).run()
     else:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from flask import Flask
 
 from appliance.agent.client import AgentClient, AgentDown
-from appliance.agent.service import Agent
 from appliance.config import Config
 from appliance.peers.app import create_app as create_peer_app
-from appliance.pki import Trust
 from appliance.registry.app import Registry, create_app
 from appliance.registry.catalog import CurrentCatalog
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generations
+from appliance.trust import Trust
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,9 @@ def peer(config: Config) -> Flask:
 
 def agent(config: Config) -> Flask:
     """The agent; its loops start here."""
+    # Taken in here: what it asks its peers with would be memory of each web worker too.
+    from appliance.agent.service import Agent
+
     parts = assemble(config)
     running = Agent(config, parts.blobs, parts.generations, parts.catalog)
     running.run()

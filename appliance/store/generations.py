@@ -10,17 +10,19 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from appliance.errors import ApplianceError, fail
 from appliance.oci import mediatypes
 from appliance.oci.manifests import IMAGE_NAME, REF_NAME, Descriptor
 from appliance.oci.names import parse_reference
-from appliance.pki import Signature, Trust
 from appliance.store.blobs import BlobStore, write_atomically
+from appliance.trust import Signature, Trust
 
 PREFIX = "vnd.k3s-airgap-appliance."
 NUMBER = PREFIX + "generation"
@@ -34,7 +36,12 @@ SIZE_LIMIT = 256 << 20
 """Largest generation that is read, in bytes: about half a million names."""
 
 
-@dataclass(frozen=True)
+# Each web worker holds the whole generation: what most names share is there once.
+_NONE: frozenset[str] = frozenset()
+_NO_NOTES: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What one name points to.
 
@@ -43,7 +50,7 @@ class Entry:
     """
 
     descriptor: Descriptor
-    absent: frozenset[str] = frozenset()
+    absent: frozenset[str] = _NONE
 
 
 @dataclass(frozen=True)
@@ -139,13 +146,13 @@ def parse(raw: bytes, where: str) -> Generation | None:
         for item in index["manifests"]:
             descriptor = Descriptor.from_dict(item)
             notes = descriptor.annotations
-            bare = replace(descriptor, annotations={})
+            bare = replace(descriptor, annotations=_NO_NOTES, media_type=sys.intern(descriptor.media_type))
             if descriptor.media_type == mediatypes.PIECE_MAP:
                 piece_maps[notes[PIECES_OF]] = bare
             elif REF_NAME in notes:
                 # A name that nobody can parse must stop here, not in every mirror that follows.
                 parse_reference(notes[REF_NAME])
-                names[notes[REF_NAME]] = Entry(bare, frozenset(notes.get(ABSENT, "").split()))
+                names[notes[REF_NAME]] = Entry(bare, frozenset(notes[ABSENT].split()) if ABSENT in notes else _NONE)
         sources = json.loads(annotations[SOURCES])
         if int(annotations[NUMBER]) < 1 or not all(isinstance(source, str) for source in sources):
             raise ValueError("its number or its sources are of a wrong kind")

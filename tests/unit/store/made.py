@@ -15,9 +15,9 @@ from typing import Any
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
 from appliance.oci.piecemap import BIG_BLOB, PieceHasher
-from appliance.pki import Trust
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Entry, Generation, Generations, make
+from appliance.trust import Trust
 
 CREATED = "2026-01-02T03:04:05+00:00"
 

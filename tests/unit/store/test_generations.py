@@ -15,10 +15,10 @@ from appliance import pki
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
-from appliance.pki import Signature, Trust
 from appliance.store import generations as module
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Entry, Generation, Generations, lock, make, parse
+from appliance.trust import Signature, Trust
 from tests.unit.store import made
 
 digests = st.binary(max_size=4).map(made.sha)
