@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from appliance.store.closure import Needed, reader, walk
 from appliance.store.generations import Entry, Generation, Generations
 
 
-@dataclass
+@dataclass(slots=True)
 class Repository:
     """The tags of one repository, and lazily all that they reach.
 
@@ -42,10 +43,11 @@ class Catalog:
             repository.entries.append(entry)
             if reference.tag is not None:
                 repository.tags[reference.tag] = entry.descriptor
+        self._sorted = sorted(self._repositories)
 
     def repositories(self) -> list[str]:
-        """Full names (``docker.io/library/nginx``) in ASCII order."""
-        return sorted(self._repositories)
+        """Full names (``docker.io/library/nginx``) in ASCII order; not to be changed."""
+        return self._sorted
 
     def registries(self) -> list[str]:
         """The registries that names of this generation carry, sorted."""
@@ -108,6 +110,7 @@ class CurrentCatalog:
     def __init__(self, blobs: BlobStore, generations: Generations) -> None:
         self._blobs = blobs
         self._generations = generations
+        self._index = str(generations.index)
         self._seen: tuple[int, int, int] | None = None
         self._catalog = Catalog(None, blobs)
 
@@ -116,7 +119,7 @@ class CurrentCatalog:
 
         :raises ApplianceError: APL-0305 when ``index.json`` is damaged.
         """
-        status = self._generations.index.stat()
+        status = os.stat(self._index)
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
         if seen != self._seen:
             self._catalog = Catalog(self._generations.current(), self._blobs)

@@ -13,6 +13,7 @@ from appliance.config import Config
 from appliance.peers.app import create_app as create_peer_app
 from appliance.registry.app import Registry, create_app
 from appliance.registry.catalog import CurrentCatalog
+from appliance.registry.recent import Recent
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generations
 from appliance.trust import Trust
@@ -42,7 +43,11 @@ def assemble(config: Config) -> Parts:
 
 def mirror(config: Config) -> Flask:
     """The local listener: plain HTTP for this host's containerd."""
-    return create_app(assemble(config).registry)
+    parts = assemble(config)
+    app = create_app(parts.registry)
+    # Here alone: the other listener asks who is calling.
+    app.wsgi_app = Recent(app.wsgi_app, parts.catalog)  # type: ignore[method-assign]  # Flask's own way
+    return app
 
 
 def peer(config: Config) -> Flask:
