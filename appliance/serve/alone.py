@@ -22,17 +22,18 @@ import gevent
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
+from appliance.serve.systemd import notify
+
 _BEAT_SECONDS = 1.0
 _GRACE_SECONDS = 2.0
 """Whoever waits for a blob hears of a stop as of a crash: by a closed connection, and asks again."""
 
 
-def serve(path: Path, make: Callable[[], Any], notify: Callable[[str], None]) -> None:
+def serve(path: Path, make: Callable[[], Any]) -> None:
     """Serve one application until a signal ends it.
 
     :param path: the socket, for this user alone; one that a killed process left there is replaced.
     :param make: builds the application, after gevent has patched this process.
-    :param notify: tells systemd something.
     """
     ended = Event()
     for number in (signal.SIGTERM, signal.SIGINT):

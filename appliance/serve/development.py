@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from appliance.config import Config, Peer
-from appliance.serve.server import serve_unit
+from appliance.serve.start import serve_unit
 
 
 def configuration(directory: Path, listen: str, peers: Sequence[str], *, publisher: bool) -> Config:

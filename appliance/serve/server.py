@@ -8,18 +8,17 @@ or whose workers stay dead, is restarted by systemd.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
+from appliance.serve.systemd import notify
+
 if TYPE_CHECKING:
     import ssl
-
-    from appliance.config import Config
 
 WORKER_TIMEOUT = 8
 """Seconds without a sign of life after which a worker is ended; a mirror that hangs is worse than one that is down."""
@@ -115,44 +114,3 @@ def _is_alive(worker: Any, age: float) -> bool:
         return False
     # Until its first sign a worker's file has the time of day, which lies ahead: gunicorn would wait for it for ever.
     return bool(silence <= BEAT_TIMEOUT if silence >= 0 else age <= BOOT_TIMEOUT)
-
-
-def serve_unit(name: Literal["mirror", "peer", "agent"], config: Config) -> None:
-    """Serve one of a node's units until a signal ends it.
-
-    ``mirror`` is the local listener, ``peer`` the listener for other nodes (mutual TLS where the site has a PKI), and
-    ``agent`` one process behind a unix socket that only this user may open.
-    """
-
-    def make() -> Any:
-        # Imported in the worker, after gevent has patched it: ssl and threads must not have been taken in before.
-        from appliance.serve import units
-
-        return units.APPLICATIONS[name](config)
-
-    def tls() -> ssl.SSLContext:
-        from appliance.trust import server_context
-
-        assert config.pki is not None
-        return server_context(config.pki)
-
-    if name == "agent":
-        from appliance.serve import alone
-
-        alone.serve(config.agent_socket, make, notify)
-    elif name == "peer":
-        Server(config.peer_listen, make, workers=config.workers, tls=tls if config.pki else None).run()
-    else:
-        Server(config.mirror_listen, make, workers=config.workers).run()
-
-
-def notify(state: str) -> None:
-    """Tell systemd something (sd_notify(3)); nothing happens where systemd did not start this process."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.connect(address)
-        channel.sendall(state.encode())
