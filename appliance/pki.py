@@ -11,14 +11,9 @@ import base64
 import contextlib
 import datetime
 import ipaddress
-import json
 import os
 import secrets
-import ssl
-from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -26,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from appliance.errors import ApplianceError, fail
+from appliance.errors import fail
 
 _BEGIN = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _END = datetime.datetime(2199, 12, 31, tzinfo=datetime.timezone.utc)
@@ -136,114 +131,37 @@ def sign(ca: Path, request_file: Path, out: Path, node: str, address: str) -> bo
     return True
 
 
-def server_context(pki: Path) -> ssl.SSLContext:
-    """TLS context of the peer listener: asks for a client certificate of the site, lets operators come without."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(pki / "node.crt", pki / "node.key")
-    context.load_verify_locations(cafile=pki / "ca.crt")
-    context.verify_mode = ssl.CERT_OPTIONAL
-    return context
+def sign_content(directory: Path, content: bytes) -> tuple[str, str]:
+    """Sign with the node key of a directory; returns the node's certificate (PEM) and the signature (base64)."""
+    key = _load_key(directory / "node.key")
+    signature = key.sign(content, ec.ECDSA(hashes.SHA256()))
+    certificate = _load_certificate(directory / "node.crt").public_bytes(serialization.Encoding.PEM).decode()
+    return certificate, base64.b64encode(signature).decode()
 
 
-def client_context(pki: Path) -> ssl.SSLContext:
-    """TLS context with which a node asks its peers; trusts the site's CA and nothing else."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(pki / "node.crt", pki / "node.key")
-    context.load_verify_locations(cafile=pki / "ca.crt")
-    return context
+def why_unsigned(directory: Path, content: bytes, signer: str, certificate_pem: str, signature: str) -> str | None:
+    """Why this is no signature of the node ``signer`` over ``content``; None where it is one.
 
-
-@dataclass(frozen=True)
-class Signature:
-    """A node's signature over the bytes of a generation, with the certificate that proves whose it is."""
-
-    signer: str
-    certificate: str
-    signature: str
-
-    def to_json(self) -> bytes:
-        """The form it has on disk and between peers."""
-        return json.dumps(self.__dict__, separators=(",", ":"), sort_keys=True).encode()
-
-    @classmethod
-    def from_json(cls, data: object) -> Signature:
-        """Read the form of :meth:`to_json`, parsed or not.
-
-        :raises ApplianceError: APL-0605 when it is not one.
-        """
-        try:
-            parsed = json.loads(data) if isinstance(data, (bytes, str)) else data
-            values = {key: parsed[key] for key in ("signer", "certificate", "signature")}  # type: ignore[index]  # a wrong type is the caught error
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            fail("APL-0605", "not a signature", why=str(error))
-        if not all(isinstance(value, str) for value in values.values()):
-            fail("APL-0605", "not a signature", why="a field is not a string")
-        return cls(**values)
-
-
-class Trust:
-    """Who may sign generations: with ``pki`` the seeds of the inventory, without it (development) anybody."""
-
-    def __init__(self, pki: Path | None, node: str, seeds: Collection[str]) -> None:
-        self._pki = pki
-        self._node = node
-        self._seeds = tuple(seeds)
-
-    def sign(self, content: bytes) -> Signature | None:
-        """Sign with this node's key; None where the site has no PKI (development)."""
-        if self._pki is None:
-            return None
-        key = _load_key(self._pki / "node.key")
-        signature = key.sign(content, ec.ECDSA(hashes.SHA256()))
-        certificate = _load_certificate(self._pki / "node.crt").public_bytes(serialization.Encoding.PEM).decode()
-        return Signature(self._node, certificate, base64.b64encode(signature).decode())
-
-    def check(self, content: bytes, signature: Signature | None) -> None:
-        """Refuse (APL-0606) content that no seed of the inventory has signed."""
-        if self._pki is None:
-            return
-        if signature is None:
-            self._refuse("it carries no signature")
-        if signature.signer not in self._seeds:
-            self._refuse(f"{signature.signer} signed it, which is no seed of this site ({', '.join(self._seeds)})")
-        authority = _load_certificate(self._pki / "ca.crt")
-        try:
-            certificate = x509.load_pem_x509_certificate(signature.certificate.encode())
-            signed = base64.b64decode(signature.signature, validate=True)
-        except ValueError as error:
-            self._refuse(f"its certificate or signature cannot be read: {error}")
-        if not _is_signed_by(certificate, authority):
-            self._refuse("its certificate is not from this site's authority")
-        if _common_name(certificate.subject) != signature.signer:
-            self._refuse("its certificate is another node's")
-        key = certificate.public_key()
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            self._refuse("its key is of another kind")
-        try:
-            key.verify(signed, content, ec.ECDSA(hashes.SHA256()))
-        except InvalidSignature:
-            self._refuse("the signature does not match the content")
-
-    def _refuse(self, why: str) -> NoReturn:
-        raise ApplianceError(
-            "APL-0606",
-            "a generation without a valid signature was refused",
-            where=self._node,
-            why=why,
-            fix="Nothing was changed. Compare mirror_seeds in the inventory with the node that published it",
-        )
-
-
-def common_name(certificate: object) -> str | None:
-    """The node id in a verified peer certificate as :meth:`ssl.SSLSocket.getpeercert` gives it, else None."""
-    if not isinstance(certificate, dict):
-        return None
-    for relative in certificate.get("subject", ()):
-        for key, value in relative:
-            if key == "commonName" and isinstance(value, str):
-                return value
+    :param directory: where the site's ``ca.crt`` lies.
+    :param signature: base64.
+    """
+    authority = _load_certificate(directory / "ca.crt")
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+        signed = base64.b64decode(signature, validate=True)
+    except ValueError as error:
+        return f"its certificate or signature cannot be read: {error}"
+    if not _is_signed_by(certificate, authority):
+        return "its certificate is not from this site's authority"
+    if _common_name(certificate.subject) != signer:
+        return "its certificate is another node's"
+    key = certificate.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return "its key is of another kind"
+    try:
+        key.verify(signed, content, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return "the signature does not match the content"
     return None
 
 

@@ -15,12 +15,12 @@ from appliance.config import Peer
 from appliance.errors import ApplianceError, fail
 from appliance.oci.manifests import Descriptor
 from appliance.peers.client import PeerError, Peers
-from appliance.pki import Signature
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import Needed, needed, needed_by_pushes
 from appliance.store.generations import Generations
 from appliance.store.pushes import Pushes
 from appliance.store.signed import NameIndex, SignedIndex
+from appliance.trust import Signature
 
 _LOG = logging.getLogger("appliance.follow")
 _AT_ONCE = 8

@@ -16,7 +16,7 @@ from appliance.config import DEFAULT_PATH, load
 @click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), default=DEFAULT_PATH)
 def unit(name: Literal["mirror", "peer", "agent"], config_file: Path) -> None:
     """Run one of the node's units; systemd calls this."""
-    from appliance.serve.server import serve_unit
+    from appliance.serve.start import serve_unit
 
     serve_unit(name, load(config_file))
 

@@ -189,10 +189,10 @@ COMMANDS = (plan, seed, images, fsck, status)
 
 
 def _open(directory: Path, config_file: Path | None) -> tuple[BlobStore, Generations, Pushes, Config]:
-    from appliance.pki import Trust
     from appliance.store.blobs import BlobStore
     from appliance.store.generations import Generations
     from appliance.store.pushes import Pushes
+    from appliance.trust import Trust
 
     config = _config(directory, config_file)
     blobs = BlobStore(directory, free_percent=config.free_percent if config.peers else 0)

@@ -40,7 +40,7 @@ _FIELDS = frozenset(
 _FOLDED = {name.lower(): name for name in _FIELDS}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Descriptor:
     """Points at a blob: what it is, its digest and its size.
 

@@ -29,7 +29,6 @@ from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
 from appliance.offload import offload
-from appliance.pki import common_name
 from appliance.registry.access import Caller, Identity
 from appliance.registry.answers import document, error
 from appliance.registry.app import NoFetcher, send_blob
@@ -38,6 +37,7 @@ from appliance.registry.credentials import Operators
 from appliance.registry.listener import Handler, listener
 from appliance.store.blobs import BlobStore
 from appliance.store.signed import NameIndex, SignedIndex
+from appliance.trust import common_name
 
 T = TypeVar("T", bound=NameIndex)
 

@@ -11,7 +11,7 @@ from typing import Any
 import urllib3
 
 from appliance.config import Config, Peer
-from appliance.pki import client_context
+from appliance.trust import client_context
 
 CONNECT_SECONDS = 0.7
 """A connection inside a site is there within milliseconds; more is a dead peer."""

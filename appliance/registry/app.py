@@ -7,6 +7,7 @@ containerd hammers, and never an empty 200, after which it asks nobody else.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -240,19 +241,20 @@ def _blob_head(headers: Mapping[str, str], start: int, end: int, partial: bool) 
 
 
 def _verbatim(content: bytes, descriptor: Descriptor) -> Response:
-    response = Response(b"" if request.method == "HEAD" else content)
-    # The media type as it was given: no charset, which clients would compare as a part of it.
-    response.headers["Content-Type"] = descriptor.media_type
-    response.headers["Content-Length"] = str(len(content))
-    response.headers["Docker-Content-Digest"] = descriptor.digest
-    response.headers["ETag"] = f'"{descriptor.digest}"'
-    return response
+    headers = {
+        # The media type as it was given: no charset, which clients would compare as a part of it.
+        "Content-Type": descriptor.media_type,
+        "Content-Length": str(len(content)),
+        "Docker-Content-Digest": descriptor.digest,
+        "ETag": f'"{descriptor.digest}"',
+    }
+    return Response([] if request.method == "HEAD" else [content], headers=headers)
 
 
 def _page(items: list[str], arguments: Mapping[str, str]) -> tuple[Any, bool]:
     last = arguments.get("last")
     if last is not None:
-        items = [item for item in items if item > last]
+        items = items[bisect_right(items, last) :]
     limit = _PAGE
     if "n" in arguments:
         if not arguments["n"].isdecimal():

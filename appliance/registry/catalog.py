@@ -24,7 +24,7 @@ from appliance.store.signed import Entry
 _COSIGN = (".sig", ".att", ".sbom")
 
 
-@dataclass
+@dataclass(slots=True)
 class Repository:
     """The tags of one repository, and lazily all that they reach.
 
@@ -134,10 +134,11 @@ class Catalog:
             self._pushed = before._pushed
         else:
             self._pushed = PushedLayer(pushed.names if pushed else {}, blobs, before._pushed if before else None)
+        self._repositories = sorted(self._seeded.repositories.keys() | self._pushed.repositories.keys())
 
     def repositories(self) -> list[str]:
-        """Full names (``docker.io/library/nginx``) in ASCII order."""
-        return sorted(self._seeded.repositories.keys() | self._pushed.repositories.keys())
+        """Full names (``docker.io/library/nginx``) in ASCII order; not to be changed."""
+        return self._repositories
 
     def registries(self) -> list[str]:
         """The registries that names of this site carry, sorted."""

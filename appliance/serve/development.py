@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from appliance.config import Config, Peer
-from appliance.serve.server import serve_unit
+from appliance.serve.start import serve_unit
 
 
 def configuration(
@@ -50,6 +50,8 @@ def run(
     """Serve until a signal ends it; the registry and the peers' routes on one plain listener."""
     directory.mkdir(parents=True, exist_ok=True)
     config = configuration(directory, listen, peers, publisher=publisher, workers=workers, push_users=push_users)
+    # One that a killed agent left behind says that there is one, and refuses whoever believes it.
+    config.agent_socket.unlink(missing_ok=True)
     agent = multiprocessing.get_context("spawn").Process(target=serve_unit, args=("agent", config))
     agent.start()
     try:

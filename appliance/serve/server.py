@@ -1,4 +1,4 @@
-"""One gunicorn for each unit, started in code: no configuration file beside the appliance's own.
+"""One gunicorn for each listener, started in code: no configuration file beside the appliance's own.
 
 gunicorn tells systemd READY and nothing else. The arbiter here also beats the watchdog, and only while every worker
 has given a sign of life lately: so a worker whose event loop hangs is ended by the arbiter, and an arbiter that hangs,
@@ -8,18 +8,17 @@ or whose workers stay dead, is restarted by systemd.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
+from appliance.serve.systemd import notify
+
 if TYPE_CHECKING:
     import ssl
-
-    from appliance.config import Config
 
 WORKER_TIMEOUT = 8
 """Seconds without a sign of life after which a worker is ended; a mirror that hangs is worse than one that is down."""
@@ -33,7 +32,7 @@ BEAT_TIMEOUT = 4
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no types
     """A gunicorn that serves one application.
 
-    :param bind: ``host:port`` or ``unix:path``.
+    :param bind: ``host:port``.
     :param make: builds the application inside each worker, after gevent has patched it.
     :param workers: how many processes serve.
     :param tls: makes the TLS context; None for plain HTTP.
@@ -46,26 +45,26 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
         *,
         workers: int,
         tls: Callable[[], ssl.SSLContext] | None = None,
-        umask: int = 0o027,
     ) -> None:
         self._bind = bind
         self._make = make
         self._workers = workers
         self._tls = tls
-        self._umask = umask
         super().__init__()
 
     def load_config(self) -> None:
         """What gunicorn asks for its settings."""
+        from appliance.serve.worker import Worker
+
         settings: dict[str, Any] = {
             "bind": [self._bind],
             "workers": self._workers,
-            "worker_class": "gevent",
+            "worker_class": Worker,
             "worker_connections": 1000,
             "timeout": WORKER_TIMEOUT,
             "graceful_timeout": 30,
             "keepalive": 15,
-            "umask": self._umask,
+            "umask": 0o027,
             "loglevel": "warning",
             "control_socket_disable": True,
             "forwarded_allow_ips": "",
@@ -87,6 +86,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
 
     def run(self) -> None:
         """Serve until a signal ends it."""
+        from appliance.serve.worker import preload
+
+        preload()
         _Arbiter(self).run()
 
 
@@ -112,42 +114,3 @@ def _is_alive(worker: Any, age: float) -> bool:
         return False
     # Until its first sign a worker's file has the time of day, which lies ahead: gunicorn would wait for it for ever.
     return bool(silence <= BEAT_TIMEOUT if silence >= 0 else age <= BOOT_TIMEOUT)
-
-
-def serve_unit(name: Literal["mirror", "peer", "agent"], config: Config) -> None:
-    """Serve one of a node's units until a signal ends it.
-
-    ``mirror`` is the local listener, ``peer`` the listener for other nodes (mutual TLS where the site has a PKI), and
-    ``agent`` one process behind a unix socket that only this user may open.
-    """
-
-    def make() -> Any:
-        # Imported in the worker, after gevent has patched it: ssl and threads must not have been taken in before.
-        from appliance.serve import units
-
-        return units.APPLICATIONS[name](config)
-
-    def tls() -> ssl.SSLContext:
-        from appliance.pki import server_context
-
-        assert config.pki is not None
-        return server_context(config.pki)
-
-    if name == "agent":
-        Server(f"unix:{config.agent_socket}", make, workers=1, umask=0o077).run()
-    elif name == "peer":
-        Server(config.peer_listen, make, workers=config.workers, tls=tls if config.pki else None).run()
-    else:
-        Server(config.mirror_listen, make, workers=config.workers).run()
-
-
-def notify(state: str) -> None:
-    """Tell systemd something (sd_notify(3)); nothing happens where systemd did not start this process."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.connect(address)
-        channel.sendall(state.encode())

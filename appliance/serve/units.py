@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from flask import Flask
 
 from appliance.agent.client import AgentClient, AgentDown
-from appliance.agent.service import Agent
 from appliance.config import Config
 from appliance.peers.app import PeerRoutes
 from appliance.peers.app import create_app as create_peer_app
-from appliance.pki import Trust
 from appliance.registry.app import Registry, create_app
 from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.credentials import Operators
 from appliance.registry.publishing import Publishing
 from appliance.registry.push import Pushing
+from appliance.registry.recent import Recent
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generations
 from appliance.store.pushes import Pushes
 from appliance.store.uploads import Uploads
+from appliance.trust import Trust
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,11 @@ def assemble(config: Config) -> Parts:
 
 def mirror(config: Config) -> Flask:
     """The local listener: plain HTTP for this host's containerd."""
-    return create_app(assemble(config).registry)
+    parts = assemble(config)
+    app = create_app(parts.registry)
+    # Here alone: the other listener asks who is calling.
+    app.wsgi_app = Recent(app.wsgi_app, parts.catalog)  # type: ignore[method-assign]  # Flask's own way
+    return app
 
 
 def peer(config: Config) -> Flask:
@@ -83,6 +87,9 @@ def _other_publisher(config: Config) -> str | None:
 
 def agent(config: Config) -> Flask:
     """The agent; its loops start here."""
+    # Taken in here: what it asks its peers with would be memory of each web worker too.
+    from appliance.agent.service import Agent
+
     parts = assemble(config)
     running = Agent(config, parts.blobs, parts.generations, parts.pushes, parts.uploads, parts.catalog)
     running.run()

@@ -18,9 +18,9 @@ from typing import NoReturn
 from appliance.errors import ApplianceError, fail
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
-from appliance.pki import Signature, Trust
 from appliance.store.blobs import BlobStore, write_atomically
 from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
+from appliance.trust import Signature, Trust
 
 NUMBER = PREFIX + "generation"
 PARENT = PREFIX + "parent"

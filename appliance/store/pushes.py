@@ -19,9 +19,9 @@ from appliance.errors import fail
 from appliance.oci import mediatypes
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor
-from appliance.pki import Trust
 from appliance.store.blobs import BlobStore
 from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
+from appliance.trust import Trust
 
 NUMBER = PREFIX + "pushes"
 _SIGNATURES = 16

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from appliance.errors import ApplianceError, fail
 from appliance.oci import mediatypes
 from appliance.oci.manifests import IMAGE_NAME, REF_NAME, Descriptor
 from appliance.oci.names import parse_reference
-from appliance.pki import Signature, Trust
 from appliance.store.blobs import write_atomically
+from appliance.trust import Signature, Trust
 
 PREFIX = "vnd.k3s-airgap-appliance."
 CREATED = PREFIX + "created"
@@ -24,7 +26,12 @@ SIZE_LIMIT = 256 << 20
 """Largest index that is read, in bytes: about half a million names."""
 
 
-@dataclass(frozen=True)
+# Each web worker holds the whole index: what most names share is there once.
+_NONE: frozenset[str] = frozenset()
+_NO_NOTES: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What one name points to.
 
@@ -34,7 +41,7 @@ class Entry:
     """
 
     descriptor: Descriptor
-    absent: frozenset[str] = frozenset()
+    absent: frozenset[str] = _NONE
 
 
 class NameIndex(Protocol):
@@ -111,13 +118,13 @@ def read_names(manifests: Iterable[object]) -> tuple[dict[str, Entry], dict[str,
     for item in manifests:
         descriptor = Descriptor.from_dict(item)
         notes = descriptor.annotations
-        bare = replace(descriptor, annotations={})
+        bare = replace(descriptor, annotations=_NO_NOTES, media_type=sys.intern(descriptor.media_type))
         if descriptor.media_type == mediatypes.PIECE_MAP:
             piece_maps[notes[PIECES_OF]] = bare
         elif REF_NAME in notes:
             # A name that nobody can parse must stop here, not in every mirror that follows.
             parse_reference(notes[REF_NAME])
-            names[notes[REF_NAME]] = Entry(bare, frozenset(notes.get(ABSENT, "").split()))
+            names[notes[REF_NAME]] = Entry(bare, frozenset(notes[ABSENT].split()) if ABSENT in notes else _NONE)
     return names, piece_maps
 
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 _NANO = 1e-9
@@ -117,12 +117,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_port(child: Child, port: int, seconds: float = 30) -> None:
-    """Return once something listens on the port."""
+def wait_for(child: Child, port: int, connect: Callable[[], socket.socket] | None = None, seconds: float = 30) -> None:
+    """Return once something listens on the port.
+
+    :param connect: how to connect there, where a bare connection is not what the server expects.
+    """
+    if connect is None:
+
+        def connect() -> socket.socket:
+            return socket.create_connection(("127.0.0.1", port), timeout=1)
+
     end = time.monotonic() + seconds
     while True:
         child.require_alive()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        with contextlib.suppress(OSError), connect():
             return
         if time.monotonic() > end:
             raise Failed(f"nothing listens on port {port}: {child.log[-2000:]}")

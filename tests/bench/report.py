@@ -92,7 +92,7 @@ def table(results: Sequence[Result]) -> str:
     """The results in Markdown, one line each."""
     rows = [("case", "measure", "against", "ratio", "ours : theirs", "goal", "")]
     for result in results:
-        ratio = "" if result.ratio is None else f"{result.ratio:.2f} ×"
+        ratio = "" if result.ratio is None else f"{_ratio(result.ratio)} ×"
         pair = _number(result.ours) + ("" if result.theirs is None else f" : {_number(result.theirs)}")
         goal = "" if result.goal is None else result.goal.text(result.unit)
         verdict = "" if result.goal is None else "met" if result.goal.met(result) else "**missed**"
@@ -117,6 +117,10 @@ def write(path: Path, results: Sequence[Result], *, quick: bool, versions: dict[
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def _number(value: float) -> str:

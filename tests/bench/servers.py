@@ -13,8 +13,9 @@ from typing import Literal
 
 import yaml
 
-from appliance import pki
-from tests.bench.processes import Child, Failed, free_port, wait_for_port
+from appliance import pki, trust
+from tests.bench.processes import Child, Failed, free_port, wait_for
+from tests.bench.sinks import Address
 
 DOCKER_REGISTRY = "docker-registry"
 PUBLISHER, CLIENT = "a", "b"
@@ -74,7 +75,7 @@ class Site:
 
     def client_tls(self) -> tuple[ssl.SSLContext, str]:
         """How the other node connects to the peer listener, and whom it expects there."""
-        return pki.client_context(self.pki(CLIENT)), PUBLISHER
+        return trust.client_context(self.pki(CLIENT)), PUBLISHER
 
     def seed(self, *sources: Path) -> None:
         """Import with the project's own command."""
@@ -91,7 +92,8 @@ class Site:
         """One of its listeners, once it listens."""
         child = stack.enter_context(self.unit(name))
         port = self.mirror_port if name == "mirror" else self.peer_port
-        wait_for_port(child, port)
+        tls = self.client_tls() if name == "peer" else None
+        wait_for(child, port, Address(port, "/v2/", tls).connect)
         return Server("appliance", child, port)
 
 
@@ -136,7 +138,7 @@ def nginx(root: Path, site: Site, stack: ExitStack) -> tuple[Server, Server]:
     (root / "nginx.conf").write_text(text)
     words = ["nginx", "-e", "stderr", "-p", root, "-c", root / "nginx.conf"]
     child = stack.enter_context(Child(words, root / "log"))
-    wait_for_port(child, plain)
+    wait_for(child, plain)
     return Server("nginx", child, plain), Server("nginx", child, tls)
 
 
@@ -162,5 +164,5 @@ def docker_registry(root: Path, stack: ExitStack) -> Server:
     """docker-registry over ``root/storage``."""
     port = free_port()
     child = stack.enter_context(Child(docker_registry_command(root, port), root / f"log-{port}"))
-    wait_for_port(child, port)
+    wait_for(child, port)
     return Server(DOCKER_REGISTRY, child, port)

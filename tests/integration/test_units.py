@@ -191,6 +191,38 @@ def workers_of(pid: int) -> set[int]:
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
+def test_the_agent_beats_while_its_loop_turns(root: Path) -> None:
+    config, agent_socket = root / "config.yaml", root / "x.sock"
+    config.write_text(yaml.safe_dump({"node": "x", "store": str(root / "s"), "agent_socket": str(agent_socket)}))
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(agent_socket))
+    stale.close()
+    systemd = Systemd(root / "notify")
+    process = Process(
+        [*APPLIANCE, "unit", "agent", "--config", str(config)],
+        root / "log",
+        {**os.environ, "NOTIFY_SOCKET": str(systemd.path)},
+    )
+    try:
+        assert systemd.hear_word("READY=1", 30)
+        assert all(systemd.hear_word("WATCHDOG=1", 10) for _ in range(3))
+        assert workers_of(process.popen.pid) == set()
+        assert json.loads(appliance("status", "--config", config, "--json").stdout)["node"] == "x"
+        assert agent_socket.stat().st_mode & 0o077 == 0
+        os.kill(process.popen.pid, signal.SIGSTOP)
+        while systemd.hear(0.1) is not None:
+            pass
+        assert systemd.hear(3) is None
+        os.kill(process.popen.pid, signal.SIGCONT)
+        assert systemd.hear_word("WATCHDOG=1", 10)
+        process.popen.terminate()
+        assert process.popen.wait(10) == 0
+        assert not agent_socket.exists()
+    finally:
+        process.kill()
+        systemd.close()
+
+
 @pytest.mark.parametrize("unit", ["mirror"])
 def test_the_watchdog_is_fed_only_while_the_workers_live(root: Path, unit: str) -> None:
     config = root / "config.yaml"

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from appliance import pki
+from appliance import pki, trust
 from appliance.errors import ApplianceError
-from appliance.pki import Signature, Trust
+from appliance.trust import Signature, Trust
 
 UTC = datetime.timezone.utc
 CONTENT = b'{"generation":1}'
@@ -276,16 +276,16 @@ def test_what_is_no_signature_is_refused(data: object) -> None:
 
 def test_common_name_of_a_peer() -> None:
     parsed = {"subject": ((("countryName", "XX"),), (("commonName", "node-a"),)), "issuer": ()}
-    assert pki.common_name(parsed) == "node-a"
+    assert trust.common_name(parsed) == "node-a"
     for nothing in (None, {}, {"subject": ()}, b"der", 5):
-        assert pki.common_name(nothing) is None
+        assert trust.common_name(nothing) is None
 
 
 def test_tls_contexts_trust_the_site_only(root: Path) -> None:
     import ssl
 
     directory = enrol(root, "a")
-    server, client = pki.server_context(directory), pki.client_context(directory)
+    server, client = trust.server_context(directory), trust.client_context(directory)
     assert server.verify_mode == ssl.CERT_OPTIONAL
     assert client.verify_mode == ssl.CERT_REQUIRED
     assert client.check_hostname

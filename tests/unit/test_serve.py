@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.serve.server import BEAT_TIMEOUT, BOOT_TIMEOUT, WORKER_TIMEOUT, _is_alive, notify
+from appliance.serve.server import BEAT_TIMEOUT, BOOT_TIMEOUT, WORKER_TIMEOUT, _is_alive
+from appliance.serve.systemd import notify
 
 
 class Worker:

@@ -16,11 +16,11 @@ from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
 from appliance.oci.names import parse_reference
 from appliance.oci.piecemap import BIG_BLOB, PieceHasher
-from appliance.pki import Trust
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generation, Generations, make
 from appliance.store.pushes import Pushed, Pushes
 from appliance.store.signed import Entry
+from appliance.trust import Trust
 
 CREATED = "2026-01-02T03:04:05+00:00"
 

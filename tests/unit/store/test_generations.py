@@ -15,12 +15,12 @@ from appliance import pki
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
-from appliance.pki import Signature, Trust
 from appliance.store import generations as module
 from appliance.store import signed
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generation, Generations, lock, make, parse
 from appliance.store.signed import PREFIX, Entry
+from appliance.trust import Signature, Trust
 from tests.unit.store import made
 
 digests = st.binary(max_size=4).map(made.sha)

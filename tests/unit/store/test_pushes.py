@@ -17,10 +17,10 @@ from appliance import pki
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
-from appliance.pki import Trust
 from appliance.store.blobs import BlobStore
 from appliance.store.pushes import Pushes, make, parse
 from appliance.store.signed import Entry
+from appliance.trust import Trust
 from tests.unit.store import made
 
 digests = st.binary(max_size=4).map(made.sha)

@@ -1,0 +1,112 @@
+"""Answers given again are the ones the registry gives, and are forgotten with the generation they came from."""
+
+from __future__ import annotations
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from appliance.registry.app import NoFetcher, Registry, create_app
+from appliance.registry.catalog import CurrentCatalog
+from appliance.registry.recent import Recent
+from appliance.store.blobs import BlobStore
+from tests.unit.store import made
+
+A, B = made.image(1), made.image(2)
+NAME = "docker.io/library/a:1"
+PATH = "/v2/library/a/manifests/1"
+
+
+class Counted(Recent):
+    """Counts what the application was asked."""
+
+    def __init__(self, app: Flask, catalog: CurrentCatalog) -> None:
+        inner = app.wsgi_app
+        self.asked = 0
+
+        def ask(environ: dict[str, object], start_response: object) -> object:
+            self.asked += 1
+            return inner(environ, start_response)  # type: ignore[arg-type]  # as WSGI has it
+
+        super().__init__(ask, catalog)  # type: ignore[arg-type]
+
+
+def fronted(store: BlobStore) -> tuple[FlaskClient, Counted]:
+    catalog = CurrentCatalog(store, made.generations(store), made.pushes(store))
+    app = create_app(Registry(store, catalog, NoFetcher(), frozenset()))
+    recent = Counted(app, catalog)
+    app.wsgi_app = recent  # type: ignore[method-assign]
+    return app.test_client(), recent
+
+
+def test_the_second_answer_is_the_first_one(store: BlobStore) -> None:
+    made.publish(store, {NAME: A, "quay.io/library/a:1": B})
+    client, recent = fronted(store)
+    for path in (PATH, f"{PATH}?ns=quay.io", f"{PATH}?ns=docker.io", f"/v2/library/a/manifests/{A.digest}"):
+        for method in ("HEAD", "GET"):
+            before = recent.asked
+            first, second = client.open(path, method=method), client.open(path, method=method)
+            assert recent.asked == before + 1
+            assert (first.status, first.data, list(first.headers)) == (second.status, second.data, list(second.headers))
+            assert first.headers["Content-Length"] == str(len((B if "quay" in path else A).raw))
+            assert bool(first.data) is (method == "GET")
+
+
+def test_another_generation_is_seen_at_once(store: BlobStore) -> None:
+    made.publish(store, {NAME: A})
+    client, _ = fronted(store)
+    assert client.get(PATH).data == client.get(PATH).data == A.raw
+    made.publish(store, {NAME: B})
+    assert client.get(PATH).data == client.get(PATH).data == B.raw
+
+
+def test_what_is_pushed_or_deleted_is_seen_at_once(store: BlobStore) -> None:
+    made.publish(store, {NAME: A})
+    made.push(store, {"docker.io/team/app:1": A})
+    client, _ = fronted(store)
+    pushed = "/v2/team/app/manifests/1"
+    assert client.get(pushed).data == client.get(pushed).data == A.raw
+    made.push(store, {"docker.io/team/app:1": B})
+    assert client.get(pushed).data == client.get(pushed).data == B.raw
+    made.push(store, {})
+    assert client.get(pushed).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2/library/a/manifests/none", 404),
+        ("GET", f"/v2/library/a/blobs/{A.layers[0]}", 200),
+        ("PUT", PATH, 405),
+        ("GET", "/v2/library/a/tags/list", 200),
+    ],
+)
+def test_nothing_else_is_kept(store: BlobStore, method: str, path: str, status: int) -> None:
+    made.publish(store, {NAME: A})
+    client, recent = fronted(store)
+    for number in (1, 2):
+        assert client.open(path, method=method).status_code == status
+        assert recent.asked == number
+
+
+def test_a_damaged_index_is_not_covered_up(store: BlobStore) -> None:
+    made.publish(store, {NAME: A})
+    client, _ = fronted(store)
+    assert client.get(PATH).status_code == 200
+    (store.root / "index.json").write_bytes(b"rot")
+    assert client.get(PATH).status_code == 503
+    (store.root / "index.json").unlink()
+    assert client.get(PATH).status_code == 503
+
+
+def test_what_is_kept_is_bounded(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("appliance.registry.recent._MOST_BYTES", 5000)
+    made.publish(store, {f"docker.io/library/a:{number}": A for number in range(20)})
+    client, recent = fronted(store)
+    for number in range(20):
+        assert client.get(f"/v2/library/a/manifests/{number}").data == A.raw
+    assert len(recent._answers) < 5
+    monkeypatch.setattr("appliance.registry.recent._LARGEST", 10)
+    for asked in (21, 22):
+        client.get("/v2/library/a/manifests/0?large")
+        assert recent.asked == asked
