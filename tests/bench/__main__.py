@@ -20,9 +20,18 @@ from pathlib import Path
 from tests.bench import cases, report
 from tests.bench.content import Layout, docker_registry_tree
 from tests.bench.processes import Child, Failed, free_port
+from tests.bench.pushes import Layer as PushedLayer
 from tests.bench.report import Goal, Result
 from tests.bench.scale import FULL, QUICK, Scale
-from tests.bench.servers import DOCKER_REGISTRY, Site, docker_registry, docker_registry_command, nginx
+from tests.bench.servers import (
+    DOCKER_REGISTRY,
+    PUBLISHER,
+    Site,
+    development,
+    docker_registry,
+    docker_registry_command,
+    nginx,
+)
 from tests.bench.sinks import Address
 
 _BIG, _TAGS, _SMALL_LAYER = "bench/big", "bench/tags", 1 << 20
@@ -32,7 +41,7 @@ _PLAIN_GOALS = {
     ("nginx", "processor time"): Goal(1.25, "most"),
 }
 _TLS_GOALS = {("nginx", "throughput"): Goal(250, "least", of="ours")}
-GROUPS = ("blobs", "tls", "manifests", "tags", "images", "memory")
+GROUPS = ("blobs", "tls", "manifests", "push", "tags", "images", "memory")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -64,6 +73,9 @@ def run(root: Path, scale: Scale, groups: Sequence[str], stack: ExitStack) -> li
     if {"blobs", "tls", "manifests", "memory"} & set(groups):
         with ExitStack() as servers:
             results += _one_image(root / "one", scale, groups, servers)
+    if "push" in groups:
+        with ExitStack() as servers:
+            results += _pushes(root / "push", scale, servers)
     if "tags" in groups:
         with ExitStack() as servers:
             results += _tags(root / "tags", scale, servers)
@@ -116,6 +128,40 @@ def _one_image(root: Path, scale: Scale, groups: Sequence[str], stack: ExitStack
     if "memory" in groups:
         results += _say(cases.memory("memory, one image", site, manifest, registry, scale.pulls))
     return results
+
+
+def _pushes(root: Path, scale: Scale, stack: ExitStack) -> list[Result]:
+    root.mkdir()
+    site, path = Site(root / "site"), "/v2/bench/push/"
+    layer = PushedLayer.make(root / "layer", scale.push_bytes)
+    plain = development(root / "plain", site, 2, stack)
+    registry = docker_registry(_directory(root / "registry"), stack)
+    stack.enter_context(site.unit("agent"))
+    peer = site.serve("peer", stack)
+    tls = docker_registry(_directory(root / "tls"), stack, site.pki(PUBLISHER))
+    bare = [
+        cases.Target(plain, Address(plain.port, path), site.authorization, root / "plain" / "blobs"),
+        cases.Target(registry, Address(registry.port, path), None, root / "registry" / "storage"),
+    ]
+    secure = [
+        cases.Target(peer, Address(peer.port, path, site.client_tls()), site.authorization, site.store / "blobs"),
+        cases.Target(tls, Address(tls.port, path, site.client_tls()), None, root / "tls" / "storage"),
+    ]
+    results: list[Result] = []
+    size = f"push of {scale.push_bytes >> 20} MiB"
+    for case, targets, streamed in (
+        (f"{size}, one request", bare, False),
+        (f"{size}, streamed", bare, True),
+        (f"{size}, streamed over TLS", secure, True),
+    ):
+        goal = Goal(1.5, "least")
+        results += _say(cases.pushes(case, targets, layer, scale.repetitions, goal, streamed=streamed))
+    return results
+
+
+def _directory(path: Path) -> Path:
+    path.mkdir()
+    return path
 
 
 def _tags(root: Path, scale: Scale, stack: ExitStack) -> list[Result]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from appliance.oci.mediatypes import OCI_MANIFEST
 from tests.bench.load import CONNECTIONS, Load, press
 from tests.bench.processes import Child, Failed, peak_pss
+from tests.bench.pushes import Layer, push
 from tests.bench.report import Goal, Result
 from tests.bench.servers import Server, Site
 from tests.bench.sinks import Address, digest, download, downloading
@@ -128,6 +131,56 @@ def _loads(case: str, found: Mapping[str, list[Load]]) -> list[Result]:
         results += [
             Result(case, measure, unit, name, [*map(figure, ours)], [*map(figure, theirs)], goal)
             for measure, unit, figure, goal in rows
+        ]
+    return results
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server that takes pushes.
+
+    :param address: with the path of a repository.
+    :param blobs: where its blobs lie; what was pushed is taken away again from there.
+    """
+
+    server: Server
+    address: Address
+    authorization: str | None
+    blobs: Path
+
+
+def pushes(
+    case: str, targets: Sequence[Target], layer: Layer, repetitions: int, goal: Goal | None, *, streamed: bool
+) -> list[Result]:
+    """One blob that no server has: until it is answered that it is there, which only ours makes durable before."""
+    rates: dict[str, list[float]] = {target.server.name: [] for target in targets}
+    used: dict[str, list[float]] = {target.server.name: [] for target in targets}
+    peaks = {target.server.name: 0 for target in targets}
+    for number, target in enumerate(_turns(targets, repetitions + 1)):
+        fresh, digest = layer.anew()
+        # What others wrote is on the disk before anybody's time begins to count.
+        os.sync()
+        before = target.server.child.cpu_seconds()
+        with contextlib.ExitStack() as stack:
+            # The first turn counts for memory alone: looking costs the server time.
+            looking = number < len(targets)
+            peak = stack.enter_context(peak_pss(target.server.child)) if looking else [0]
+            seconds = push(target.address, fresh, digest, target.authorization, streamed=streamed)
+        name = target.server.name
+        if looking:
+            peaks[name] = peak[0]
+        else:
+            rates[name].append(layer.size / _MIB / seconds)
+            used[name].append((target.server.child.cpu_seconds() - before) / (layer.size / _GIB))
+        (found,) = [path for path in target.blobs.rglob("*") if path.is_file() and path.stat().st_size == layer.size]
+        found.unlink()
+    ours, *others = rates
+    results = []
+    for name in others:
+        results += [
+            Result(case, "throughput", "MiB/s", name, rates[ours], rates[name], goal),
+            Result(case, "processor time", "s/GiB", name, used[ours], used[name]),
+            Result(case, "peak memory", "MiB", name, [peaks[ours] / _MIB], [peaks[name] / _MIB]),
         ]
     return results
 

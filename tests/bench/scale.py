@@ -14,6 +14,7 @@ class Scale:
     :param repetitions: turns that each server gets for one figure.
     :param load_seconds: seconds that one turn of manifest requests lasts.
     :param pulls: manifest requests, at least, between the two measurements of memory under load.
+    :param push_bytes: size of the blob that is pushed.
     """
 
     blob_bytes: int
@@ -21,8 +22,9 @@ class Scale:
     repetitions: int
     load_seconds: int
     pulls: int
+    push_bytes: int
 
 
-FULL = Scale(blob_bytes=512 << 20, images=10_000, repetitions=5, load_seconds=4, pulls=10_000)
-QUICK = Scale(blob_bytes=16 << 20, images=100, repetitions=1, load_seconds=1, pulls=200)
+FULL = Scale(blob_bytes=512 << 20, images=10_000, repetitions=5, load_seconds=4, pulls=10_000, push_bytes=1 << 30)
+QUICK = Scale(blob_bytes=16 << 20, images=100, repetitions=1, load_seconds=1, pulls=200, push_bytes=32 << 20)
 """Shows that everything works; its figures say nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import ssl
 import subprocess
@@ -9,16 +10,18 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
 from appliance import pki, trust
+from appliance.registry.credentials import line_for
 from tests.bench.processes import Child, Failed, free_port, wait_for
 from tests.bench.sinks import Address
 
 DOCKER_REGISTRY = "docker-registry"
 PUBLISHER, CLIENT = "a", "b"
+_OPERATOR, _PASSWORD = "ops", "only for this run"
 _APPLIANCE = (sys.executable, "-m", "appliance")
 
 
@@ -66,8 +69,15 @@ class Site:
             "peer_listen": f"127.0.0.1:{self.peer_port}",
             "agent_socket": str(root / "agent.sock"),
             "free_percent": 0,
+            "push_users": str(root / "users"),
         }
         self.config.write_text(yaml.safe_dump(document))
+        (root / "users").write_text(line_for(_OPERATOR, _PASSWORD) + "\n")
+
+    @property
+    def authorization(self) -> str:
+        """The header with which its operator pushes."""
+        return "Basic " + base64.b64encode(f"{_OPERATOR}:{_PASSWORD}".encode()).decode()
 
     def pki(self, node: str) -> Path:
         """Directory of a node's key and certificate."""
@@ -95,6 +105,16 @@ class Site:
         tls = self.client_tls() if name == "peer" else None
         wait_for(child, port, Address(port, "/v2/", tls).connect)
         return Server("appliance", child, port)
+
+
+def development(root: Path, site: Site, workers: int, stack: ExitStack) -> Server:
+    """``appliance serve`` over a store of its own: pushes without TLS, for the site's operator."""
+    port = free_port()
+    words = [*_APPLIANCE, "serve", "--store", root, "--listen", f"127.0.0.1:{port}", "--publisher"]
+    users = ["--push-users", site.root / "users", "--workers", workers]
+    child = stack.enter_context(Child([*words, *users], site.root / "development.log"))
+    wait_for(child, port)
+    return Server("appliance", child, port)
 
 
 _NGINX = """\
@@ -142,9 +162,9 @@ def nginx(root: Path, site: Site, stack: ExitStack) -> tuple[Server, Server]:
     return Server("nginx", child, plain), Server("nginx", child, tls)
 
 
-def docker_registry_command(root: Path, port: int) -> list[object]:
+def docker_registry_command(root: Path, port: int, pki: Path | None = None) -> list[object]:
     """The command line of docker-registry over ``root/storage``, set up as Debian does it, but for its passwords."""
-    document = {
+    document: dict[str, Any] = {
         "version": "0.1",
         "log": {"fields": {"service": "registry"}},
         "storage": {
@@ -155,14 +175,16 @@ def docker_registry_command(root: Path, port: int) -> list[object]:
         "http": {"addr": f"127.0.0.1:{port}", "headers": {"X-Content-Type-Options": ["nosniff"]}},
         "health": {"storagedriver": {"enabled": True, "interval": "10s", "threshold": 3}},
     }
+    if pki is not None:
+        document["http"]["tls"] = {"certificate": str(pki / "node.crt"), "key": str(pki / "node.key")}
     file = root / f"config-{port}.yml"
     file.write_text(yaml.safe_dump(document))
     return ["docker-registry", "serve", file]
 
 
-def docker_registry(root: Path, stack: ExitStack) -> Server:
-    """docker-registry over ``root/storage``."""
+def docker_registry(root: Path, stack: ExitStack, pki: Path | None = None) -> Server:
+    """docker-registry over ``root/storage``; with the certificate of ``pki`` over TLS."""
     port = free_port()
-    child = stack.enter_context(Child(docker_registry_command(root, port), root / f"log-{port}"))
+    child = stack.enter_context(Child(docker_registry_command(root, port, pki), root / f"log-{port}"))
     wait_for(child, port)
     return Server(DOCKER_REGISTRY, child, port)
