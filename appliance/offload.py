@@ -16,8 +16,11 @@ def offload(function: Callable[..., T], *arguments: Any) -> T:
     return result
 
 
-def feed(chunks: Iterable[bytes], take: Callable[[bytes], None]) -> None:
-    """Hand every chunk to ``take`` on a thread, in order; the next one is read while the last is taken."""
+def feed(chunks: Iterable[bytes | memoryview], take: Callable[[bytes | memoryview], None]) -> None:
+    """Hand every chunk to ``take`` on a thread, in order; the next one is read while the last is taken.
+
+    Of two chunks that follow each other the first is not looked at any more when the one after them is asked for.
+    """
     pending = None
     try:
         for chunk in chunks:

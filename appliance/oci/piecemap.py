@@ -105,48 +105,77 @@ class PieceMap:
 class PieceHasher:
     """Makes a piece map while a blob streams by.
 
-    :param size: size of the blob in bytes, known beforehand.
+    :param size: size of the blob in bytes. None where it is not known beforehand: then the two smallest sizes of pieces
+        are tried at once, which gives a map of a blob of at most 1 GiB.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int | None) -> None:
         """Start before the first byte."""
-        self.size = size
-        self._piece_size = piece_size(size)
-        self._pieces: list[str] = []
-        self._state: _Hash = hashlib.sha256()
-        self._filled = 0
+        self._size = size
         self._seen = 0
+        self._tries = [
+            _Pieces(each) for each in ((_MIN_PIECE, 2 * _MIN_PIECE) if size is None else (piece_size(size),))
+        ]
 
     def update(self, data: Buffer) -> None:
         """Take the next bytes; any number at a time."""
         view = memoryview(data).cast("B")
         self._seen += len(view)
-        while len(view):
-            part = view[: self._piece_size - self._filled]
-            self._state.update(part)
-            self._filled += len(part)
-            view = view[len(part) :]
-            if self._filled == self._piece_size:
-                self._close_piece()
+        if self._size is None:
+            # What is too small for the bytes that came will not be the size of their pieces.
+            self._tries = [each for each in self._tries if each.size >= piece_size(self._seen)]
+        for each in self._tries:
+            each.update(view)
+
+    def fits(self, size: int) -> bool:
+        """Whether the map of a blob of ``size`` bytes comes of what has passed."""
+        return (
+            self._seen == size
+            and self._size in (None, size)
+            and any(each.size == piece_size(size) for each in self._tries)
+        )
 
     def finish(self, blob: str) -> PieceMap:
         """The map, once every byte has passed.
 
         :param blob: digest of the whole blob.
-        :raises ApplianceError: APL-0206 if the number of bytes is not the size given.
+        :raises ApplianceError: APL-0206 if the number of bytes is not the one that was prepared for.
         """
-        if self._seen != self.size:
+        if not self.fits(self._seen):
             fail(
                 "APL-0206",
                 "blob has another size than its piece map",
                 where=blob,
-                why=f"{self._seen}, {self.size}",
+                why=f"{self._seen}, {self._size}",
             )
-        if self._filled:
-            self._close_piece()
-        return PieceMap(check_digest(blob), self.size, tuple(self._pieces))
+        (found,) = (each for each in self._tries if each.size == piece_size(self._seen))
+        return PieceMap(check_digest(blob), self._seen, found.finish())
 
-    def _close_piece(self) -> None:
-        self._pieces.append(self._state.hexdigest())
+
+class _Pieces:
+    """Hashes of pieces of one size, in bytes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._done: list[str] = []
+        self._state: _Hash = hashlib.sha256()
+        self._filled = 0
+
+    def update(self, view: memoryview) -> None:
+        while len(view):
+            part = view[: self.size - self._filled]
+            self._state.update(part)
+            self._filled += len(part)
+            view = view[len(part) :]
+            if self._filled == self.size:
+                self._close()
+
+    def finish(self) -> tuple[str, ...]:
+        if self._filled:
+            self._close()
+        return tuple(self._done)
+
+    def _close(self) -> None:
+        self._done.append(self._state.hexdigest())
         self._state = hashlib.sha256()
         self._filled = 0

@@ -7,39 +7,30 @@ from dataclasses import dataclass
 
 from flask import Request
 
+from appliance.registry import wire
 from appliance.registry.answers import Refusal
+from appliance.registry.wire import STEP, Broken
 
-STEP = 1 << 20
-"""Bytes read at a time: smaller steps cost several times the processor time."""
-STALL_SECONDS = 60.0
-"""How long a client may send nothing in mid-body."""
 _RANGE_DIGITS = 19
 
 
-class Truncated(Exception):
-    """The client went away before the length that it had announced."""
+def chunks(asked: Request) -> Iterator[bytes | memoryview]:
+    """The body of a request, in steps of at most :data:`wire.STEP` bytes.
 
+    A piece is overwritten when the one after the next is asked for.
 
-def chunks(asked: Request) -> Iterator[bytes]:
-    """The body of a request, in steps of at most :data:`STEP` bytes.
-
-    :raises Truncated: when fewer bytes come than ``Content-Length`` says.
-    :raises OSError: when the client sends nothing for :data:`STALL_SECONDS`, or goes away.
+    :raises Broken: when the client goes away, or sends less than a minute's least.
     """
-    sock = asked.environ.get("gunicorn.socket")
-    before = sock.gettimeout() if sock is not None else None
+    pieces = wire.body(asked.environ)
+    if pieces is not None:
+        yield from pieces
+        return
     expected, seen = asked.content_length, 0
-    try:
-        if sock is not None:
-            sock.settimeout(STALL_SECONDS)
-        while chunk := asked.stream.read(STEP if expected is None else min(STEP, expected - seen)):
-            seen += len(chunk)
-            yield chunk
-    finally:
-        if sock is not None:
-            sock.settimeout(before)
+    while chunk := asked.stream.read(STEP if expected is None else min(STEP, expected - seen)):
+        seen += len(chunk)
+        yield chunk
     if expected is not None and seen < expected:
-        raise Truncated(f"{seen} of {expected} bytes came")
+        raise Broken(f"{seen} of {expected} bytes came")
 
 
 def document(asked: Request, limit: int) -> bytes:
@@ -52,7 +43,7 @@ def document(asked: Request, limit: int) -> bytes:
             body += chunk
             if len(body) > limit:
                 raise _too_large(limit)
-    except (Truncated, OSError) as problem:
+    except Broken as problem:
         raise Refusal(400, "SIZE_INVALID", f"the body broke off: {problem}") from problem
     return bytes(body)
 

@@ -21,6 +21,7 @@ from appliance.registry import intake
 from appliance.registry.answers import Refusal
 from appliance.registry.listener import Handler, repository_of
 from appliance.registry.publishing import Publishing
+from appliance.registry.wire import Broken
 from appliance.store.uploads import Upload, UploadBusy, Uploads
 
 TAGS_AT_ONCE = 50
@@ -159,8 +160,8 @@ class Pushing:
         finally:
             upload.close()
 
-    def _receive(self, upload: Upload, name: str, algorithm: str = "sha256") -> None:
-        """Append the request's body; what came before a break stays, and is what the status then says."""
+    def _receive(self, upload: Upload, name: str, algorithm: str | None = None) -> None:
+        """Append the request's body, the last one where the digest is known; what came before a break stays, and is what the status then says."""
         wanted = intake.content_range(request.headers.get("Content-Range"))
         length, before = request.content_length, upload.size
         if wanted is not None:
@@ -175,7 +176,7 @@ class Pushing:
             # A full disk is no better with half of a blob on it.
             upload.cancel()
             raise
-        except (intake.Truncated, OSError) as problem:
+        except (Broken, OSError) as problem:
             raise Refusal(400, "BLOB_UPLOAD_INVALID", f"the body broke off: {problem}") from problem
         if wanted is not None and upload.size - before != wanted.length:
             came = upload.size - before

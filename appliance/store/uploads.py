@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,12 +51,11 @@ class _Hashing:
 
     offset: int
     whole: _Hash
-    pieces: PieceHasher | None
+    pieces: PieceHasher
 
-    def take(self, chunk: bytes) -> None:
+    def take(self, chunk: bytes | memoryview) -> None:
         self.whole.update(chunk)
-        if self.pieces is not None:
-            self.pieces.update(chunk)
+        self.pieces.update(chunk)
         self.offset += len(chunk)
 
 
@@ -198,18 +198,18 @@ class Upload:
         self.size = os.fstat(handle).st_size
         """Bytes that it holds."""
 
-    def expect(self, length: int | None, algorithm: str = "sha256") -> None:
+    def expect(self, length: int | None, algorithm: str | None = None) -> None:
         """Prepare for ``length`` more bytes, where that is known; refuse (APL-0310) what there is no room for.
 
-        :param algorithm: what its digest will probably be made with; another one costs a second reading.
+        :param algorithm: of its digest, where these bytes are the last ones. Where it turns out to be another one, or
+            where more bytes follow than made a piece map possible, the file is read a second time.
         """
         if length is not None:
             self._blobs.check_room(length)
         if self.size == 0:
-            pieces = PieceHasher(length) if length is not None and length > BIG_BLOB else None
-            self._hashing = _Hashing(0, hasher(algorithm), pieces)
+            self._hashing = _Hashing(0, hasher(algorithm or "sha256"), PieceHasher(length if algorithm else None))
 
-    def append(self, chunk: bytes) -> None:
+    def append(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes; APL-0310 where the disk is full."""
         self._blobs.check_room(len(chunk))
         view, position = memoryview(chunk), self.size
@@ -218,8 +218,9 @@ class Upload:
                 written = os.pwrite(self._handle, view, position)
                 view, position = view[written:], position + written
         if position // _WRITE_BACK > self.size // _WRITE_BACK:
-            # Starts writing to the disk what has come so far and does not wait for it: the sync at the end has less to
-            # wait for. It is a hint, for this Linux and others may ignore it.
+            # Starts writing to the disk what has come so far and does not wait for it, and gives back the memory of
+            # what is there: the sync at the end has less to wait for, and a push does not displace what is being read.
+            # It is a hint, for this Linux and others may ignore it.
             os.posix_fadvise(self._handle, 0, position, os.POSIX_FADV_DONTNEED)
         if self._hashing is not None and self._hashing.offset == self.size:
             self._hashing.take(chunk)
@@ -239,7 +240,7 @@ class Upload:
         :raises ApplianceError: APL-0107 when the bytes have another digest; the upload is dropped.
         """
         check_digest(digest)
-        hashing = self._whole(digest.partition(":")[0])
+        hashing = self._all(digest.partition(":")[0])
         computed = f"{hashing.whole.name}:{hashing.whole.hexdigest()}"
         try:
             check_put(computed, self.size, size=self.size, expect=digest, where=self._repository)
@@ -247,8 +248,8 @@ class Upload:
             self.cancel()
             raise
         piece_map = None
-        if hashing.pieces is not None:
-            stored = self._blobs.put_bytes(hashing.pieces.finish(digest).to_bytes())
+        if self.size > BIG_BLOB:
+            stored = self._blobs.put_bytes(self._pieces(hashing).finish(digest).to_bytes())
             piece_map = Descriptor(PIECE_MAP, stored.digest, stored.size)
         # Also where the blob is here already: these bytes were verified just now, and those may have rotted.
         with self._blobs.writing(digest):
@@ -266,18 +267,28 @@ class Upload:
         self._uploads.keep(self.id, self._hashing)
         os.close(self._handle)
 
-    def _whole(self, algorithm: str) -> _Hashing:
-        """The hashes of everything, those that passed by here where they are the right ones."""
+    def _all(self, algorithm: str) -> _Hashing:
+        """The hashes of everything; the file is read again where they did not pass by here, or not the right ones."""
         seen = self._hashing
         if seen is not None and seen.offset == self.size and seen.whole.name == algorithm:
-            if self.size <= BIG_BLOB:
-                return _Hashing(self.size, seen.whole, None)
-            if seen.pieces is not None and seen.pieces.size == self.size:
-                return seen
-        made = _Hashing(0, hasher(algorithm), PieceHasher(self.size) if self.size > BIG_BLOB else None)
-        while chunk := os.pread(self._handle, _STEP, made.offset):
-            made.take(chunk)
+            return seen
+        made = _Hashing(0, hasher(algorithm), PieceHasher(self.size))
+        self._read(made.take)
         return made
+
+    def _pieces(self, hashing: _Hashing) -> PieceHasher:
+        if hashing.pieces.fits(self.size):
+            return hashing.pieces
+        made = PieceHasher(self.size)
+        self._read(made.update)
+        return made
+
+    def _read(self, take: Callable[[memoryview], None]) -> None:
+        # One buffer for all of it: the pages of a fresh one cost as much as the hash.
+        view, position = memoryview(bytearray(_STEP)), 0
+        while count := os.preadv(self._handle, [view], position):
+            take(view[:count])
+            position += count
 
 
 def _scope(repository: str) -> str:
