@@ -22,6 +22,7 @@ from appliance.registry.access import Identity
 from appliance.registry.answers import document, error
 from appliance.registry.body import Body, Source, WholeFile
 from appliance.registry.catalog import Catalog, CurrentCatalog
+from appliance.registry.conditions import range_header, unmet
 from appliance.registry.listener import API_VERSION, Handler, listener, repository_of
 from appliance.registry.ranges import Unsatisfiable, parse_range
 from appliance.store.blobs import BlobStore
@@ -198,8 +199,10 @@ def send_blob(blobs: BlobStore, fetcher: Fetcher, digest: str, size: int, asked:
         "ETag": f'"{digest}"',
         "Cache-Control": "max-age=31536000, immutable",
     }
+    if (ended := unmet(asked, headers)) is not None:
+        return ended
     try:
-        wanted = parse_range(asked.headers.get("Range"), size)
+        wanted = parse_range(range_header(asked, headers["ETag"]), size)
     except Unsatisfiable:
         return error(416, "SIZE_INVALID", "the range lies beyond the blob", Content_Range=f"bytes */{size}")
     start, end = wanted or (0, size)
@@ -246,7 +249,7 @@ def _verbatim(content: bytes, descriptor: Descriptor) -> Response:
     response.headers["Content-Length"] = str(len(content))
     response.headers["Docker-Content-Digest"] = descriptor.digest
     response.headers["ETag"] = f'"{descriptor.digest}"'
-    return response
+    return unmet(request, response.headers) or response
 
 
 def _page(items: list[str], arguments: Mapping[str, str]) -> tuple[Any, bool]:
