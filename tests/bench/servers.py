@@ -9,7 +9,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -140,9 +140,15 @@ def nginx(root: Path, site: Site, stack: ExitStack) -> tuple[Server, Server]:
     return Server("nginx", child, plain), Server("nginx", child, tls)
 
 
-def docker_registry_command(root: Path, port: int) -> list[object]:
-    """The command line of docker-registry over ``root/storage``, set up as Debian does it, but for its passwords."""
-    document = {
+def docker_registry_command(
+    root: Path, port: int, *, passwords: Path | None = None, read_only: bool = False
+) -> list[object]:
+    """The command line of docker-registry over ``root/storage``, set up as Debian does it.
+
+    :param passwords: an ``htpasswd`` file (Debian's has nobody in it); None lets everybody in.
+    :param read_only: whether it refuses every change.
+    """
+    document: dict[str, Any] = {
         "version": "0.1",
         "log": {"fields": {"service": "registry"}},
         "storage": {
@@ -153,6 +159,10 @@ def docker_registry_command(root: Path, port: int) -> list[object]:
         "http": {"addr": f"127.0.0.1:{port}", "headers": {"X-Content-Type-Options": ["nosniff"]}},
         "health": {"storagedriver": {"enabled": True, "interval": "10s", "threshold": 3}},
     }
+    if passwords is not None:
+        document["auth"] = {"htpasswd": {"realm": "docker-registry", "path": str(passwords)}}
+    if read_only:
+        document["storage"]["maintenance"] = {"readonly": {"enabled": True}}
     file = root / f"config-{port}.yml"
     file.write_text(yaml.safe_dump(document))
     return ["docker-registry", "serve", file]
