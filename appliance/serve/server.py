@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
+from appliance.serve.handshake import bounded
+
 if TYPE_CHECKING:
     import ssl
 
@@ -74,7 +76,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
         }
         if self._tls is not None:
             make = self._tls
-            settings["ssl_context"] = lambda config, default: make()
+            settings["ssl_context"] = lambda config, default: bounded(make())
             # gunicorn takes TLS to be on when a certificate is named; the context above is what is used.
             settings["certfile"] = settings["keyfile"] = os.devnull
         for name, value in settings.items():
