@@ -17,7 +17,7 @@ export K3S_BINARY KEEP SEED
 help: ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
-$(STAMP): requirements/dev.txt pyproject.toml tests/setup.sh
+$(STAMP): requirements/dev.txt pyproject.toml tests/setup.sh tests/quiet-install.sh
 	tests/setup.sh $(VENV)
 	touch $(STAMP)
 

@@ -53,7 +53,7 @@ ROUTES: Final = (
     _route(
         "upload",
         "/v2/(?P<name>[^/].*)/blobs/uploads/(?P<identity>[^/]+)",
-        {method: _OPERATOR for method in ("GET", "PATCH", "PUT", "DELETE")},
+        {method: _OPERATOR for method in ("GET", "HEAD", "PATCH", "PUT", "DELETE")},
         "/v2/a/blobs/uploads/" + "0" * 32,
     ),
     _route(

@@ -23,6 +23,7 @@ from appliance.registry.access import Identity
 from appliance.registry.answers import document, error
 from appliance.registry.body import Body, Source, WholeFile
 from appliance.registry.catalog import Catalog, CurrentCatalog
+from appliance.registry.conditions import range_header, unmet
 from appliance.registry.listener import API_VERSION, Handler, listener, repository_of
 from appliance.registry.ranges import Unsatisfiable, parse_range
 from appliance.store.blobs import BlobStore
@@ -199,8 +200,10 @@ def send_blob(blobs: BlobStore, fetcher: Fetcher, digest: str, size: int, asked:
         "ETag": f'"{digest}"',
         "Cache-Control": "max-age=31536000, immutable",
     }
+    if (ended := unmet(asked, headers)) is not None:
+        return ended
     try:
-        wanted = parse_range(asked.headers.get("Range"), size)
+        wanted = parse_range(range_header(asked, headers["ETag"]), size)
     except Unsatisfiable:
         return error(416, "SIZE_INVALID", "the range lies beyond the blob", Content_Range=f"bytes */{size}")
     start, end = wanted or (0, size)
@@ -248,7 +251,8 @@ def _verbatim(content: bytes, descriptor: Descriptor) -> Response:
         "Docker-Content-Digest": descriptor.digest,
         "ETag": f'"{descriptor.digest}"',
     }
-    return Response([] if request.method == "HEAD" else [content], headers=headers)
+    response = Response([] if request.method == "HEAD" else [content], headers=headers)
+    return unmet(request, response.headers) or response
 
 
 def _page(items: list[str], arguments: Mapping[str, str]) -> tuple[Any, bool]:

@@ -60,7 +60,13 @@ class Pushing:
         """The routes of the table, by name: these for writing, ``reading`` for the rest."""
         by_method: dict[str, dict[str, Handler]] = {
             "uploads": {"POST": self._start},
-            "upload": {"GET": self._status, "PATCH": self._append, "PUT": self._finish, "DELETE": self._cancel},
+            "upload": {
+                "GET": self._status,
+                "HEAD": self._status,
+                "PATCH": self._append,
+                "PUT": self._finish,
+                "DELETE": self._cancel,
+            },
             "manifest": {"PUT": self._put_manifest, "DELETE": self._delete_manifest},
             "blob": {"DELETE": self._delete_blob},
         }
@@ -106,8 +112,9 @@ class Pushing:
                 check_digest(text)
         hasher(algorithm)
         if mount is not None and "from" in request.args:
-            source = repository_of(request.args["from"], self._site)
-            if offload(self._publishing.mount, source, repository, mount):
+            # What cannot be mounted, whatever the reason, is to be uploaded: the client can go on at once.
+            source = self._source(request.args["from"])
+            if source is not None and offload(self._publishing.mount, source, repository, mount):
                 return self._blob_created(name, mount)
         # A mount without a source would tell what other repositories hold: it becomes an upload, as one that is missing.
         identity = offload(self._uploads.begin, repository)
@@ -122,6 +129,12 @@ class Pushing:
                 upload.cancel()
                 raise
         return self._blob_created(name, digest)
+
+    def _source(self, name: str) -> str | None:
+        try:
+            return repository_of(name, self._site)
+        except Refusal:
+            return None
 
     def _status(self, name: str, identity: str) -> Response:
         size = self._uploads.size(repository_of(name, self._site), identity)
@@ -211,6 +224,9 @@ class Pushing:
             digest_wanted, tags = None, [reference]
         if not all(map(is_tag, tags)) or len(tags) > TAGS_AT_ONCE:
             raise Refusal(400, "MANIFEST_INVALID", f"not tags, or more than {TAGS_AT_ONCE}: {' '.join(tags)[:300]}")
+        said = request.headers.get("Content-Type")
+        if said and not request.mimetype:
+            raise Refusal(400, "MANIFEST_INVALID", f"not a Content-Type: {said[:100]!r}")
         content = intake.document(request, MANIFEST_LIMIT)
         digest = digest_of(content, digest_wanted or "sha256")
         if digest_wanted not in (None, digest):

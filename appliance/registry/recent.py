@@ -16,12 +16,14 @@ from appliance.registry.catalog import Catalog, CurrentCatalog
 _MOST_BYTES = 2 << 20
 """Together, in each worker; some hundred manifests."""
 _LARGEST = 64 << 10
+_CONDITIONS = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH")
+"""The two headers that an answer depends on, beside method, path and query."""
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class Recent:
-    """WSGI middleware before a registry whose answers depend on method, path and query alone.
+    """WSGI middleware before a registry whose answers depend on method, path, query and those conditions alone.
 
     Never before one that asks who is calling: an answer kept for one caller would be given to another.
     """
@@ -36,7 +38,7 @@ class Recent:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer from memory, or let the application answer and keep what it says."""
         key = (environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("QUERY_STRING", ""))
-        if key[0] not in ("GET", "HEAD") or "/manifests/" not in key[1]:
+        if key[0] not in ("GET", "HEAD") or "/manifests/" not in key[1] or any(map(environ.get, _CONDITIONS)):
             return self._application(environ, start_response)
         try:
             catalog = self._current.get()

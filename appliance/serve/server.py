@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
+from appliance.serve.handshake import bounded
 from appliance.serve.systemd import notify
 
 if TYPE_CHECKING:
@@ -54,12 +55,11 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
 
     def load_config(self) -> None:
         """What gunicorn asks for its settings."""
-        from appliance.serve.worker import Worker
-
         settings: dict[str, Any] = {
             "bind": [self._bind],
             "workers": self._workers,
-            "worker_class": Worker,
+            # By its name: whoever only reads these settings is not patched by gevent.
+            "worker_class": "appliance.serve.worker.Worker",
             "worker_connections": 1000,
             "timeout": WORKER_TIMEOUT,
             "graceful_timeout": 30,
@@ -73,7 +73,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
         }
         if self._tls is not None:
             make = self._tls
-            settings["ssl_context"] = lambda config, default: make()
+            settings["ssl_context"] = lambda config, default: bounded(make())
             # gunicorn takes TLS to be on when a certificate is named; the context above is what is used.
             settings["certfile"] = settings["keyfile"] = os.devnull
         for name, value in settings.items():

@@ -162,8 +162,15 @@ def nginx(root: Path, site: Site, stack: ExitStack) -> tuple[Server, Server]:
     return Server("nginx", child, plain), Server("nginx", child, tls)
 
 
-def docker_registry_command(root: Path, port: int, pki: Path | None = None) -> list[object]:
-    """The command line of docker-registry over ``root/storage``, set up as Debian does it, but for its passwords."""
+def docker_registry_command(
+    root: Path, port: int, *, passwords: Path | None = None, read_only: bool = False, pki: Path | None = None
+) -> list[object]:
+    """The command line of docker-registry over ``root/storage``, set up as Debian does it.
+
+    :param passwords: an ``htpasswd`` file (Debian's has nobody in it); None lets everybody in.
+    :param read_only: whether it refuses every change.
+    :param pki: the directory of the certificate that it serves TLS with.
+    """
     document: dict[str, Any] = {
         "version": "0.1",
         "log": {"fields": {"service": "registry"}},
@@ -177,6 +184,10 @@ def docker_registry_command(root: Path, port: int, pki: Path | None = None) -> l
     }
     if pki is not None:
         document["http"]["tls"] = {"certificate": str(pki / "node.crt"), "key": str(pki / "node.key")}
+    if passwords is not None:
+        document["auth"] = {"htpasswd": {"realm": "docker-registry", "path": str(passwords)}}
+    if read_only:
+        document["storage"]["maintenance"] = {"readonly": {"enabled": True}}
     file = root / f"config-{port}.yml"
     file.write_text(yaml.safe_dump(document))
     return ["docker-registry", "serve", file]
@@ -185,6 +196,6 @@ def docker_registry_command(root: Path, port: int, pki: Path | None = None) -> l
 def docker_registry(root: Path, stack: ExitStack, pki: Path | None = None) -> Server:
     """docker-registry over ``root/storage``; with the certificate of ``pki`` over TLS."""
     port = free_port()
-    child = stack.enter_context(Child(docker_registry_command(root, port, pki), root / f"log-{port}"))
+    child = stack.enter_context(Child(docker_registry_command(root, port, pki=pki), root / f"log-{port}"))
     wait_for(child, port)
     return Server(DOCKER_REGISTRY, child, port)

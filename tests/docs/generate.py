@@ -1,4 +1,4 @@
-"""Write the pages of ``docs/reference`` that follow from the code: variables, command line, errors.
+"""Write the pages of ``docs/reference`` that follow from the code: variables, command line, errors, differences.
 
 ``python -m tests.docs.generate`` writes them; with ``--check`` it writes nothing and exits with 1 where one differs
 from what it should be.
@@ -202,10 +202,21 @@ def errors(root: Path = ROOT) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+# ----------------------------------------------------------------------------------------- differences
+
+
+def differences(root: Path = ROOT) -> str:
+    """``docs/reference/differences.md``."""
+    from tests.integration.differential.page import render
+
+    return render(_NOTE)
+
+
 PAGES: dict[str, Callable[[Path], str]] = {
     "docs/reference/variables.md": variables,
     "docs/reference/cli.md": command_line,
     "docs/reference/errors.md": errors,
+    "docs/reference/differences.md": differences,
 }
 """Path of each generated page, from the top of the repository, to what renders it."""
 

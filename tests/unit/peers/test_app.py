@@ -53,6 +53,13 @@ class _Socket(ssl.SSLSocket):
         return {} if self.name is None else {"subject": ((("commonName", self.name),),)}
 
 
+class _Plain:
+    """A socket without TLS."""
+
+    def settimeout(self, value: float | None) -> None:
+        """Nobody is waited for."""
+
+
 def as_caller(name: str | None) -> dict[str, Any]:
     return {"gunicorn.socket": _Socket(name)}
 
@@ -68,7 +75,7 @@ def client(store: BlobStore) -> Iterator[FlaskClient]:
     [
         ({}, 401),
         (as_caller(None), 401),
-        ({"gunicorn.socket": object()}, 401),
+        ({"gunicorn.socket": _Plain()}, 401),
         (as_caller("c"), 403),
         (as_caller(""), 403),
     ],

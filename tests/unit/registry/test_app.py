@@ -232,6 +232,73 @@ def test_a_part_is_exact_to_the_byte(client: FlaskClient, first: int, last: int 
     assert response.headers["Content-Length"] == str(len(expected))
 
 
+OTHER = made.sha(b"other")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"If-None-Match": '"{}"'}, 304),
+        ({"If-None-Match": 'W/"{}"'}, 304),
+        ({"If-None-Match": '"x", "{}"'}, 304),
+        ({"If-None-Match": "*"}, 304),
+        ({"If-None-Match": f'"{OTHER}"'}, 200),
+        ({"If-None-Match": '"x'}, 200),
+        ({"If-None-Match": '"{}"', "Range": "bytes=0-9"}, 304),
+        ({"If-None-Match": '"{}"', "Range": "bytes=99999999-"}, 304),
+        ({"If-Match": '"{}"'}, 200),
+        ({"If-Match": "*"}, 200),
+        ({"If-Match": 'W/"{}"'}, 412),
+        ({"If-Match": f'"{OTHER}"'}, 412),
+        ({"If-Match": f'"{OTHER}"', "If-None-Match": '"{}"'}, 412),
+        ({"If-Modified-Since": "Thu, 01 Jan 2037 00:00:00 GMT"}, 200),
+    ],
+)
+@pytest.mark.parametrize("digest_of_it", [LAYER, NGINX.digest])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_conditions_are_held_against_the_digest(
+    client: FlaskClient, headers: dict[str, str], status: int, digest_of_it: str, method: str
+) -> None:
+    kind = "blobs" if digest_of_it == LAYER else "manifests"
+    sent = {name: value.replace("{}", digest_of_it) for name, value in headers.items()}
+    response = client.open(f"/v2/library/nginx/{kind}/{digest_of_it}", method=method, headers=sent)
+    assert response.status_code == status
+    if status == 412:
+        assert method == "HEAD" or code(response) == "DIGEST_INVALID"
+    else:
+        assert response.headers["ETag"] == f'"{digest_of_it}"'
+        assert digest(response) == digest_of_it
+    if status == 304:
+        assert response.data == b""
+        assert "Content-Type" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [
+        (f'"{LAYER}"', 206),
+        (f'W/"{LAYER}"', 200),
+        (f'"{OTHER}"', 200),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 200),
+    ],
+)
+def test_a_part_of_other_content_is_the_whole(client: FlaskClient, condition: str, status: int) -> None:
+    for asked in ("bytes=5-9", "bytes=99999999-"):
+        response = client.get(BLOB, headers={"Range": asked, "If-Range": condition})
+        if status == 200:
+            assert (response.status_code, response.data) == (200, RAW)
+            assert "Content-Range" not in response.headers
+        else:
+            assert response.status_code == (206 if asked == "bytes=5-9" else 416)
+
+
+def test_a_client_that_has_a_blob_is_told_so_although_it_is_elsewhere(store: BlobStore) -> None:
+    made.publish(store, {"docker.io/library/nginx:1.27": NGINX}, leave_out=[LAYER])
+    fetcher = FakeFetcher()
+    assert client_of(store, fetcher).get(BLOB, headers={"If-None-Match": f'"{LAYER}"'}).status_code == 304
+    assert fetcher.asked == []
+
+
 def test_an_empty_blob(store: BlobStore) -> None:
     one = made.image(1)
     empty = made.sha(b"")

@@ -96,8 +96,9 @@ class TestUploads:
         assert node("GET", where).headers["Range"] == "0-0"
         first = node("PATCH", where, RAW[:cut], Content_Range=f"0-{cut - 1}")
         assert (first.status_code, first.headers["Range"]) == (202, f"0-{cut - 1}")
-        status = node("GET", first.headers["Location"])
-        assert (status.status_code, status.headers["Range"]) == (204, f"0-{cut - 1}")
+        for method in ("GET", "HEAD"):
+            status = node(method, first.headers["Location"])
+            assert (status.status_code, status.headers["Range"]) == (204, f"0-{cut - 1}")
         second = node("PATCH", first.headers["Location"], RAW[cut:], Content_Range=f"{cut}-{len(RAW) - 1}")
         assert (second.status_code, second.headers["Range"]) == (202, f"0-{len(RAW) - 1}")
         done = node("PUT", f"{second.headers['Location']}?digest={made.sha(RAW, algorithm)}")
@@ -181,7 +182,8 @@ class TestUploads:
         assert missing.status_code == 202
         done = node("PUT", f"{missing.headers['Location']}?digest={made.sha(b'no', algorithm)}", b"no")
         assert done.status_code == 201
-        for query in (f"mount={digest}&from=team/none", f"mount={digest}"):
+        nowhere = ("&from=team/none", "&from=team/App", "&from=", "")
+        for query in (f"mount={digest}{source}" for source in nowhere):
             answer = node("POST", f"/v2/team/third/blobs/uploads/?{query}")
             assert answer.status_code == 202
             assert node("GET", f"/v2/team/third/blobs/{digest}").status_code == 404
@@ -375,12 +377,13 @@ def test_layers_that_may_not_be_distributed_need_not_be_there(node: Listener) ->
         (b"[" * 50_000, mediatypes.OCI_MANIFEST, 400),
         (ONE.raw, mediatypes.OCI_INDEX, 400),
         (ONE.raw, "application/json", 400),
+        (ONE.raw, ";;", 400),
         (ONE.raw, mediatypes.DOCKER_SCHEMA1, 400),
         (ONE.raw[:-1] + b',"manifests":[]}', mediatypes.OCI_MANIFEST, 400),
         (ONE.raw[:-1] + b',"Config":{}}', mediatypes.OCI_MANIFEST, 400),
         (b" " * (MANIFEST_LIMIT + 1), mediatypes.OCI_MANIFEST, 413),
     ],
-    ids=["empty", "rot", "list", "deep", "other-type", "json", "schema1", "both", "folded", "large"],
+    ids=["empty", "rot", "list", "deep", "other-type", "json", "no-type", "schema1", "both", "folded", "large"],
 )
 def test_bad_manifests(node: Listener, raw: bytes, kind: str, status: int) -> None:
     node.image("team/app", "good", ONE)

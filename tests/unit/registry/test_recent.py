@@ -72,6 +72,18 @@ def test_what_is_pushed_or_deleted_is_seen_at_once(store: BlobStore) -> None:
     assert client.get(pushed).status_code == 404
 
 
+def test_a_condition_is_for_the_registry_to_judge(store: BlobStore) -> None:
+    made.publish(store, {NAME: A})
+    client, recent = fronted(store)
+    assert client.get(PATH).status_code == client.get(PATH).status_code == 200
+    for header, status in (("If-None-Match", 304), ("If-Match", 200)):
+        before = recent.asked
+        assert client.get(PATH, headers={header: f'"{A.digest}"'}).status_code == status
+        assert recent.asked == before + 1
+    assert client.get(PATH, headers={"If-Match": '"other"'}).status_code == 412
+    assert client.get(PATH).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
