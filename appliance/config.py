@@ -54,6 +54,7 @@ class Config:
     keep_generations: int = 3
     free_percent: float = 15.0
     workers: int = 2
+    peer_workers: int = 1
     push_users: Path | None = None
     extra: dict[str, Any] = field(default_factory=dict, compare=False)
 
@@ -98,6 +99,7 @@ _KEYS = {
     "keep_generations",
     "free_percent",
     "workers",
+    "peer_workers",
     "push_users",
 }
 _PEER_KEYS = {"id", "address", "zone", "seed", "url"}
@@ -109,7 +111,8 @@ def load(path: Path = DEFAULT_PATH) -> Config:
     The file is a mapping: ``node`` (id), ``store`` and ``pki`` (directories), ``seeds`` (ordered ids, the first is
     the publisher), ``mirror_copies`` (number or ``all``), ``peers`` (list of mappings ``id``, ``address``, ``zone``,
     ``seed``), and optional ``agent_socket``, ``mirror_listen``, ``peer_listen``, ``keep_generations`` (count),
-    ``free_percent`` (percent of the store's file system to leave free), ``workers`` (count), ``push_users`` (file of
+    ``free_percent`` (percent of the store's file system to leave free), ``workers`` and ``peer_workers``
+    (processes that answer on the local and on the peers' listener), ``push_users`` (file of
     operators' credentials; pushing is on where it is named).
 
     :raises ApplianceError: APL-0601 when it cannot be read, APL-0602 when its content is wrong.
@@ -175,7 +178,7 @@ def from_mapping(data: object, where: str) -> Config:
         if not isinstance(value, str) or not value:
             _wrong(where, f"{key} is not a string")
         values[key] = value if key.endswith("_listen") else Path(value)
-    for key in ("keep_generations", "workers"):
+    for key in ("keep_generations", "workers", "peer_workers"):
         if key in data:
             if type(data[key]) is not int or data[key] < 1:
                 _wrong(where, f"{key} is not a number above 0")

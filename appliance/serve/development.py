@@ -33,7 +33,7 @@ def configuration(
         agent_socket=(directory / "agent.sock").absolute(),
         peer_listen=listen,
         free_percent=0,
-        workers=workers,
+        peer_workers=workers,
         push_users=push_users,
     )
 

@@ -38,6 +38,6 @@ def serve_unit(name: Literal["mirror", "peer", "agent"], config: Config) -> None
     from appliance.serve.server import Server
 
     if name == "peer":
-        Server(config.peer_listen, make, workers=config.workers, tls=tls if config.pki else None).run()
+        Server(config.peer_listen, make, workers=config.peer_workers, tls=tls if config.pki else None).run()
     else:
         Server(config.mirror_listen, make, workers=config.workers).run()

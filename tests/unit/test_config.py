@@ -44,7 +44,7 @@ def test_a_node_of_a_site() -> None:
         "https://[fd00::3]:5443",
     ]
     assert [(peer.zone, peer.seed) for peer in config.peers] == [("default", True), ("east", False), ("default", False)]
-    assert (config.mirror_copies, config.keep_generations, config.workers) == (2, 3, 2)
+    assert (config.mirror_copies, config.keep_generations, config.workers, config.peer_workers) == (2, 3, 2, 1)
     assert config.mirror_listen == "127.0.0.1:5000"
     assert config.peer_listen == "0.0.0.0:5443"
     assert config.agent_socket == Path("/run/appliance/agent.sock")
@@ -103,12 +103,13 @@ def test_the_optional_keys_are_taken() -> None:
         keep_generations=5,
         free_percent=7,
         workers=4,
+        peer_workers=3,
         push_users="/etc/appliance/push-users",
     )
     assert config.agent_socket == Path("/tmp/x.sock")
     assert (config.mirror_listen, config.peer_listen) == ("127.0.0.1:1", "[::]:2")
     assert config.push_users == Path("/etc/appliance/push-users")
-    assert (config.keep_generations, config.free_percent, config.workers) == (5, 7.0, 4)
+    assert (config.keep_generations, config.free_percent, config.workers, config.peer_workers) == (5, 7.0, 4, 3)
 
 
 @pytest.mark.parametrize(

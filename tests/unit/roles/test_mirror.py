@@ -30,6 +30,7 @@ SPEC: dict[str, Any] = {
     "keep_generations": 3,
     "free_percent": 15,
     "workers": 2,
+    "peer_workers": 1,
     "store": "/var/lib/appliance",
     "pki": "/etc/appliance/pki",
 }

@@ -45,8 +45,8 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
     The order of the peers is that of the inventory, so that a run over the same inventory writes the same bytes.
 
     :param spec: ``node`` (its id), ``addresses`` (id to address, all nodes), ``zones`` (id to zone), ``seeds`` (ordered ids),
-        ``copies`` (number or ``all``), ``keep_generations`` and ``workers`` (counts), ``free_percent``, ``store``, ``pki``,
-        ``push_users`` (path of the operators' credentials; empty: pushing is off).
+        ``copies`` (number or ``all``), ``keep_generations``, ``workers`` and ``peer_workers`` (counts), ``free_percent``, ``store``,
+        ``pki``, ``push_users`` (path of the operators' credentials; empty: pushing is off).
     """
     spec = plain(spec)
     copies = spec["copies"]
@@ -69,6 +69,7 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
         "keep_generations": int(spec["keep_generations"]),
         "free_percent": float(spec["free_percent"]),
         "workers": int(spec["workers"]),
+        "peer_workers": int(spec["peer_workers"]),
         **({"push_users": spec["push_users"]} if spec.get("push_users") else {}),
         "peer_listen": mirror_listen(spec["addresses"][spec["node"]]),
         "peers": [
