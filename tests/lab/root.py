@@ -26,6 +26,7 @@ PACKAGES = [
     "containerd",
     "curl",
     "dbus",
+    "docker.io",
     "e2fsprogs",
     "ethtool",
     "exfat-fuse",
@@ -48,7 +49,7 @@ PACKAGES = [
 ]
 
 # What Debian would start by itself and what a host without a network must not: enabled per host, or not at all.
-DISABLED = ["containerd", "firewalld", "ufw", "nftables", "e2scrub_reap", "getty@tty1"]
+DISABLED = ["containerd", "docker", "docker.socket", "firewalld", "ufw", "nftables", "e2scrub_reap", "getty@tty1"]
 MASKED = [
     "apt-daily.timer",
     "apt-daily-upgrade.timer",

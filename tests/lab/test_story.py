@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ import pytest
 import yaml
 
 from appliance.registry.credentials import line_for
+from tests.lab.host import Host
 from tests.lab.images import NGINX as NGINX_IMAGE
-from tests.lab.images import ImageSpec, oci_layout
+from tests.lab.images import ImageSpec, docker_archive, make_stick, oci_layout
 from tests.lab.keeper import CONTROLLER
 from tests.lab.scenario import Luggage, inventory, pack
 from tests.lab.site import Site
@@ -46,6 +48,7 @@ from tests.lab.story import (
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
 PUSHED = ImageSpec("team.test/pushed:1", page="hello from what was pushed", payload_mib=1)
+DOCKED = ImageSpec("team.test/docked:1", page="hello from what docker pushed", payload_mib=1)
 
 
 @dataclass
@@ -239,29 +242,110 @@ def test_the_site_is_as_it_was_for_ansible_too(installed: Installed) -> None:
     assert run.changed == 0, run.output[-6000:]
 
 
-def test_what_an_operator_pushes_to_the_seed_is_pulled_everywhere_by_that_name(
-    installed: Installed, tmp_path: Path
-) -> None:
-    site, password = installed.site, "a long enough word"
-    variables = installed.inventory.parent / "group_vars/all.yml"
-    text = variables.read_text()
-    opened = {"mirror_push_users": [line_for("ops", password)], "firewall_operator_sources": [CONTROLLER]}
-    variables.write_text(text + yaml.safe_dump(opened))
-    playbook(site, "site.yml", installed.inventory, "-e", "confirm=yes", "--tags", "firewall,mirror")
-    name = f"{site.hosts['a'].address}:5443/team/pushed:1"
-    certificates = tmp_path / "certs"
-    certificates.mkdir()
-    (certificates / "ca.crt").write_bytes((installed.inventory.parent / "pki/ca.crt").read_bytes())
-    source = f"oci:{oci_layout(PUSHED)}:{PUSHED.name}"
-    copy: list[str | Path] = ["skopeo", "--insecure-policy", "copy", "-q", "--dest-cert-dir", certificates, source]
-    refused = site.exec([*copy, "--dest-creds", "ops:wrong", f"docker://{name}"], check=False)
+@dataclass
+class Pushing:
+    """The site while its operator may push.
+
+    :param seed: ``address:port`` of the publisher.
+    :param ca: the site's authority, as a PEM file on the controller.
+    """
+
+    installed: Installed
+    seed: str
+    password: str
+    ca: Path
+    variables: Path
+    before: str
+
+    def switch(self, *operators: str) -> None:
+        """Let these push, each a line of ``hash-password``; and the controller reach the seed."""
+        opened = {"mirror_push_users": list(operators), "firewall_operator_sources": [CONTROLLER]}
+        self.variables.write_text(self.before + yaml.safe_dump(opened))
+        site, hosts = self.installed.site, self.installed.inventory
+        playbook(site, "site.yml", hosts, "-e", "confirm=yes", "--tags", "firewall,mirror")
+
+    def pulled_everywhere(self, name: str) -> None:
+        for host in self.installed.site.hosts.values():
+            until(lambda host=host: pull(host, name, real=self.installed.luggage.real).ok, f"{name} on {host.name}")
+
+
+@pytest.fixture(scope="module")
+def pushing(installed: Installed) -> Pushing:
+    password, directory = "a long enough word", installed.inventory.parent
+    variables, seed = directory / "group_vars/all.yml", f"{installed.site.hosts['a'].address}:5443"
+    made = Pushing(installed, seed, password, directory / "pki/ca.crt", variables, variables.read_text())
+    made.switch(line_for("ops", password))
+    return made
+
+
+def skopeo_push(pushing: Pushing, password: str) -> subprocess.CompletedProcess[str]:
+    certificates = pushing.ca.parent / "skopeo"
+    certificates.mkdir(exist_ok=True)
+    (certificates / "ca.crt").write_bytes(pushing.ca.read_bytes())
+    words: list[str | Path] = ["skopeo", "--insecure-policy", "copy", "-q", "--dest-cert-dir", certificates]
+    words += [f"oci:{oci_layout(PUSHED)}:{PUSHED.name}", "--dest-creds", f"ops:{password}"]
+    return pushing.installed.site.exec([*words, f"docker://{pushing.seed}/team/pushed:1"], check=False)
+
+
+def test_what_an_operator_pushes_to_the_seed_is_pulled_everywhere_by_that_name(pushing: Pushing) -> None:
+    refused = skopeo_push(pushing, "wrong")
     assert refused.returncode != 0 and "unauthorized" in refused.stderr
-    site.exec([*copy, "--dest-creds", f"ops:{password}", f"docker://{name}"])
-    for host in site.hosts.values():
-        until(lambda host=host: pull(host, name, real=installed.luggage.real).ok, f"{name} on {host.name}")
-    assert serve_http(site.hosts["c"], name) == PUSHED.text()
-    variables.write_text(text + yaml.safe_dump({**opened, "mirror_push_users": []}))
-    playbook(site, "site.yml", installed.inventory, "-e", "confirm=yes", "--tags", "mirror")
-    off = site.exec([*copy, "--dest-creds", f"ops:{password}", f"docker://{name}"], check=False)
-    assert off.returncode != 0, "pushing is off again"
-    must_pull(site.hosts["b"], name, real=installed.luggage.real)
+    pushed = skopeo_push(pushing, pushing.password)
+    assert pushed.returncode == 0, pushed.stderr
+    name = f"{pushing.seed}/team/pushed:1"
+    pushing.pulled_everywhere(name)
+    assert serve_http(pushing.installed.site.hosts["c"], name) == PUSHED.text()
+
+
+@pytest.fixture
+def docker(pushing: Pushing, tmp_path: Path) -> Iterator[Host]:
+    """Debian's docker engine on a node, with a daemon of its own and the local mirror in front of Docker Hub.
+
+    It is asked for nothing but images, and so touches neither the host's network nor its firewall.
+    """
+    host = pushing.installed.site.hosts["b"]
+    for address in (pushing.seed, f"{host.address}:5443"):
+        host.write(f"/etc/docker/certs.d/{address}/ca.crt", pushing.ca.read_text())
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    docker_archive(DOCKED, archive / "docked.tar")
+    host.attach_stick(make_stick(archive, tmp_path / "docked.ext4"), EXTRA)
+    # In memory: its layers cannot lie on the overlay that a lab host's root is.
+    host.run(
+        "mkdir -p /run/docker-data && systemd-run -q --unit lab-docker dockerd --iptables=false --bridge=none "
+        "--storage-driver vfs --data-root /run/docker-data --registry-mirror http://127.0.0.1:5000"
+    )
+    until(lambda: host.run("docker version", check=False).returncode == 0, "docker to answer", 60)
+    yield host
+    host.run("systemctl stop lab-docker; rm -rf /run/docker-data /root/.docker /etc/docker/certs.d", check=False)
+    host.detach_stick(EXTRA)
+
+
+def test_docker_pushes_to_the_seed_and_pulls_from_it_and_from_the_mirror(pushing: Pushing, docker: Host) -> None:
+    name = f"{pushing.seed}/team/docked:1"
+    refused = docker.run(f"docker login -u ops --password-stdin {pushing.seed}", stdin="wrong", check=False)
+    assert refused.returncode != 0 and "unauthorized" in refused.stderr.lower(), refused.stderr
+    docker.run(f"docker login -u ops --password-stdin {pushing.seed}", stdin=pushing.password)
+    docker.run(f"docker load -q -i {EXTRA}/docked.tar && docker tag {DOCKED.name} {name}")
+    said = docker.run(f"docker push {name}").stdout
+    digest = said.rpartition("digest: ")[2].split()[0]
+    assert digest.startswith("sha256:"), said
+    pushing.pulled_everywhere(name)
+    assert serve_http(pushing.installed.site.hosts["c"], name) == DOCKED.text()
+    for wanted in (name, f"{pushing.seed}/team/docked@{digest}"):
+        docker.run(f"docker image prune -af && docker pull -q {wanted} && docker image inspect {wanted}")
+    assert digest in docker.run(f"docker manifest inspect -v {name}").stdout
+    # What the stick brought, by Docker Hub's name, from the node's own mirror.
+    docker.run(f"docker pull -q {NGINX}")
+    # Another node says who takes pushes.
+    elsewhere = f"{docker.address}:5443"
+    docker.run(f"docker login -u ops --password-stdin {elsewhere}", stdin=pushing.password)
+    docker.run(f"docker tag {NGINX} {elsewhere}/team/docked:2")
+    misled = docker.run(f"docker push {elsewhere}/team/docked:2", check=False)
+    assert misled.returncode != 0 and "the publisher is a" in misled.stdout + misled.stderr
+
+
+def test_pushing_is_off_again_and_what_was_pushed_stays(pushing: Pushing) -> None:
+    pushing.switch()
+    assert skopeo_push(pushing, pushing.password).returncode != 0
+    must_pull(pushing.installed.site.hosts["b"], f"{pushing.seed}/team/pushed:1", real=pushing.installed.luggage.real)
