@@ -7,16 +7,16 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
 from appliance.errors import ApplianceError, fail
 from appliance.oci import mediatypes
+from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor
 from appliance.store.blobs import BlobStore, write_atomically
 from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
@@ -39,6 +39,8 @@ class Generation:
     :param sources: the sources it was made from, as the operator named them.
     :param names: full reference (``docker.io/library/nginx:1.27``) to :class:`Entry`.
     :param piece_maps: digest of a big blob to the descriptor of its piece map.
+    :param raw: its bytes.
+    :param digest: digest of its bytes: what it is signed, compared and kept by.
     """
 
     number: int
@@ -48,12 +50,8 @@ class Generation:
     sources: tuple[str, ...]
     names: Mapping[str, Entry]
     piece_maps: Mapping[str, Descriptor]
-    raw: bytes = b""
-
-    @property
-    def digest(self) -> str:
-        """Digest of its bytes: what it is signed, compared and kept by."""
-        return "sha256:" + hashlib.sha256(self.raw).hexdigest()
+    raw: bytes = field(default=b"", repr=False)
+    digest: str = ""
 
 
 def make(
@@ -75,7 +73,8 @@ def make(
         names=dict(sorted(names.items())),
         piece_maps=dict(sorted(piece_maps.items())),
     )
-    return replace(generation, raw=_serialise(generation))
+    raw = _serialise(generation)
+    return replace(generation, raw=raw, digest=digest_of(raw))
 
 
 def _serialise(generation: Generation) -> bytes:
@@ -118,6 +117,7 @@ def parse(raw: bytes, where: str) -> Generation | None:
             names=names,
             piece_maps=piece_maps,
             raw=raw,
+            digest=digest_of(raw),
         )
 
 

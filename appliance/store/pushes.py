@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from appliance.errors import fail
@@ -36,18 +36,16 @@ class Pushed:
     :param created: the publisher's time, ISO 8601 in UTC; says what a clock said, orders nothing.
     :param names: ``repository:tag`` and ``repository@digest`` to :class:`Entry`.
     :param piece_maps: digest of a big blob to the descriptor of its piece map.
+    :param raw: its bytes.
+    :param digest: digest of its bytes: what it is signed and compared by.
     """
 
     number: int
     created: str
     names: Mapping[str, Entry]
     piece_maps: Mapping[str, Descriptor]
-    raw: bytes = b""
-
-    @property
-    def digest(self) -> str:
-        """Digest of its bytes: what it is signed and compared by."""
-        return digest_of(self.raw)
+    raw: bytes = field(default=b"", repr=False)
+    digest: str = ""
 
 
 def make(
@@ -66,7 +64,8 @@ def make(
         "manifests": list_names(made.names, made.piece_maps),
         "annotations": {NUMBER: str(made.number), CREATED: created},
     }
-    return replace(made, raw=json.dumps(index, separators=(",", ":")).encode())
+    raw = json.dumps(index, separators=(",", ":")).encode()
+    return replace(made, raw=raw, digest=digest_of(raw))
 
 
 def parse(raw: bytes, where: str) -> Pushed | None:
@@ -80,7 +79,7 @@ def parse(raw: bytes, where: str) -> Pushed | None:
         if number < 1 or not isinstance(created, str):
             raise ValueError("its number or its time is of a wrong kind")
         names, piece_maps = read_names(index["manifests"])
-        return Pushed(number, created, names, piece_maps, raw)
+        return Pushed(number, created, names, piece_maps, raw, digest_of(raw))
 
 
 def _damaged(where: str, why: str) -> NoReturn:

@@ -80,14 +80,14 @@ class NameIndex(Protocol):
 
 @contextlib.contextmanager
 def reading(raw: bytes, damaged: Callable[[str], NoReturn]) -> Iterator[dict[str, Any]]:
-    """The JSON of an index; whatever is wrong with it, here or in the block, becomes one error.
+    """The JSON of an index, its descriptors read; whatever is wrong with it, here or in the block, becomes one error.
 
     :param damaged: raises the error; called with why.
     """
     if len(raw) > SIZE_LIMIT:
         damaged(f"{len(raw)} bytes, {SIZE_LIMIT} are the limit")
     try:
-        yield json.loads(raw)
+        yield json.loads(raw, object_hook=_listed)
     except ApplianceError as error:
         damaged(str(error))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -107,24 +107,45 @@ def list_names(names: Mapping[str, Entry], piece_maps: Mapping[str, Descriptor])
     return manifests
 
 
-def read_names(manifests: Iterable[object]) -> tuple[dict[str, Entry], dict[str, Descriptor]]:
-    """Names and piece maps from the ``manifests`` of an index; what has neither annotation is passed over.
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A descriptor of an index, and what it is listed as: a name, the piece map of a blob, or neither."""
 
-    :raises ApplianceError: for a descriptor or a name that nobody could use.
-    :raises KeyError: for a piece map that does not say of what.
+    entry: Entry
+    name: str | None = None
+    pieces_of: str | None = None
+
+
+def _listed(item: dict[str, Any]) -> dict[str, Any] | _Listed:
+    """Called for each JSON object as soon as it is read: an index of 10,000 names as objects first takes 14 MB."""
+    if "digest" not in item:
+        return item
+    descriptor = Descriptor.from_dict(item)
+    notes = descriptor.annotations
+    bare = replace(descriptor, annotations=_NO_NOTES, media_type=sys.intern(descriptor.media_type))
+    if descriptor.media_type == mediatypes.PIECE_MAP:
+        return _Listed(Entry(bare), pieces_of=notes[PIECES_OF])
+    name = notes.get(REF_NAME)
+    # A name that nobody can parse, or finds only by another spelling, must stop here, not in every mirror that follows.
+    if name is not None and str(parse_reference(name)) != name:
+        fail("APL-0202", "a name of an index is not written out in full", where=name[:200])
+    return _Listed(Entry(bare, frozenset(notes[ABSENT].split()) if ABSENT in notes else _NONE), name)
+
+
+def read_names(manifests: Iterable[object]) -> tuple[dict[str, Entry], dict[str, Descriptor]]:
+    """Names and piece maps from the ``manifests`` of an index that :func:`reading` reads.
+
+    :raises TypeError: for one that is no descriptor.
     """
     names: dict[str, Entry] = {}
     piece_maps: dict[str, Descriptor] = {}
     for item in manifests:
-        descriptor = Descriptor.from_dict(item)
-        notes = descriptor.annotations
-        bare = replace(descriptor, annotations=_NO_NOTES, media_type=sys.intern(descriptor.media_type))
-        if descriptor.media_type == mediatypes.PIECE_MAP:
-            piece_maps[notes[PIECES_OF]] = bare
-        elif REF_NAME in notes:
-            # A name that nobody can parse must stop here, not in every mirror that follows.
-            parse_reference(notes[REF_NAME])
-            names[notes[REF_NAME]] = Entry(bare, frozenset(notes[ABSENT].split()) if ABSENT in notes else _NONE)
+        if not isinstance(item, _Listed):
+            raise TypeError("an entry of it is no descriptor")
+        if item.pieces_of is not None:
+            piece_maps[item.pieces_of] = item.entry.descriptor
+        elif item.name is not None:
+            names[item.name] = item.entry
     return names, piece_maps
 
 

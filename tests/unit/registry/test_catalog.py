@@ -6,10 +6,13 @@ import threading
 
 import gevent
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from appliance.errors import ApplianceError
 from appliance.oci.manifests import Descriptor
-from appliance.registry.catalog import Catalog, CurrentCatalog
+from appliance.oci.names import parse_reference
+from appliance.registry.catalog import Catalog, CurrentCatalog, Layer
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generations
 from appliance.store.signed import Entry
@@ -206,3 +209,32 @@ def test_many_who_ask_at_once_wait_for_one_reading(store: BlobStore, monkeypatch
     assert len(read) == 1
     assert all(item is found[0] for item in found)
     assert len(turns) > 2, "the event loop went on meanwhile"
+
+
+_part = st.from_regex(r"[ab1]([._-][ab1]|[ab1]){0,2}", fullmatch=True)
+_names = st.builds(
+    lambda host, path, ending: f"{host}/{'/'.join(path)}{ending}",
+    st.sampled_from(["quay.io", "a.b:5000", "[::1]:5000"]),
+    st.lists(_part, min_size=1, max_size=3),
+    st.sampled_from([":1", ":A", ":_", ":a-1", f"@{made.sha(b'')}", f"@{made.sha(b'', 'sha512')}"]),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=st.sets(_names, max_size=20))
+def test_each_repository_finds_its_own_names_and_no_others(store: BlobStore, names: set[str]) -> None:
+    """Whatever characters go on where another repository's name ends."""
+    entries = {name: Entry(Descriptor("m", made.sha(name.encode()), 1)) for name in names}
+    layer = Layer(entries, store)
+    expected: dict[str, set[str]] = {}
+    for name in names:
+        expected.setdefault(parse_reference(name).name, set()).add(name)
+    assert sorted(layer.repositories()) == sorted(expected)
+    for repository, own in expected.items():
+        found = layer.find(repository)
+        assert found is not None
+        assert {entry.descriptor.digest for entry in found.entries} == {entries[n].descriptor.digest for n in own}
+        tags = {parse_reference(name).tag: entries[name].descriptor for name in own if parse_reference(name).tag}
+        assert found.tags == tags
+        for other in (repository[:-1], repository + "a", repository + "/a", repository.rpartition("/")[0]):
+            assert other in expected or layer.find(other) is None
