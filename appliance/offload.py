@@ -12,7 +12,8 @@ T = TypeVar("T")
 
 def offload(function: Callable[..., T], *arguments: Any) -> T:
     """Run a blocking function on a thread and return its result, or raise what it raised."""
-    return _result(gevent.get_hub().threadpool.apply(_attempt, (function, arguments)))
+    came: tuple[T | None, Exception | None] = gevent.get_hub().threadpool.apply(_attempt, (function, arguments))
+    return _result(came)
 
 
 def feed(chunks: Iterable[bytes], take: Callable[[bytes], None]) -> None:

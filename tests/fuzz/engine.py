@@ -5,9 +5,10 @@ The package is instrumented as it is imported, so nothing of it may be imported 
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
+
+from tests.fuzz import wait_for_no_disk
 
 
 def main(arguments: list[str]) -> None:
@@ -15,14 +16,13 @@ def main(arguments: list[str]) -> None:
     import atheris
 
     target, *options = arguments
-    # Nobody waits for the disk: what is synced, and when, is a matter of other tests.
-    os.fsync = lambda _: None
+    wait_for_no_disk()
     warnings.simplefilter("error")
     with atheris.instrument_imports(include=["appliance"]):
         from tests.fuzz import targets
 
         run = targets.load(target)
-    atheris.Setup([f"{target}", *options], run)
+    atheris.Setup([target, *options], run)
     atheris.Fuzz()
 
 

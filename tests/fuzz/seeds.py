@@ -42,7 +42,7 @@ def _index(*entries: str) -> str:
 def _media() -> dict[str, str]:
     image = ["* layer", f"* {_CONFIG}", f"* {_MANIFEST}"]
     children = f'{{"schemaVersion":2,"mediaType":"{mediatypes.OCI_INDEX}","manifests":[{_entry(3)}]}}'
-    sparse = children.replace(f"{_entry(3)}]", f'{_entry(3)},{_entry(3).replace("$3", _DIGEST)}]')
+    sparse = children.replace(f"{_entry(3)}]", f"{_entry(3)},{_entry(3).replace('$3', _DIGEST)}]")
     docker = '[{"Config":"$2.json","RepoTags":["a/b:1"],"Layers":["$1/layer.tar"]}]'
     packed = _MANIFEST.replace(mediatypes.OCI_LAYER, mediatypes.OCI_LAYER_GZIP)
     loop = f'{{"schemaVersion":2,"mediaType":"{mediatypes.OCI_INDEX}","manifests":['
@@ -58,30 +58,47 @@ def _media() -> dict[str, str]:
         "sparse": "\n".join(
             ["d", *image, f"* {sparse}", f"index.json {_index(_entry(4, 'q.io/a:1', mediatypes.OCI_INDEX))}", _LAYOUT]
         ),
-        "docker": "\n".join(
-            ["t", "$1/layer.tar layer", f"$2.json {_CONFIG}", f"manifest.json {docker}"]
-        ).replace("\n$1/", "\nx/").replace("$2.json {", "c.json {").replace('"$2.json"', '"c.json"').replace("$1/layer", "x/layer"),
+        "docker": "\n".join(["t", "$1/layer.tar layer", f"$2.json {_CONFIG}", f"manifest.json {docker}"])
+        .replace("\n$1/", "\nx/")
+        .replace("$2.json {", "c.json {")
+        .replace('"$2.json"', '"c.json"')
+        .replace("$1/layer", "x/layer"),
         "docker-links": "\n".join(
-            ["t", "x layer", "=y/layer.tar -> ../x", f"c.json {_CONFIG}",
-             'manifest.json [{"Config":"c.json","RepoTags":["a:1","b:2"],"Layers":["y/layer.tar"]}]']
+            [
+                "t",
+                "x layer",
+                "=y/layer.tar -> ../x",
+                f"c.json {_CONFIG}",
+                'manifest.json [{"Config":"c.json","RepoTags":["a:1","b:2"],"Layers":["y/layer.tar"]}]',
+            ]
         ),
-        "dir-transport": "\n".join(
-            ["d", "version Directory Transport Version: 1.1\\n", "x layer", f"y {_CONFIG}"]
-        ),
+        "dir-transport": "\n".join(["d", "version Directory Transport Version: 1.1\\n", "x layer", f"y {_CONFIG}"]),
         "packed-layer": "\n".join(
             ["t", "g* layer", f"* {_CONFIG}", f"* {packed}", f"index.json {_index(_entry(3, 'a/b:1'))}", _LAYOUT]
         ),
         "signature": "\n".join(
-            ["t", *image, "* " + _MANIFEST[:-1] + f',"subject":{_entry(3)}}}',
-             f"index.json {_index(_entry(3, 'a/b:1'), _entry(4))}", _LAYOUT]
+            [
+                "t",
+                *image,
+                "* " + _MANIFEST[:-1] + f',"subject":{_entry(3)}}}',
+                f"index.json {_index(_entry(3, 'a/b:1'), _entry(4))}",
+                _LAYOUT,
+            ]
         ),
         "odd-child": "\n".join(
-            ["t", *image, f"* {loop}{_entry(3)},{_entry(1, kind='text/x')}]}}",
-             f"index.json {_index(_entry(4, 'a:1', mediatypes.OCI_INDEX))}", _LAYOUT]
+            [
+                "t",
+                *image,
+                f"* {loop}{_entry(3)},{_entry(1, kind='text/x')}]}}",
+                f"index.json {_index(_entry(4, 'a:1', mediatypes.OCI_INDEX))}",
+                _LAYOUT,
+            ]
         ),
-        "link-out": "\n".join(["d", *image, "=blobs/sha256/x -> ../../../../secret", _LAYOUT, "=index.json -> ../../secret"]),
+        "link-out": "\n".join(
+            ["d", *image, "=blobs/sha256/x -> ../../../../secret", _LAYOUT, "=index.json -> ../../secret"]
+        ),
         "pipe": "\n".join(["d", "|index.json", _LAYOUT]),
-        "control-characters": "t\n\x1b[2J\x07 x\nmanifest.json [{\"Config\":\"\x1b[31m\"}]",
+        "control-characters": 't\n\x1b[2J\x07 x\nmanifest.json [{"Config":"\x1b[31m"}]',
     }
 
 
@@ -121,9 +138,15 @@ def _documents() -> dict[str, bytes]:
         "both-meanings": (0, made.compact({**image.document, "manifests": [image.descriptor]})),
         "generation": (0, generation.raw),
         "pushes": (0, pushes.make(None, entry, {}, made.CREATED).raw),
-        "piece-map": (0, b'{"schemaVersion":1,"mediaType":"%s","blob":"%s","size":0,"pieceSize":1048576,"pieces":[]}'
-                      % (mediatypes.PIECE_MAP.encode(), _DIGEST.encode())),
-        "descriptor": (0, made.compact({**image.descriptor, "platform": {"os": "linux", "architecture": "arm", "variant": "v7"}})),
+        "piece-map": (
+            0,
+            b'{"schemaVersion":1,"mediaType":"%s","blob":"%s","size":0,"pieceSize":1048576,"pieces":[]}'
+            % (mediatypes.PIECE_MAP.encode(), _DIGEST.encode()),
+        ),
+        "descriptor": (
+            0,
+            made.compact({**image.descriptor, "platform": {"os": "linux", "architecture": "arm", "variant": "v7"}}),
+        ),
         "signature": (0, b'{"signer":"a","certificate":"b","signature":"c"}'),
         "layout": (0, b'{"imageLayoutVersion":"1.0.0"}'),
         "twice": (0, b'{"manifests":[],"manifests":[]}'),
@@ -150,17 +173,21 @@ def _requests() -> dict[str, str]:
         "suffix": "L- GET /v2/library/nginx/blobs/{2}\nRange: bytes=-5\n--\nP+ GET /v2/library/nginx/blobs/{2}\nRange: bytes=99999-",
         "lost": "L- GET /v2/registry.site:5000/blobs/manifests/blobs/{9}",
         "namespace": "L- GET /v2/team/app/manifests/latest?ns=quay.io\n--\nL- GET /v2/team/app/tags/list?ns=quay.io&n=1&last=a",
-        "ns-no-host": "P+ POST /v2/team/app/blobs/uploads/?ns=foo\n--\n" + push.replace("/1\n", "/1?ns=foo\n") + '{"schemaVersion":2,"manifests":[]}',
+        "ns-no-host": "P+ POST /v2/team/app/blobs/uploads/?ns=foo\n--\n"
+        + push.replace("/1\n", "/1?ns=foo\n")
+        + '{"schemaVersion":2,"manifests":[]}',
         "other-repository": "L- GET /v2/team/app/blobs/{2}\n--\nL- GET /v2/library/nginx/blobs/{2}?ns=quay.io",
         "catalog": "L- GET /v2/_catalog?n=2&last=a\n--\nL- GET /v2/\n--\nL- GET /healthz\n--\nP- OPTIONS /healthz",
         "referrers": "L- GET /v2/library/nginx/referrers/{1}?artifactType=application/x.signature",
         "peers": "P- GET /p2p/v1/ping\n--\nP- GET /p2p/v1/generation\n--\nP- GET /p2p/v1/pushes\n--\nP- GET /p2p/v1/blobs/{2}",
         "upload": "P+ POST /v2/team/app/blobs/uploads/\n--\nP+ PATCH {location}\nContent-Range: 0-4\n\nhello\n--\nP+ PUT {location}?digest="
-        + made.sha(b"hello!") + "\n\n!",
+        + made.sha(b"hello!")
+        + "\n\n!",
         "chunked": "P+ POST /v2/team/app/blobs/uploads/\n--\nP* PATCH {location}\n\nhello\n--\nP+ GET {location}\n--\nP+ DELETE {location}",
         "at-once": "P+ POST /v2/team/app/blobs/uploads/?digest={digest}\n\nhello\n--\nP+ DELETE {location}",
         "mount": "P+ POST /v2/team/app/blobs/uploads/?mount={2}&from=library/nginx\n--\nP+ POST /v2/team/app/blobs/uploads/?mount={5}",
-        "push": push + '{"schemaVersion":2,"manifests":[]}\n--\nP+ GET /v2/team/app/tags/list\n--\nP+ DELETE /v2/team/app/manifests/1',
+        "push": push
+        + '{"schemaVersion":2,"manifests":[]}\n--\nP+ GET /v2/team/app/tags/list\n--\nP+ DELETE /v2/team/app/manifests/1',
         "push-tags": push.replace("/1\n", "/{digest}?tag=a&tag=b\n") + '{"schemaVersion":2,"manifests":[]}',
         "seeded": "P+ DELETE /v2/library/nginx/manifests/1\n--\nP+ DELETE /v2/library/nginx/blobs/{2}",
         "stranger": "P- PUT /v2/team/app/manifests/1\n--\nP- DELETE /v2/library/nginx/manifests/1\n--\nP- POST /v2/a/blobs/uploads/",
@@ -188,7 +215,9 @@ def _streams() -> dict[str, bytes]:
         "zstd-window": b"\x28\xb5\x2f\xfd\x00\xf8\x01\x00\x00",
     }
     return {name: b"\x07\x0b" + stream for name, stream in found.items()} | {
-        f"{name}-cut": b"\x07\x0b" + stream[:-5] for name, stream in found.items() if name in ("gzip", "zstd", "xz", "bzip2")
+        f"{name}-cut": b"\x07\x0b" + stream[:-5]
+        for name, stream in found.items()
+        if name in ("gzip", "zstd", "xz", "bzip2")
     }
 
 
@@ -209,6 +238,7 @@ def seeds() -> dict[str, dict[str, bytes]]:
             "upwards": "a/../b:1",
             "tag": "v1.27_-.",
             "digest": _DIGEST,
+            "digest-capitals": _DIGEST.upper().replace("SHA", "sha"),
             "terminal": "a\x1b[2J",
         },
         "ranges": {

@@ -90,7 +90,7 @@ class World:
 
     def changed(self) -> set[str]:
         """Files that came since the beginning, and those that went."""
-        return self._kept ^ set(self.files())
+        return set(self.files()) ^ self._kept
 
     def reset(self) -> None:
         """Forget everything that was pushed."""

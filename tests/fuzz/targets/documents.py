@@ -57,7 +57,7 @@ def run(data: bytes) -> None:
     value = attempt(lambda: load_json(text, limit=_LIMIT))
     manifest = attempt(lambda: parse_manifest(text, media_type, limit=_LIMIT, where="a document"))
     if manifest is not None:
-        _manifest(manifest, media_type, json.loads(text))
+        _manifest(manifest, media_type, json.loads(text, object_pairs_hook=_once))
     config = attempt(lambda: read_config(text, "a config"))
     if config is not None:
         _platform(config.platform)
@@ -76,6 +76,12 @@ def run(data: bytes) -> None:
     parsed = attempt(lambda: parse_platform(text[:200].decode("latin-1")))
     if parsed is not None:
         _platform(parsed)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    assert len(found) == len(pairs), "a key given twice means two things"
+    return found
 
 
 def _manifest(manifest: Manifest, media_type: str | None, document: dict[str, Any]) -> None:

@@ -5,9 +5,9 @@ Input: lines that say what lies on the medium, so that digests stay right while 
     t                     the form: t tar, g gzip, z zstd, x xz, b bzip2, d a directory
     * {"os":"linux"}      a blob: its path in a layout comes from its content
     manifest.json [{}]    a member by its path
-    =blobs/x -> ../secret a symbolic link; =...=> a hard link (in a directory, a second symbolic link)
+    =blobs/x -> ../secret a symbolic link; with another = before its target a hard link
     |fifo                 a pipe
-    #2 blobs              everything after it is one layer of compression (g, z) inside the member
+    g* layer              a blob that is compressed: g gzip, z zstd
 
 In contents ``$n`` is the digest of line n and ``%n`` its size; ``\\n`` and ``\\xhh`` are those bytes.
 """
@@ -22,6 +22,7 @@ import lzma
 import os
 import re
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,16 +44,16 @@ from tests.unit.store import made
 from tests.unit.store.made import sha
 
 WORDS = (
-    *("\n* ", "\noci-layout {\"imageLayoutVersion\":\"1.0.0\"}", "\nindex.json {\"manifests\":[", "\nmanifest.json [{"),
-    *("\"digest\":\"$1\",\"size\":%1", "\"Config\":\"$1\"", "\"RepoTags\":[\"a:1\"]", "\"Layers\":[\"", "blobs/sha256/"),
-    *("{\"os\":\"linux\",\"architecture\":\"amd64\",\"rootfs\":{\"diff_ids\":[\"$1\"]}}", " -> ", "=", "|", "../secret"),
+    *("\n* ", '\noci-layout {"imageLayoutVersion":"1.0.0"}', '\nindex.json {"manifests":[', "\nmanifest.json [{"),
+    *('"digest":"$1","size":%1', '"Config":"$1"', '"RepoTags":["a:1"]', '"Layers":["', "blobs/sha256/"),
+    *('{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["$1"]}}', " -> ", "=", "|", "../secret"),
     *(f'"mediaType":"{kind}"' for kind in (*sorted(mediatypes.MANIFEST_TYPES), *sorted(mediatypes.INDEX_TYPES))),
     *(f'"mediaType":"{kind}"' for kind in (mediatypes.OCI_CONFIG, mediatypes.OCI_LAYER, mediatypes.OCI_LAYER_GZIP)),
-    *("\"annotations\":{\"org.opencontainers.image.ref.name\":\"", "\"io.containerd.image.name\":\"", "\"subject\":{"),
-    *("version Directory Transport Version: 1.1\n", "\"config\":{", "\"layers\":[{", "\"schemaVersion\":2", "\"kind\":"),
+    *('"annotations":{"org.opencontainers.image.ref.name":"', '"io.containerd.image.name":"', '"subject":{'),
+    *("version Directory Transport Version: 1.1\n", '"config":{', '"layers":[{', '"schemaVersion":2', '"kind":'),
 )
 _MOST_LINES = 40
-_PACK = {
+_PACK: dict[str, Callable[[bytes], bytes]] = {
     "t": bytes,
     "g": lambda data: gzip.compress(data, 1, mtime=0),
     "z": lambda data: zstandard.ZstdCompressor(1).compress(data),
@@ -152,7 +153,7 @@ def _write(box: Sandbox, form: str, members: list[Member]) -> Path | None:
                 target.symlink_to(member.link)
             elif member.is_pipe:
                 os.mkfifo(target)
-            elif not target.is_symlink():
+            elif not os.path.lexists(target):
                 target.write_bytes(member.content)
         except (OSError, ValueError):
             continue  # no file system has this name, or has it already

@@ -9,7 +9,6 @@ pushed without its children) and nothing of how they are kept.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,7 +115,11 @@ class Model:
     def __init__(self) -> None:
         self.content = {sha(raw): raw for raw in BLOBS} | {sha(BLOBS[1], "sha512"): BLOBS[1]}
         self.content |= {image.digest: image.raw for image in (ONE, TWO, BOTH, SIGNATURE)}
-        self.content |= {digest: raw for image in (ONE, TWO, SIGNATURE) for digest, raw in image.blobs.items()}
+        self.content[ONE.document["config"]["digest"]] = ONE.blobs[ONE.document["config"]["digest"]]
+        self.sizes = {
+            digest: len(raw) for blobs in reached().values() for digest, raw in blobs.items() if raw is not None
+        }
+        self.sizes |= {digest: len(raw) for digest, raw in self.content.items()}
         self.touched = {REPOSITORIES[0]}
         self.repositories = {name: _seeded(name if "." in name else f"docker.io/{name}") for name in REPOSITORIES}
 
@@ -260,6 +263,7 @@ def _push(here: World, model: Model, choices: Choices, raw: bytes, document: dic
         target = f"/v2/{name}/manifests/{tags[0]}"
     answer = _call(here, "PUT", target, raw, document["mediaType"])
     model.content.setdefault(digest, raw)
+    model.sizes.setdefault(digest, len(raw))
     repository = model.repositories[name]
     moved = [tag for tag in tags if repository.seeded_tags.get(tag, digest) != digest]
     absent, missing = _lists(model, repository, Pushed(raw))
@@ -276,7 +280,7 @@ def _lists(model: Model, repository: Repository, item: Pushed) -> tuple[set[str]
     for part in item.parts:
         if not repository.has_blob(part["digest"]) and part["mediaType"] == _NOT_DISTRIBUTED:
             absent.add(part["digest"])
-        elif not repository.has_blob(part["digest"]) or len(model.content[part["digest"]]) != part["size"]:
+        elif not repository.has_blob(part["digest"]) or model.sizes[part["digest"]] != part["size"]:
             missing.append(part["digest"])
     for child in item.document.get("manifests", []):
         raw = model.content[child["digest"]] if repository.manifest(child["digest"]) else b"{}"

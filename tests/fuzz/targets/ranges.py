@@ -50,7 +50,7 @@ def expected_range(header: str, size: int) -> range | None:
     """The positions that one plain range means (RFC 9110 14.1.2), none for 416; None for what may be ignored."""
     unit, _, rest = header.strip().partition("=")
     first, dash, last = rest.partition("-")
-    if unit.lower() != "bytes" or not dash or not (first or last) or not _DIGITS >= {*first, *last}:
+    if unit.lower() != "bytes" or not dash or not (first or last) or not {*first, *last} <= _DIGITS:
         return None
     if len(first) > _LONG or len(last) > _LONG:
         return None

@@ -19,10 +19,10 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from appliance.oci.digests import digest_of, is_digest
 from appliance.oci.names import split_path
-from appliance.errors import ApplianceError
 from tests.fuzz.targets.ranges import expected_range
 from tests.fuzz.world import BOTH, LOST, LOST_LAYER, ONE, OPERATOR, SIGNATURE, SITE, TWO, Answer, World, reached, world
 
@@ -40,8 +40,22 @@ _DIGESTS = (
 _MOST_REQUESTS = 8
 _LENGTH_LIMIT = 1 << 40
 _CODES = frozenset(
-    "BLOB_UNKNOWN BLOB_UPLOAD_INVALID BLOB_UPLOAD_UNKNOWN DIGEST_INVALID MANIFEST_BLOB_UNKNOWN MANIFEST_INVALID "
-    "MANIFEST_UNKNOWN NAME_INVALID NAME_UNKNOWN SIZE_INVALID UNAUTHORIZED DENIED UNSUPPORTED TOOMANYREQUESTS".split()
+    [
+        "BLOB_UNKNOWN",
+        "BLOB_UPLOAD_INVALID",
+        "BLOB_UPLOAD_UNKNOWN",
+        "DIGEST_INVALID",
+        "MANIFEST_BLOB_UNKNOWN",
+        "MANIFEST_INVALID",
+        "MANIFEST_UNKNOWN",
+        "NAME_INVALID",
+        "NAME_UNKNOWN",
+        "SIZE_INVALID",
+        "UNAUTHORIZED",
+        "DENIED",
+        "UNSUPPORTED",
+        "TOOMANYREQUESTS",
+    ]
 )
 """The error codes of the distribution specification."""
 _HEADERS = frozenset({"range", "content-range", "content-type", "accept", "authorization", "if-none-match", "host"})
@@ -73,18 +87,15 @@ class Request:
     @property
     def path(self) -> str:
         """The path as the application sees it."""
-        from urllib.parse import unquote_to_bytes
-
-        return unquote_to_bytes(self.target.partition("?")[0]).decode("utf-8", "replace")
+        path = unquote_to_bytes(self.target.partition("?")[0]).decode("utf-8", "replace")
+        # Werkzeug takes any number of slashes at the very beginning for one, for routing and for the table of callers.
+        return "/" + path.lstrip("/")
 
     @property
     def namespace(self) -> str | None:
         """The query parameter ``ns``."""
-        from werkzeug.datastructures import MultiDict
-        from urllib.parse import parse_qsl
-
-        found = MultiDict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True, errors="replace"))
-        return found.get("ns")
+        query = parse_qsl(self.target.partition("?")[2], keep_blank_values=True, errors="replace")
+        return next((value for name, value in query if name == "ns"), None)
 
     @property
     def is_trusted(self) -> bool:

@@ -6,12 +6,10 @@ are put right first (an option leaves them); the engine then gets to what the he
 
 from __future__ import annotations
 
-import struct
-
 from appliance.archives.dispatch import read_source
 from appliance.archives.limits import MIB, Limits
-from appliance.archives.tarstream import BLOCK, TarStream
 from appliance.archives.sink import HashingSink
+from appliance.archives.tarstream import BLOCK, TarStream
 from appliance.errors import ApplianceError
 from tests.fuzz.checks import attempt, known
 from tests.fuzz.sandbox import sandbox
@@ -84,7 +82,7 @@ def repair(raw: bytes) -> bytes:
 def _length(field: bytes) -> int:
     """Bytes of content, padded; 0 for what is no number."""
     if field[:1] == b"\x80":
-        size = struct.unpack(">Q", field[4:])[0]
+        size = int.from_bytes(field[4:], "big")
     else:
         try:
             size = int(field.rstrip(b"\0 ") or b"0", 8)
