@@ -129,6 +129,7 @@ def _documents() -> dict[str, bytes]:
     both = made.index({"amd64": image})
     entry = {"docker.io/a/b:1": Entry(Descriptor(mediatypes.OCI_MANIFEST, _DIGEST, 7), frozenset({_DIGEST}))}
     generation = generations.make(None, entry, {}, cause="seeding", created=made.CREATED, sources=["x"])
+    pushed = pushes.make(None, entry, {}, made.CREATED)
     found = {
         "image": (0, image.raw),
         "index": (0, both.raw),
@@ -137,7 +138,7 @@ def _documents() -> dict[str, bytes]:
         "artifact": (3, made.compact({"mediaType": mediatypes.OCI_ARTIFACT_MANIFEST, "blobs": [image.descriptor]})),
         "both-meanings": (0, made.compact({**image.document, "manifests": [image.descriptor]})),
         "generation": (0, generation.raw),
-        "pushes": (0, pushes.make(None, entry, {}, made.CREATED).raw),
+        "pushes": (0, pushed.raw),
         "piece-map": (
             0,
             b'{"schemaVersion":1,"mediaType":"%s","blob":"%s","size":0,"pieceSize":1048576,"pieces":[]}'
@@ -150,7 +151,8 @@ def _documents() -> dict[str, bytes]:
         "signature": (0, b'{"signer":"a","certificate":"b","signature":"c"}'),
         "layout": (0, b'{"imageLayoutVersion":"1.0.0"}'),
         "twice": (0, b'{"manifests":[],"manifests":[]}'),
-        "infinite": (0, b'{"annotations":{"vnd.k3s-airgap-appliance.generation":1e999},"manifests":[]}'),
+        "infinite": (0, generation.raw.replace(b'"1"', b"1e999", 1)),
+        "infinite-pushes": (0, pushed.raw.replace(b'"1"', b"1e999", 1)),
     }
     return {name: bytes([kind, 0]) + raw for name, (kind, raw) in found.items()} | {
         f"deep-{place}": bytes([0, 48]) + text

@@ -19,6 +19,7 @@ from appliance.oci.platforms import Platform, matches, parse_platform
 from appliance.oci.strictjson import dump_json, is_clean_text, load_json
 from appliance.pki import Signature
 from appliance.store import generations, pushes
+from appliance.store.signed import ABSENT, CREATED, PIECES_OF
 from tests.fuzz.checks import attempt
 
 TYPES = (
@@ -39,6 +40,7 @@ WORDS = (
     *(f'"{key}":' for key in ("digest", "size", "platform", "os", "architecture", "variant", "os.version", "urls")),
     '"rootfs":{"diff_ids":[',
     '"sha256:' + "a" * 64 + '"',
+    *(f'"{key}":' for key in (generations.NUMBER, pushes.NUMBER, CREATED, ABSENT, PIECES_OF)),
     "1e999",
     "NaN",
     '"\\ud800"',
