@@ -242,6 +242,7 @@ class _Zstd:
         self._checksum = False
         self._last = False
         self._seen = False
+        self._left: int | None = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         data = self._rest + data if self._rest else data
@@ -286,11 +287,14 @@ class _Zstd:
         size = 5 + (0 if single else 1) + dictionary + content
         if len(head) < size:
             return 0, b""
+        declared = int.from_bytes(head[size - content : size], "little") + (256 if content == 2 else 0)
+        # libzstd compares it with what came only where the last block is not empty.
+        self._left = declared if content else None
         if not single:
             exponent, mantissa = head[5] >> 3, head[5] & 7
             window = (1 << (10 + exponent)) * (8 + mantissa) // 8
         else:
-            window = int.from_bytes(head[size - content : size], "little") + (256 if content == 2 else 0)
+            window = declared
         if window > self._window:
             fail(
                 "APL-0104",
@@ -323,11 +327,20 @@ class _Zstd:
         if self._last:
             if self._checksum and len(data) - end < 4:
                 # Blocks that were counted now are fed now, the checksum comes later.
-                return end - at, self._frame.decompress(data[at:end]) if end > at else b""
+                return end - at, self._take(data[at:end])
             end += 4 if self._checksum else 0
-        out = self._frame.decompress(data[at:end]) if end > at else b""
+        out = self._take(data[at:end])
         if self._last:
             if not self._frame.eof:
                 raise ValueError("frame does not end where it says")
+            if self._left:
+                raise ValueError("frame has another size than it says")
             self._frame = None
         return end - at, out
+
+    def _take(self, blocks: bytes) -> bytes:
+        assert self._frame is not None
+        out = self._frame.decompress(blocks) if blocks else b""
+        if self._left is not None:
+            self._left -= len(out)
+        return out
