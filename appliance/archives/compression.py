@@ -149,8 +149,23 @@ def _codec(kind: str, limits: Limits, where: str) -> _Codec:
         return _Zstd(limits.window, where)
     if kind == "xz":
         # The decoder needs its dictionary and a little more; xz -9 has 64 MiB.
-        return _Stateful(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.window + 16 * STEP))
-    return _Stateful(bz2.BZ2Decompressor)
+        return _Stateful(
+            lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.window + 16 * STEP), pads_between=True
+        )
+    return _Stateful(bz2.BZ2Decompressor, pads_between=False)
+
+
+def _after_padding(data: bytes, *, is_padded: bool, pads_between: bool) -> tuple[bytes, bool]:
+    """What follows the padding between or after streams, and whether there was any.
+
+    Only xz has padding between streams (its format, 2.2). gzip and bzip2 themselves stop at it and other tools go on, so
+    what comes behind would be there for some and not for others.
+    """
+    rest = data.lstrip(b"\0")
+    is_padded = is_padded or len(rest) < len(data)
+    if rest and is_padded and not pads_between:
+        raise ValueError("another stream behind the padding that ends the file")
+    return rest, is_padded
 
 
 class _Plain:
@@ -167,12 +182,13 @@ class _Gzip:
     def __init__(self) -> None:
         self._member: zlib._Decompress | None = None
         self._seen = False
+        self._padded = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._member is None:
                 if self._seen:
-                    data = data.lstrip(b"\0")
+                    data, self._padded = _after_padding(data, is_padded=self._padded, pads_between=False)
                     if not data:
                         return
                 self._member, self._seen = zlib.decompressobj(31), True
@@ -193,8 +209,10 @@ class _Gzip:
 class _Stateful:
     """bzip2 and xz: any number of streams; zeros may follow the last."""
 
-    def __init__(self, make: type[bz2.BZ2Decompressor] | _MakeLzma) -> None:
+    def __init__(self, make: type[bz2.BZ2Decompressor] | _MakeLzma, *, pads_between: bool) -> None:
         self._make = make
+        self._pads_between = pads_between
+        self._padded = False
         self._stream: bz2.BZ2Decompressor | lzma.LZMADecompressor | None = None
         self._seen = False
 
@@ -202,9 +220,10 @@ class _Stateful:
         while data:
             if self._stream is None:
                 if self._seen:
-                    data = data.lstrip(b"\0")
+                    data, self._padded = _after_padding(data, is_padded=self._padded, pads_between=self._pads_between)
                     if not data:
                         return
+                    self._padded = False
                 self._stream, self._seen = self._make(), True
             yield self._stream.decompress(data, STEP)
             while not self._stream.eof and not self._stream.needs_input:

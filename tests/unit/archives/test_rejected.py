@@ -233,6 +233,26 @@ def test_zstd_frame_that_holds_another_size_than_it_declares(declared: int) -> N
         decoder.close()
 
 
+@pytest.mark.parametrize(("kind", "pack"), [("gzip", gzip.compress), ("bzip2", bz2.compress), ("xz", lzma.compress)])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_stream_behind_the_padding_is_read_where_the_format_says_so(
+    kind: str, pack: Callable[[bytes], bytes], apart: bool
+) -> None:
+    """gzip and bzip2 stop at the padding, other tools go on: what is behind it is refused, and not taken by some."""
+    data = pack(b"one") + b"\0" * 8 + pack(b"two")
+    decoder = Decoder(kind, Limits(), "two streams")
+
+    def read() -> bytes:
+        pieces = [data[at : at + 1] for at in range(len(data))] if apart else [data]
+        return b"".join(step for piece in pieces for step in decoder.feed(piece))
+
+    if kind == "xz":
+        assert read() == b"onetwo"
+    else:
+        with pytest.raises(ApplianceError, match=r"APL-0103.*padding"):
+            read()
+
+
 def test_zstd_window_is_bounded(read: Read) -> None:
     import zstandard
 
