@@ -30,7 +30,8 @@ _MEMORY_MIB = 1024
 _MINIMISE_SECONDS = 30
 _MOST_BYTES = {"tars": 16384, "documents": 8192, "media": 4096, "streams": 4096, "requests": 2048}
 _KEPT_FILE = 3000
-_KEPT_TARGET = 14000
+_KEPT_FILES = 50
+_KEPT_BYTES = 14_000
 
 
 @dataclass(frozen=True)
@@ -146,14 +147,15 @@ def keep(names: Sequence[str]) -> int:
             with (OUTPUT / name / "log.keep").open("wb") as sink:
                 _engine(name, ["-merge=1", f"-timeout={_INPUT_SECONDS}", merged, str(corpus)], sink)
             have = {file.name for file in (CORPUS / name).iterdir()}
-            left = _KEPT_TARGET - sum(file.stat().st_size for file in (CORPUS / name).iterdir())
+            kept = list((CORPUS / name).glob("more-*"))
+            left, places = _KEPT_BYTES - sum(file.stat().st_size for file in kept), _KEPT_FILES - len(kept)
             for file in sorted(Path(merged).iterdir(), key=lambda file: file.stat().st_size):
                 size = file.stat().st_size
-                if file.name in have or size > min(left, _KEPT_FILE):
+                if file.name in have or size > min(left, _KEPT_FILE) or places < 1:
                     continue
                 content = file.read_bytes()
                 (CORPUS / name / f"more-{hashlib.sha256(content).hexdigest()[:12]}").write_bytes(content)
-                left -= size
+                left, places = left - size, places - 1
         print(f"{name}: {len(list((CORPUS / name).iterdir()))} inputs, {len(have)} before")
     return 0
 

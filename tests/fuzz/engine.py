@@ -22,7 +22,8 @@ def main(arguments: list[str]) -> None:
         from tests.fuzz import targets
 
         run = targets.load(target)
-    atheris.Setup([target, *options], run)
+    # To merge and to minimise, libFuzzer starts itself again by its first argument, through a shell.
+    atheris.Setup([f"{sys.executable} -m tests.fuzz.engine {target}", *options], run)
     atheris.Fuzz()
 
 
