@@ -6,11 +6,11 @@ bytes. So one corpus (``corpus/<target>``) and one list of targets serve two way
 * ``make test`` replays every file of the corpus under pytest, with a few random inputs besides, in seconds;
 * ``make fuzz`` searches on from there.
 
-**The engine is atheris** (libFuzzer with CPython's code instrumented). It was tried beside hypothesis, which the unit
-tests use: on Debian 12's Python 3.11 its wheel installs from PyPI alone. From the same start, hypothesis's random bytes
-do not get past a tar's or a compressed stream's header, while coverage leads atheris through them; it notices an input
-that hangs or eats memory, which a test in the same process cannot; and it makes its finds small and its corpus minimal.
-What speaks against it: a wheel of 35 MB for x86-64 (and each Python gets one late), one maintainer. So it is an extra
+**The engine is atheris** (libFuzzer with CPython's code instrumented). Its wheel installs from PyPI on Debian 12's
+Python 3.11, and it finds a mistake that is put into a parser on purpose within seconds. Random bytes, which is what
+hypothesis has for an input without a grammar, end at the first header of a tar; coverage leads past it. It also notices
+an input that hangs or eats memory, which a test in the same process cannot, and makes finds small and the corpus minimal.
+What speaks against it: a wheel of 35 MB, and few maintainers, so that each Python gets one late. So it is an extra
 of ``make fuzz`` alone (``requirements/fuzz.txt``, hash-locked), and no target imports it: without it everything but the
 search still works.
 """
