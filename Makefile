@@ -10,9 +10,12 @@ K3S_BINARY ?=
 KEEP ?=
 SEED ?=
 
-export K3S_BINARY KEEP SEED
+FUZZ_SECONDS ?= 300
+FUZZ_TARGETS ?=
 
-.PHONY: help demo test test-all lint unit bench story lab-up lab-down lock docs clean
+export K3S_BINARY KEEP SEED FUZZ_SECONDS
+
+.PHONY: help demo test test-all lint unit fuzz bench story lab-up lab-down lock docs clean
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -21,14 +24,18 @@ $(STAMP): requirements/dev.txt pyproject.toml tests/setup.sh tests/quiet-install
 	tests/setup.sh $(VENV)
 	touch $(STAMP)
 
+$(VENV)/.fuzz: $(STAMP) requirements/fuzz.txt
+	$(PYTHON) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
+	touch $@
+
 demo: $(STAMP) ## Tell the main job's story on three hosts with no way out
 	$(PYTHON) -m tests.demo
 
-test: lint ## Lint, unit, integration and lab tests (long series sampled by a printed seed)
-	$(PYTHON) -m pytest tests/unit tests/integration tests/lab
+test: lint ## Lint, unit, fuzz corpus, integration and lab tests (long series sampled by a printed seed)
+	$(PYTHON) -m pytest tests/unit tests/fuzz tests/integration tests/lab
 
 test-all: lint ## The same with every long series run whole
-	$(PYTHON) -m pytest tests/unit tests/integration tests/lab --whole-series
+	$(PYTHON) -m pytest tests/unit tests/fuzz tests/integration tests/lab --whole-series
 
 unit: $(STAMP) ## Unit tests alone: no network, no root
 	$(PYTHON) -m pytest tests/unit
@@ -40,6 +47,9 @@ lint: $(STAMP) ## ruff, mypy --strict, ansible-lint (production), yamllint, shel
 	$(VENV)/bin/yamllint --strict .
 	ANSIBLE_INVENTORY=inventory/example PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/ansible-lint --offline --strict
 	git ls-files -z | xargs -0 -r grep -lIZE '^#!.*\b(ba)?sh\b' -- | xargs -0 -r shellcheck
+
+fuzz: $(STAMP) $(VENV)/.fuzz ## Search for inputs that break something, FUZZ_SECONDS= (300) for each target (FUZZ_TARGETS=)
+	$(PYTHON) -m tests.fuzz run $(FUZZ_TARGETS)
 
 bench: $(STAMP) ## Ratios to docker-registry and nginx on this machine, and build/bench.json (BENCH_QUICK=1: only that it works)
 	tests/bench/setup.sh
@@ -59,7 +69,7 @@ docs: $(STAMP) ## Generate the reference pages
 	$(PYTHON) -m tests.docs.generate
 
 lock: $(STAMP) ## Renew the lock files
-	cd requirements && for name in runtime controller dev; do \
+	cd requirements && for name in runtime controller dev fuzz; do \
 	  ../$(VENV)/bin/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
 	    --allow-unsafe -o $$name.txt $$name.in; done
 

@@ -6,7 +6,11 @@ A test holds the ids in the code and the pages against each other.
 
 from __future__ import annotations
 
+import re
 from typing import Any, NoReturn
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls of terminals (ECMA-48), what turns the direction of writing (UAX #9), and what UTF-8 cannot write."""
 
 
 class ApplianceError(Exception):
@@ -28,7 +32,10 @@ class ApplianceError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        """One line: id, what, where, why, and what to do."""
+        """One line: id, what, where, why, and what to do.
+
+        Archives and requests choose a part of these words; escaped, they move no cursor and begin no line of a log.
+        """
         text = f"{self.code}: {self.what}"
         if self.where:
             text += f" [{self.where}]"
@@ -36,7 +43,7 @@ class ApplianceError(Exception):
             text += f": {self.why}"
         if self.fix:
             text += f". {self.fix}"
-        return text
+        return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
 
     def as_dict(self) -> dict[str, Any]:
         """The same as a mapping of strings, for ``--json`` output and log records."""

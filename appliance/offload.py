@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import gevent
 
@@ -12,8 +12,8 @@ T = TypeVar("T")
 
 def offload(function: Callable[..., T], *arguments: Any) -> T:
     """Run a blocking function on a thread and return its result, or raise what it raised."""
-    result: T = gevent.get_hub().threadpool.apply(function, arguments)
-    return result
+    came: tuple[T | None, Exception | None] = gevent.get_hub().threadpool.apply(_attempt, (function, arguments))
+    return _result(came)
 
 
 def feed(chunks: Iterable[bytes | memoryview], take: Callable[[bytes | memoryview], None]) -> None:
@@ -25,9 +25,26 @@ def feed(chunks: Iterable[bytes | memoryview], take: Callable[[bytes | memoryvie
     try:
         for chunk in chunks:
             if pending is not None:
-                pending.get()
-            pending = gevent.get_hub().threadpool.spawn(take, chunk)
+                _result(pending.get())
+            pending = gevent.get_hub().threadpool.spawn(_attempt, take, (chunk,))
     finally:
         # Also when reading broke off: what was handed over is finished before anybody looks at the result.
         if pending is not None:
-            pending.get()
+            _result(pending.get())
+
+
+def _attempt(function: Callable[..., T], arguments: tuple[Any, ...]) -> tuple[T | None, Exception | None]:
+    """Call, and carry an error back as a value: gevent's pool writes a traceback to the log of every one that it sees,
+    and a refusal is an answer, of which a client may ask for any number.
+    """
+    try:
+        return function(*arguments), None
+    except Exception as error:
+        return None, error
+
+
+def _result(came: tuple[T | None, Exception | None]) -> T:
+    result, error = came
+    if error is not None:
+        raise error
+    return cast(T, result)

@@ -149,8 +149,23 @@ def _codec(kind: str, limits: Limits, where: str) -> _Codec:
         return _Zstd(limits.window, where)
     if kind == "xz":
         # The decoder needs its dictionary and a little more; xz -9 has 64 MiB.
-        return _Stateful(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.window + 16 * STEP))
-    return _Stateful(bz2.BZ2Decompressor)
+        return _Stateful(
+            lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.window + 16 * STEP), pads_between=True
+        )
+    return _Stateful(bz2.BZ2Decompressor, pads_between=False)
+
+
+def _after_padding(data: bytes, *, is_padded: bool, pads_between: bool) -> tuple[bytes, bool]:
+    """What follows the padding between or after streams, and whether there was any.
+
+    Only xz has padding between streams (its format, 2.2). gzip and bzip2 themselves stop at it and other tools go on, so
+    what comes behind would be there for some and not for others.
+    """
+    rest = data.lstrip(b"\0")
+    is_padded = is_padded or len(rest) < len(data)
+    if rest and is_padded and not pads_between:
+        raise ValueError("another stream behind the padding that ends the file")
+    return rest, is_padded
 
 
 class _Plain:
@@ -167,12 +182,13 @@ class _Gzip:
     def __init__(self) -> None:
         self._member: zlib._Decompress | None = None
         self._seen = False
+        self._padded = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._member is None:
                 if self._seen:
-                    data = data.lstrip(b"\0")
+                    data, self._padded = _after_padding(data, is_padded=self._padded, pads_between=False)
                     if not data:
                         return
                 self._member, self._seen = zlib.decompressobj(31), True
@@ -193,8 +209,10 @@ class _Gzip:
 class _Stateful:
     """bzip2 and xz: any number of streams; zeros may follow the last."""
 
-    def __init__(self, make: type[bz2.BZ2Decompressor] | _MakeLzma) -> None:
+    def __init__(self, make: type[bz2.BZ2Decompressor] | _MakeLzma, *, pads_between: bool) -> None:
         self._make = make
+        self._pads_between = pads_between
+        self._padded = False
         self._stream: bz2.BZ2Decompressor | lzma.LZMADecompressor | None = None
         self._seen = False
 
@@ -202,9 +220,10 @@ class _Stateful:
         while data:
             if self._stream is None:
                 if self._seen:
-                    data = data.lstrip(b"\0")
+                    data, self._padded = _after_padding(data, is_padded=self._padded, pads_between=self._pads_between)
                     if not data:
                         return
+                    self._padded = False
                 self._stream, self._seen = self._make(), True
             yield self._stream.decompress(data, STEP)
             while not self._stream.eof and not self._stream.needs_input:
@@ -242,6 +261,7 @@ class _Zstd:
         self._checksum = False
         self._last = False
         self._seen = False
+        self._left: int | None = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         data = self._rest + data if self._rest else data
@@ -286,11 +306,14 @@ class _Zstd:
         size = 5 + (0 if single else 1) + dictionary + content
         if len(head) < size:
             return 0, b""
+        declared = int.from_bytes(head[size - content : size], "little") + (256 if content == 2 else 0)
+        # libzstd compares it with what came only where the last block is not empty.
+        self._left = declared if content else None
         if not single:
             exponent, mantissa = head[5] >> 3, head[5] & 7
             window = (1 << (10 + exponent)) * (8 + mantissa) // 8
         else:
-            window = int.from_bytes(head[size - content : size], "little") + (256 if content == 2 else 0)
+            window = declared
         if window > self._window:
             fail(
                 "APL-0104",
@@ -323,11 +346,20 @@ class _Zstd:
         if self._last:
             if self._checksum and len(data) - end < 4:
                 # Blocks that were counted now are fed now, the checksum comes later.
-                return end - at, self._frame.decompress(data[at:end]) if end > at else b""
+                return end - at, self._take(data[at:end])
             end += 4 if self._checksum else 0
-        out = self._frame.decompress(data[at:end]) if end > at else b""
+        out = self._take(data[at:end])
         if self._last:
             if not self._frame.eof:
                 raise ValueError("frame does not end where it says")
+            if self._left:
+                raise ValueError("frame has another size than it says")
             self._frame = None
         return end - at, out
+
+    def _take(self, blocks: bytes) -> bytes:
+        assert self._frame is not None
+        out = self._frame.decompress(blocks) if blocks else b""
+        if self._left is not None:
+            self._left -= len(out)
+        return out

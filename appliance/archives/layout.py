@@ -102,19 +102,20 @@ class Walker:
 
     def _present(self, descriptor: Descriptor) -> bool:
         found = self._find(descriptor.digest)
-        if found is None:
-            held = self._sink.has(descriptor.digest)
-            if not held:
-                self.missing[descriptor.digest] = None
-            return held
-        if found.size != descriptor.size:
+        # Also what is held from before has a size of its own: the proof before publishing would refuse it too late.
+        size = self._sink.size(descriptor.digest) if found is None else found.size
+        if size is None:
+            self.missing[descriptor.digest] = None
+            return False
+        if size != descriptor.size:
             fail(
                 "APL-0106",
                 "blob has another size than its descriptor says",
                 where=f"{self._where}: {descriptor.digest}",
-                why=f"{found.size} bytes, not {descriptor.size}",
+                why=f"{size} bytes, not {descriptor.size}",
             )
-        self.blobs[descriptor.digest] = found.size
+        if found is not None:
+            self.blobs[descriptor.digest] = size
         return True
 
     def _index(self, manifest: Manifest, depth: int) -> Node:

@@ -140,3 +140,8 @@ class HashingSink:
     def has(self, digest: str) -> bool:
         """Whether the blob passed by, or is in the store that is looked into."""
         return digest in self.sizes or (self._base is not None and self._base.has(digest))
+
+    def size(self, digest: str) -> int | None:
+        """Size in bytes of what passed by, or lies in the store that is looked into."""
+        held = self.sizes.get(digest)
+        return held if held is not None or self._base is None else self._base.size(digest)

@@ -59,3 +59,7 @@ class BlobReader(Protocol):
     def has(self, digest: str) -> bool:
         """Whether the blob is held, whole."""
         ...
+
+    def size(self, digest: str) -> int | None:
+        """Size in bytes of a blob that is held, else None."""
+        ...

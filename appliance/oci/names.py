@@ -125,6 +125,9 @@ def split_path(path_name: str, ns: str | None, site_addresses: Collection[str] =
     :raises ApplianceError: APL-0202.
     """
     if ns and not _is_site(ns, site_addresses):
+        if not is_registry_host(ns):
+            # "foo/app" written down would be read again as docker.io/foo/app: a name that nobody pushed.
+            _bad(f"{ns}/{path_name}", "its registry has no dot, no port and no capital, so it is a path", "ns")
         return _normalise(ns, path_name, f"{ns}/{path_name}", "ns")
     first, slash, remainder = path_name.partition("/")
     if slash and is_registry_host(first):

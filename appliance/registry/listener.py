@@ -108,6 +108,12 @@ def bare_app() -> Flask:
     app.url_map.strict_slashes = False
     app.add_url_rule("/healthz", view_func=lambda: document({"status": "ok"}), endpoint="healthz")
 
+    @app.before_request
+    def plain_query() -> None:
+        # RFC 3986 has ASCII only; Werkzeug's parser of the query raises UnicodeDecodeError for what is not even UTF-8.
+        if not request.query_string.isascii():
+            raise Refusal(400, "UNSUPPORTED", "the query has bytes that are to be percent-encoded")
+
     @app.errorhandler(Refusal)
     def refusal(problem: Refusal) -> Response:
         return problem.answer()

@@ -90,7 +90,7 @@ def reading(raw: bytes, damaged: Callable[[str], NoReturn]) -> Iterator[dict[str
         yield json.loads(raw, object_hook=_listed)
     except ApplianceError as error:
         damaged(str(error))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         damaged(f"{type(error).__name__}: {error}")
 
 

@@ -27,3 +27,9 @@ def test_fail_raises_it() -> None:
     with pytest.raises(ApplianceError) as caught:
         fail("APL-0201", "x", where="w", why="y", fix="f")
     assert caught.value.as_dict() == {"code": "APL-0201", "what": "x", "where": "w", "why": "y", "fix": "f"}
+
+
+def test_what_an_archive_or_a_request_calls_itself_moves_no_cursor_and_begins_no_line() -> None:
+    error = ApplianceError("APL-0105", "member is refused", where="a.tar: x\x1b[2J\n\u202egnp.\udcff\x9b")
+    assert str(error) == "APL-0105: member is refused [a.tar: x\\x1b[2J\\n\\u202egnp.\\udcff\\x9b]"
+    assert error.where == "a.tar: x\x1b[2J\n\u202egnp.\udcff\x9b"

@@ -219,6 +219,40 @@ def test_zstd_bomb_comes_out_in_small_steps() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
+@pytest.mark.parametrize("declared", [0, 1, 255, 256, 300, 70_000])
+def test_zstd_frame_that_holds_another_size_than_it_declares(declared: int) -> None:
+    """Frame_Content_Size (RFC 8878, 3.1.1.1.4); libzstd's streams do not look at it where the last block is empty."""
+    flags, width = (0x20, 1) if declared < 256 else (0x60, 2) if declared < 65_792 else (0xA0, 4)
+    field = (declared - 256 if width == 2 else declared).to_bytes(width, "little")
+    decoder = Decoder("zstd", Limits(), "a frame")
+    if declared:
+        with pytest.raises(ApplianceError, match=r"APL-0103.*another size"):
+            list(decoder.feed(b"\x28\xb5\x2f\xfd" + bytes([flags]) + field + b"\x01\0\0"))
+    else:
+        assert list(decoder.feed(b"\x28\xb5\x2f\xfd" + bytes([flags]) + field + b"\x01\0\0")) == []
+        decoder.close()
+
+
+@pytest.mark.parametrize(("kind", "pack"), [("gzip", gzip.compress), ("bzip2", bz2.compress), ("xz", lzma.compress)])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_stream_behind_the_padding_is_read_where_the_format_says_so(
+    kind: str, pack: Callable[[bytes], bytes], apart: bool
+) -> None:
+    """gzip and bzip2 stop at the padding, other tools go on: what is behind it is refused, and not taken by some."""
+    data = pack(b"one") + b"\0" * 8 + pack(b"two")
+    decoder = Decoder(kind, Limits(), "two streams")
+
+    def read() -> bytes:
+        pieces = [data[at : at + 1] for at in range(len(data))] if apart else [data]
+        return b"".join(step for piece in pieces for step in decoder.feed(piece))
+
+    if kind == "xz":
+        assert read() == b"onetwo"
+    else:
+        with pytest.raises(ApplianceError, match=r"APL-0103.*padding"):
+            read()
+
+
 def test_zstd_window_is_bounded(read: Read) -> None:
     import zstandard
 

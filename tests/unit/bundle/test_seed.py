@@ -467,3 +467,18 @@ def test_the_medium_is_never_written_to(site: Site) -> None:
 def test_the_order_of_sources_does_not_change_the_plan(site: Site) -> None:
     one, two = site.archive("1.tar", a=made.image(1)), site.archive("2.tar", b=made.image(2))
     assert site.plan(one, two).id == site.plan(two, one).id
+
+
+def test_a_size_that_is_not_that_of_a_blob_held_already_is_refused_in_the_plan(tmp_path: Path) -> None:
+    """Not only when it is seeded: what the plan shows can be published."""
+    site, item = Site(tmp_path), made.image(1, layers=1)
+    site.seed(site.archive("whole.tar", a=item))
+    document = item.document
+    document["layers"][0]["size"] += 1
+    raw = made.compact(document)
+    lying = made.Image({**item.descriptor, "digest": made.sha(raw), "size": len(raw)}, {made.sha(raw): raw})
+    delta = site.archive("delta.tar", b=lying)
+    for read in (site.plan, site.seed):
+        with pytest.raises(ApplianceError, match="APL-0106"):
+            read(delta)
+    assert set(site.served()) == {A}

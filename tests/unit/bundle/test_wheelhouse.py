@@ -105,7 +105,7 @@ def _pins(path: Path) -> dict[str, str]:
 
 
 def test_there_is_a_lock_for_each_purpose() -> None:
-    assert [path.stem for path in LOCKS] == ["build", "controller", "dev", "runtime"]
+    assert [path.stem for path in LOCKS] == ["build", "controller", "dev", "fuzz", "runtime"]
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)

@@ -157,7 +157,16 @@ def test_split_path(path: str, ns: str | None, expected: tuple[str, str]) -> Non
 
 @pytest.mark.parametrize(
     ("path", "ns"),
-    [("x", "evil/host"), ("x", "a b"), ("../x", "quay.io"), ("x//y", None), ("X", "quay.io"), ("", None), ("x", "@")],
+    [
+        ("x", "evil/host"),
+        ("x", "a b"),
+        ("../x", "quay.io"),
+        ("x//y", None),
+        ("X", "quay.io"),
+        ("", None),
+        ("x", "@"),
+        ("x", "foo"),
+    ],
 )
 def test_split_path_refuses(path: str, ns: str | None) -> None:
     with pytest.raises(ApplianceError, match="APL-0202"):

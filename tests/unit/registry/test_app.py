@@ -435,6 +435,11 @@ def test_a_page_of_no_number_is_refused(client: FlaskClient, number: str) -> Non
     assert client.get(f"/v2/library/nginx/tags/list?n={number}").status_code == 400
 
 
+def test_a_query_that_is_not_ascii_is_refused(client: FlaskClient) -> None:
+    answer = client.get("/v2/library/one/tags/list", environ_overrides={"QUERY_STRING": "ns=qu\x81ay.io"})
+    assert (answer.status_code, code(answer)) == (400, "UNSUPPORTED")
+
+
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_following_the_links_gives_everything_once(client: FlaskClient, size: int) -> None:
     def follow(path: str, key: str) -> list[str]:

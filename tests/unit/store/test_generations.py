@@ -96,6 +96,7 @@ def _changed(**annotations: object) -> bytes:
         _changed(generation="0"),
         _changed(generation="-1"),
         _changed(generation="x"),
+        following(None).raw.replace(b'"1"', b"1e999", 1),
         _changed(generation=None),
         _changed(sources='[{"a":1}]'),
         _changed(sources="5"),

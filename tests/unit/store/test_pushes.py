@@ -67,6 +67,7 @@ def test_it_is_an_oci_image_index() -> None:
         b'{"manifests":[],"annotations":{}}',
         make(None, {}, {}, made.CREATED).raw.replace(b'"1"', b'"0"'),
         make(None, {}, {}, made.CREATED).raw.replace(b'"1"', b'"x"'),
+        make(None, {}, {}, made.CREATED).raw.replace(b'"1"', b"1e999"),
         make(None, {NAME: made.image(1).entry}, {}, made.CREATED).raw.replace(b"team/app:1", b"TEAM/app:1"),
         b"[" * 100_000,
     ],

@@ -1,0 +1,89 @@
+"""Names: references of archives and command lines, paths with ``ns``, hosts, tags, digests.
+
+Input: ``text`` and, after a line end, the ``ns`` parameter.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from appliance.oci.digests import check_digest, hasher, is_digest, parse_digest
+from appliance.oci.names import (
+    NAME_LIMIT,
+    Reference,
+    check_registry,
+    is_registry_host,
+    is_repository,
+    is_tag,
+    parse_reference,
+    parse_tag_or_digest,
+    split_path,
+)
+from appliance.store.blobs import BlobStore
+from tests.fuzz.checks import attempt
+
+SITE = frozenset({"10.0.0.1", "10.0.0.1:5443", "Node-a.site"})
+WORDS = ("docker.io/", "index.docker.io", "localhost", "library/", "@sha256:", "@sha512:", "a" * 64, ":5000", "[::1]")
+_STORE = BlobStore(Path("/store"))
+
+
+def run(data: bytes) -> None:
+    """What is accepted is stable, safe as a key, and means one thing only."""
+    text, _, ns = data.decode("utf-8", "surrogateescape").partition("\n")
+    reference = attempt(lambda: parse_reference(text))
+    if reference is not None:
+        _sound(reference)
+    bare = attempt(lambda: parse_reference(text, default_tag=None))
+    assert (bare is None) == (reference is None)
+    host = attempt(lambda: check_registry(text))
+    if host is not None:
+        assert check_registry(host) == host
+    _path(text, None)
+    _path(text, ns)
+    _digest(text)
+    found = attempt(lambda: parse_tag_or_digest(text))
+    if found is not None:
+        tag, digest = found
+        assert (tag is None) != (digest is None)
+        assert text == (tag or digest)
+        assert tag is None or (is_tag(tag) and not {"/", ":", "@"} & set(tag) and tag not in (".", ".."))
+
+
+def _sound(reference: Reference) -> None:
+    assert parse_reference(str(reference), default_tag=None) == reference
+    assert parse_reference(reference.tagged, default_tag=None).name == reference.name
+    assert is_repository(reference.repository)
+    assert is_registry_host(reference.registry)
+    assert len(reference.name) <= NAME_LIMIT
+    assert ".." not in reference.name
+    assert reference.tag is None or is_tag(reference.tag)
+    assert reference.digest is None or is_digest(reference.digest)
+    # The address of a node means the same, however often it is looked at; and what it becomes is a name too.
+    local = attempt(lambda: reference.at_site(SITE))
+    if local is not None:
+        assert parse_reference(str(local), default_tag=None) == local
+
+
+def _path(name: str, ns: str | None) -> None:
+    for site in (frozenset[str](), SITE):
+        found = attempt(lambda site=site: split_path(name, ns, site))  # type: ignore[misc]
+        if found is None:
+            continue
+        registry, repository = found
+        # What is looked up, published and signed is this text: read again, it is the same registry and repository.
+        again = parse_reference(f"{registry}/{repository}", default_tag=None)
+        assert (again.registry, again.repository) == found, (found, again)
+        _sound(again)
+
+
+def _digest(text: str) -> None:
+    digest = attempt(lambda: check_digest(text))
+    assert is_digest(text) == (digest is not None)
+    if digest is None:
+        return
+    parts = parse_digest(digest)
+    assert str(parts) == digest == text
+    assert digest.isascii() and digest.lower() == digest and not {"/", ".", "\0"} & set(digest)
+    assert hasher(digest).digest_size * 2 == len(parts.hex)
+    path = _STORE.path(digest)
+    assert path.parent.parent == _STORE.root / "blobs" and path.name == parts.hex
