@@ -299,7 +299,7 @@ def test_what_an_operator_pushes_to_the_seed_is_pulled_everywhere_by_that_name(p
 
 @pytest.fixture
 def docker(pushing: Pushing, tmp_path: Path) -> Iterator[Host]:
-    """Debian's docker engine on a node, with a daemon of its own and the local mirror in front of Docker Hub.
+    """Debian's docker engine on a node, with a daemon of its own.
 
     It is asked for nothing but images, and so touches neither the host's network nor its firewall.
     """
@@ -313,7 +313,7 @@ def docker(pushing: Pushing, tmp_path: Path) -> Iterator[Host]:
     # In memory: its layers cannot lie on the overlay that a lab host's root is.
     host.run(
         "mkdir -p /run/docker-data && systemd-run -q --unit lab-docker dockerd --iptables=false --bridge=none "
-        "--storage-driver vfs --data-root /run/docker-data --registry-mirror http://127.0.0.1:5000"
+        "--storage-driver vfs --data-root /run/docker-data"
     )
     until(lambda: host.run("docker version", check=False).returncode == 0, "docker to answer", 60)
     yield host
@@ -335,12 +335,12 @@ def test_docker_pushes_to_the_seed_and_pulls_from_it_and_from_the_mirror(pushing
     for wanted in (name, f"{pushing.seed}/team/docked@{digest}"):
         docker.run(f"docker image prune -af && docker pull -q {wanted} && docker image inspect {wanted}")
     assert digest in docker.run(f"docker manifest inspect -v {name}").stdout
-    # What the stick brought, by Docker Hub's name, from the node's own mirror.
-    docker.run(f"docker pull -q {NGINX}")
+    # What the stick brought, from the node's own mirror; docker takes plain HTTP from loopback.
+    docker.run(f"docker pull -q 127.0.0.1:5000/{NGINX}")
     # Another node says who takes pushes.
     elsewhere = f"{docker.address}:5443"
     docker.run(f"docker login -u ops --password-stdin {elsewhere}", stdin=pushing.password)
-    docker.run(f"docker tag {NGINX} {elsewhere}/team/docked:2")
+    docker.run(f"docker tag 127.0.0.1:5000/{NGINX} {elsewhere}/team/docked:2")
     misled = docker.run(f"docker push {elsewhere}/team/docked:2", check=False)
     assert misled.returncode != 0 and "the publisher is a" in misled.stdout + misled.stderr
 
