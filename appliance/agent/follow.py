@@ -14,7 +14,7 @@ from appliance.agent.fetch import Fetcher
 from appliance.config import Peer
 from appliance.errors import ApplianceError, fail
 from appliance.oci.manifests import Descriptor
-from appliance.peers.client import PeerError, Peers
+from appliance.peers.client import INDEX_ANSWER, INDEX_SECONDS, PeerError, Peers
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import Needed, needed, needed_by_pushes
 from appliance.store.generations import Generations
@@ -134,7 +134,9 @@ class Follower:
         return offers
 
     def _take_from(self, track: _Track[T], peer: Peer) -> T | None:
-        status, body = self._peers.ask(peer, "GET", f"/p2p/v1/{track.name}", read_seconds=10)
+        status, body = self._peers.ask(
+            peer, "GET", f"/p2p/v1/{track.name}", read_seconds=10, seconds=INDEX_SECONDS, limit=INDEX_ANSWER
+        )
         if status != 200:
             raise PeerError(f"{peer.id} answered {status}")
         try:
