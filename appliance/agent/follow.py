@@ -153,15 +153,21 @@ class Follower:
         problems: list[str] = []
 
         def bring(descriptor: Descriptor) -> None:
-            progress = self._fetcher.fetch(descriptor.digest, descriptor.size, None)
+            # One that lies here and is asked for all the same cannot be read.
+            progress = self._fetcher.fetch(descriptor.digest, descriptor.size, None, suspect=True)
             if progress.state != "complete":
                 problems.append(f"{descriptor.digest}: {progress.reason}")
 
         # Each wave shows the children of the one before; what one name leaves out, another may need.
+        brought: set[str] = set()
         while wave := self._offload(self._lacking, track, item):
             for descriptor in wave:
-                pool.spawn(bring, descriptor)
+                if descriptor.digest in brought:
+                    problems.append(f"{descriptor.digest} was fetched and still cannot be read")
+                else:
+                    pool.spawn(bring, descriptor)
             pool.join()
+            brought |= {descriptor.digest for descriptor in wave}
             if problems:
                 fail(
                     "APL-0401",
@@ -173,7 +179,11 @@ class Follower:
 
     def _lacking(self, track: _Track[T], item: T) -> list[Descriptor]:
         found = track.needed(item, self._blobs).items()
-        return [item.descriptor for digest, item in found if item.is_manifest and not self._blobs.has(digest)]
+        return [
+            item.descriptor
+            for digest, item in found
+            if item.is_lost or (item.is_manifest and not self._blobs.has(digest))
+        ]
 
 
 def _offer(said: Any, peer: Peer) -> _Offer | None:

@@ -8,7 +8,7 @@ containerd hammers, and never an empty 200, after which it asks nobody else.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -20,7 +20,7 @@ from appliance.oci.digests import check_digest, digest_of
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor
 from appliance.oci.names import is_tag
 from appliance.registry.access import Identity
-from appliance.registry.answers import document, error
+from appliance.registry.answers import Refusal, document, error
 from appliance.registry.body import Body, Source, WholeFile
 from appliance.registry.catalog import Catalog, CurrentCatalog
 from appliance.registry.listener import API_VERSION, Handler, listener, repository_of
@@ -42,11 +42,29 @@ class Fetcher(Protocol):
         """Bytes of a blob from ``start`` on; returns when the first is at hand, raises :class:`Unreachable`."""
         ...
 
+    def mend(self, digest: str, size: int) -> None:
+        """Bring back a manifest that is lost or damaged here; returns when it is, raises :class:`Unreachable`."""
+        ...
+
+    def suspect(self, digest: str) -> None:
+        """Take note that a blob cannot be read; returns at once."""
+        ...
+
 
 class NoFetcher:
-    """For a store without a site: what is not here cannot be had."""
+    """For a store without a site, and for what other nodes ask: what is not here cannot be had.
+
+    :param suspect: told of a blob that cannot be read.
+    """
+
+    def __init__(self, suspect: Callable[[str], None] = lambda digest: None) -> None:
+        self.suspect = suspect
 
     def source(self, digest: str, size: int, start: int) -> Source:
+        """Always unreachable."""
+        raise Unreachable("this store has no peers to fetch it from")
+
+    def mend(self, digest: str, size: int) -> None:
         """Always unreachable."""
         raise Unreachable("this store has no peers to fetch it from")
 
@@ -96,6 +114,8 @@ class Registry:
         elif not is_tag(reference):
             return error(404, "MANIFEST_UNKNOWN", f"not a tag: {reference[:200]!r}")
         descriptor = catalog.manifest(repository, reference)
+        if descriptor is None and ":" in reference and self._brought_back(repository, catalog):
+            descriptor = catalog.manifest(repository, reference)
         if descriptor is None:
             known = catalog.tags(repository) is not None
             return error(
@@ -105,11 +125,38 @@ class Registry:
                 if known
                 else f"{repository} is not among the repositories of {_generation(catalog)}",
             )
-        # Every node holds every manifest, so one that is lost or damaged is this store's trouble, not a miss.
-        content = self._blobs.read(descriptor.digest, MANIFEST_LIMIT)
-        if digest_of(content, descriptor.digest.partition(":")[0]) != descriptor.digest:
-            return error(503, "MANIFEST_UNKNOWN", f"{descriptor.digest} is damaged here; run 'appliance fsck'")
-        return _verbatim(content, descriptor)
+        return _verbatim(self._read(descriptor), descriptor)
+
+    def _brought_back(self, repository: str, catalog: Catalog) -> bool:
+        """Before something is called unknown: bring back the manifests that may list it. Says whether there were any."""
+        lost = catalog.lost(repository)
+        for descriptor in lost:
+            self._mend(descriptor)
+        return bool(lost)
+
+    def _read(self, descriptor: Descriptor) -> bytes:
+        """A manifest, verified. Every node holds each, so one that is lost or damaged is this store's trouble."""
+        content = self._verified(descriptor.digest)
+        if content is None:
+            self._mend(descriptor)
+            content = self._verified(descriptor.digest)
+        if content is None:
+            raise Refusal(503, "MANIFEST_UNKNOWN", f"{descriptor.digest} cannot be read here; run 'appliance fsck'")
+        return content
+
+    def _verified(self, digest: str) -> bytes | None:
+        try:
+            content = self._blobs.read(digest, MANIFEST_LIMIT)
+        except (ApplianceError, OSError):
+            return None
+        return content if digest_of(content, digest.partition(":")[0]) == digest else None
+
+    def _mend(self, descriptor: Descriptor) -> None:
+        try:
+            self._fetcher.mend(descriptor.digest, descriptor.size)
+        except Unreachable as reason:
+            why = f"{descriptor.digest} is lost or damaged here and cannot be had now: {reason}"
+            raise Refusal(503, "MANIFEST_UNKNOWN", why) from reason
 
     def _blob(self, name: str, digest: str) -> Response:
         # A blob of a name that cannot be is one that is not here.
@@ -119,6 +166,8 @@ class Registry:
         except ApplianceError as problem:
             return error(404, "DIGEST_INVALID", str(problem))
         descriptor = catalog.blob(repository, digest)
+        if descriptor is None and self._brought_back(repository, catalog):
+            descriptor = catalog.blob(repository, digest)
         size = descriptor.size if descriptor is not None else self._uploaded(repository, digest)
         if size is None:
             return error(404, "BLOB_UNKNOWN", f"no name of {repository} in {_generation(catalog)} reaches {digest}")
@@ -209,7 +258,7 @@ def send_blob(blobs: BlobStore, fetcher: Fetcher, digest: str, size: int, asked:
     source: Source
     opened = blobs.open(digest)
     if opened is not None and opened[1] == size:
-        source = WholeFile(*opened)
+        source = WholeFile(*opened, failed=lambda: fetcher.suspect(digest))
     else:
         if opened is not None:
             WholeFile(*opened).close()

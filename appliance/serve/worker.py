@@ -16,6 +16,8 @@ monkey.patch_all(os=False, queue=False, select=False, signal=False, subprocess=F
 import gevent
 from gunicorn.workers.ggevent import GeventWorker
 
+from appliance.registry.body import BrokenOff
+
 _SHARED = ("queue", "select", "selectors", "signal", "subprocess", "time")
 
 
@@ -29,12 +31,17 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
             warnings.simplefilter("ignore", monkey.MonkeyPatchWarning)
             super().patch()
 
-    def handle_request(self, *arguments: Any) -> Any:
+    def handle_request(self, listener_name: Any, request: Any, sock: Any, address: Any) -> Any:
         """Let the others go first: a connection whose next request is already here never waits, and would be served
         again and again while they do.
         """
         gevent.sleep(0)
-        return super().handle_request(*arguments)
+        try:
+            return super().handle_request(listener_name, request, sock, address)
+        except BrokenOff as problem:
+            self.log.warning("%s %s: %s", request.method, request.path, problem)
+            # The connection ends by FIN, before the announced length: what containerd resumes after.
+            raise StopIteration from None
 
 
 def preload() -> None:
