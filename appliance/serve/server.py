@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
+from appliance.serve import bounds
 from appliance.serve.systemd import notify
 
 if TYPE_CHECKING:
@@ -60,10 +61,15 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
             "bind": [self._bind],
             "workers": self._workers,
             "worker_class": Worker,
-            "worker_connections": 1000,
+            "worker_connections": bounds.CONNECTIONS,
             "timeout": WORKER_TIMEOUT,
-            "graceful_timeout": 30,
-            "keepalive": 15,
+            # Longer than the workers take by themselves: this one kills.
+            "graceful_timeout": int(bounds.PUSH_GRACE_SECONDS) + 5,
+            # Not 0, which would close each connection after one answer; how long is for the worker to say.
+            "keepalive": max(1, int(bounds.HEAD_SECONDS)),
+            "limit_request_line": bounds.REQUEST_LINE,
+            "limit_request_fields": bounds.HEADERS,
+            "limit_request_field_size": bounds.HEADER_BYTES,
             "umask": 0o027,
             "loglevel": "warning",
             "control_socket_disable": True,

@@ -20,7 +20,7 @@ import yaml
 from appliance import pki
 from appliance.config import load
 from appliance.peers.client import PeerError, Peers
-from tests.integration.conftest import APPLIANCE, Process, appliance, free_port, request, wait_for
+from tests.integration.conftest import APPLIANCE, Process, appliance, free_port, request, wait_for, workers_of
 from tests.unit.store import made
 
 A = "docker.io/library/a:1"
@@ -61,11 +61,16 @@ class Tls:
         file.write_text(yaml.safe_dump(document))
         return file
 
-    def ask(self, path: str, directory: Path | None, ca: str = "ca", method: str = "GET") -> tuple[int, bytes]:
-        """As a client with that node's certificate, or without any."""
+    def context(self, directory: Path | None, ca: str = "ca") -> ssl.SSLContext:
+        """Of a client with that node's certificate, or without any."""
         context = ssl.create_default_context(cafile=str(self.root / ca / "ca.crt"))
         if directory is not None:
             context.load_cert_chain(directory / "node.crt", directory / "node.key")
+        return context
+
+    def ask(self, path: str, directory: Path | None, ca: str = "ca", method: str = "GET") -> tuple[int, bytes]:
+        """One request as a client with that node's certificate, or without any."""
+        context = self.context(directory, ca)
         with (
             socket.create_connection(("127.0.0.1", self.port), timeout=20) as plain,
             context.wrap_socket(plain, server_hostname="a") as secure,
@@ -185,10 +190,6 @@ class Systemd:
 
     def close(self) -> None:
         self._socket.close()
-
-
-def workers_of(pid: int) -> set[int]:
-    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 def test_the_agent_beats_while_its_loop_turns(root: Path) -> None:
