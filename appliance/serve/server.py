@@ -16,7 +16,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from appliance.serve import bounds
-from appliance.serve.systemd import notify
+from appliance.serve.systemd import drop_listener, keep_listener, kept_listener, notify
 
 if TYPE_CHECKING:
     import ssl
@@ -51,6 +51,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
         self._make = make
         self._workers = workers
         self._tls = tls
+        host, _, port = bind.rpartition(":")
+        self._kept = kept_listener(host.strip("[]"), int(port))
         super().__init__()
 
     def load_config(self) -> None:
@@ -58,7 +60,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
         from appliance.serve.worker import Worker
 
         settings: dict[str, Any] = {
-            "bind": [self._bind],
+            "bind": [self._bind if self._kept is None else f"fd://{self._kept}"],
             "workers": self._workers,
             "worker_class": Worker,
             "worker_connections": bounds.CONNECTIONS,
@@ -94,8 +96,16 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
         """Serve until a signal ends it."""
         from appliance.serve.worker import preload
 
-        preload()
-        _Arbiter(self).run()
+        try:
+            preload()
+            _Arbiter(self).run()
+        except SystemExit as ended:
+            if ended.code:
+                drop_listener()
+            raise
+        except BaseException:
+            drop_listener()
+            raise
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn carries no types
@@ -104,6 +114,11 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn carries no types
     def __init__(self, server: Server) -> None:
         self._born: dict[int, float] = {}
         super().__init__(server)
+
+    def start(self) -> None:
+        super().start()
+        for listener in self.LISTENERS:
+            keep_listener(listener.fileno())
 
     def murder_workers(self) -> None:
         super().murder_workers()
