@@ -7,6 +7,7 @@ containerd hammers, and never an empty 200, after which it asks nobody else.
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -29,6 +30,8 @@ from appliance.store.blobs import BlobStore
 from appliance.store.uploads import Uploads
 
 _PAGE = 1000
+_REFERRERS_BYTES = MANIFEST_LIMIT - 1024
+"""Of a page of referrers: clients read it as an index, and take 4 MiB of one. Annotations are a matter of who pushed."""
 
 
 class Unreachable(Exception):
@@ -207,9 +210,12 @@ class Registry:
             check_digest(digest)
         except ApplianceError as problem:
             return error(400, "DIGEST_INVALID", str(problem))
-        wanted = request.args.get("artifactType")
-        found = []
+        wanted, last = request.args.get("artifactType"), request.args.get("last", "")
+        found: list[dict[str, Any]] = []
+        length, more = 0, False
         for descriptor, manifest in catalog.referrers(repository, digest):
+            if descriptor.digest <= last:
+                continue
             item: dict[str, Any] = {
                 "mediaType": descriptor.media_type,
                 "digest": descriptor.digest,
@@ -220,13 +226,20 @@ class Registry:
                 item["artifactType"] = kind
             if manifest.annotations:
                 item["annotations"] = dict(manifest.annotations)
-            if wanted is None or kind == wanted:
-                found.append(item)
+            if wanted is not None and kind != wanted:
+                continue
+            length += len(json.dumps(item)) + 2
+            if found and (length > _REFERRERS_BYTES or len(found) >= _PAGE):
+                more = True
+                break
+            found.append(item)
         response = document(
             {"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": found}, mediatypes.OCI_INDEX
         )
         if wanted is not None:
             response.headers["OCI-Filters-Applied"] = "artifactType"
+        if more:
+            _link(response, f"/v2/{quote(name)}/referrers/{digest}", found[-1]["digest"], _PAGE, artifactType=wanted)
         return response
 
 
@@ -314,9 +327,9 @@ def _page(items: list[str], arguments: Mapping[str, str]) -> tuple[Any, bool]:
     return page, bool(page) and len(items) > len(page)
 
 
-def _link(response: Response, path: str, last: str, count: int) -> None:
-    namespace = request.args.get("ns")
-    kept = f"&ns={quote(namespace, safe='')}" if namespace else ""
+def _link(response: Response, path: str, last: str, count: int, **more: str | None) -> None:
+    asked = {"ns": request.args.get("ns"), **more}
+    kept = "".join(f"&{key}={quote(value, safe='')}" for key, value in asked.items() if value)
     response.headers["Link"] = f'<{path}?n={count}&last={quote(last, safe="")}{kept}>; rel="next"'
 
 

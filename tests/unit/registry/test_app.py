@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.oci import mediatypes
+from appliance.registry import app as app_module
 from appliance.registry.app import NoFetcher, Registry, Unreachable, create_app
 from appliance.registry.body import Body, BrokenOff, Source, WholeFile
 from appliance.registry.catalog import CurrentCatalog
@@ -524,6 +525,30 @@ def test_a_send_that_fails_for_the_file_is_told_from_a_client_that_left(
             assert isinstance(caught.value, BrokenOff) is bool(reported)
             assert len(told) == reported
             body.close()
+
+
+def test_referrers_come_in_pages_of_a_bounded_size(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    signatures = [
+        made.image(n, subject=QUAY, artifact_type="application/x.sig", annotations={"long": "x" * 900})
+        for n in range(20, 40)
+    ]
+    names = {f"quay.io/library/nginx:s{number}": item for number, item in enumerate(signatures)}
+    made.publish(store, {"quay.io/library/nginx:1.27": QUAY, **names})
+    client = client_of(store)
+    monkeypatch.setattr(app_module, "_REFERRERS_BYTES", 5000)
+    path: str | None = f"/v2/library/nginx/referrers/{QUAY.digest}?ns=quay.io&artifactType=application/x.sig"
+    found: list[str] = []
+    while path is not None:
+        response = client.get(path)
+        assert response.status_code == 200
+        assert len(response.data) < 5200
+        assert response.headers["OCI-Filters-Applied"] == "artifactType"
+        page = [item["digest"] for item in body(response)["manifests"]]
+        assert page
+        found += page
+        link = response.headers.get("Link")
+        path = link[1 : link.index(">")] if link else None
+    assert found == sorted(item.digest for item in signatures)
 
 
 def test_a_damaged_store_is_503_and_json(store: BlobStore) -> None:
