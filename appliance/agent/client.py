@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -17,6 +18,8 @@ FIRST_BYTE_SECONDS = 20.0
 """How long a client may wait for the first byte: containerd gives up after 30 s without headers."""
 STALL_SECONDS = 20.0
 """How long a stream may stand still before it is closed, by FIN, for the client to resume."""
+MEND_SECONDS = 5.0
+"""How long a request waits for a manifest that is lost or damaged here."""
 _ASK_SECONDS = 2.0
 
 
@@ -52,9 +55,44 @@ class AgentClient:
         """Let the agent look for a newer generation; raises :class:`AgentDown`."""
         self._ask("POST", "/v1/wake", 5.0)
 
-    def fetch(self, digest: str, size: int, beyond: int) -> dict[str, Any]:
-        """Start or join a fetch, and wait a moment for a byte at ``beyond``; raises :class:`AgentDown`."""
-        return self._ask("GET", f"/v1/fetch/{digest}?size={size}&beyond={beyond}&wait={_ASK_SECONDS}", _ASK_SECONDS + 5)
+    def fetch(
+        self, digest: str, size: int, beyond: int, *, suspect: bool = False, wait: float = _ASK_SECONDS
+    ) -> dict[str, Any]:
+        """Start or join a fetch, and wait a moment for a byte at ``beyond``; raises :class:`AgentDown`.
+
+        :param suspect: let the agent hash what lies here before it believes it.
+        :param wait: seconds.
+        """
+        path = f"/v1/fetch/{digest}?size={size}&beyond={beyond}&wait={wait:.3f}" + ("&suspect=1" if suspect else "")
+        return self._ask("GET", path, wait + 5)
+
+    def mend(self, digest: str, size: int) -> None:
+        """Bring back a small blob that is lost or damaged here; see :class:`appliance.registry.app.Fetcher`."""
+        end, suspect = time.monotonic() + MEND_SECONDS, True
+        while True:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise Unreachable(f"it is being fetched, and did not come within {MEND_SECONDS:g} s")
+            try:
+                answer = self.fetch(digest, size, size, suspect=suspect, wait=min(left, _ASK_SECONDS))
+            except AgentDown as error:
+                raise Unreachable(str(error)) from error
+            if answer["state"] == "failed":
+                raise Unreachable(answer["reason"])
+            if answer["state"] == "complete":
+                return
+            suspect = False
+
+    def suspect(self, digest: str) -> None:
+        """Have a blob looked at and, where it is damaged, fetched again; returns at once."""
+        from gevent import spawn
+
+        def ask() -> None:
+            # Nobody waits for it, and without an agent the next request for it finds the same.
+            with contextlib.suppress(AgentDown):
+                self._ask("POST", f"/v1/suspect/{digest}", _ASK_SECONDS)
+
+        spawn(ask)
 
     def source(self, digest: str, size: int, start: int) -> Source:
         """Bytes of a blob that another node holds; see :class:`appliance.registry.app.Fetcher`."""
@@ -122,6 +160,10 @@ class FetchedFile:
             if self._verified <= offset and time.monotonic() - begun > patience:
                 raise OSError(f"no byte for {patience:.0f} s, {self._verified} of {self._size} have come")
         return self._verified
+
+    def failed(self) -> None:
+        """Its bytes cannot be read: the agent looks at them."""
+        self._agent.suspect(self._digest)
 
     def close(self) -> None:
         """Close the descriptor; harmless a second time."""

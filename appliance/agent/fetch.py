@@ -8,6 +8,7 @@ when it is whole. A source that dies or stalls is replaced by the next, at the b
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from appliance.oci.digests import hasher
 from appliance.oci.piecemap import BIG_BLOB, PieceMap
 from appliance.peers.client import PeerError, Peers
 from appliance.store.blobs import BlobStore
+from appliance.store.damage import examine
 
 _READ = 256 << 10
 _PASSES = 2
@@ -71,17 +73,20 @@ class Fetcher:
         self._offload = offload
         self._running: dict[str, Progress] = {}
 
-    def start(self, digest: str, size: int, piece_map: PieceMap | None) -> Progress:
-        """Begin to fetch a blob, or join the fetch of it that is running."""
+    def start(self, digest: str, size: int, piece_map: PieceMap | None, *, suspect: bool = False) -> Progress:
+        """Begin to fetch a blob, or join the fetch of it that is running.
+
+        :param suspect: do not believe the one that lies here by its size; see :func:`appliance.store.damage.examine`.
+        """
         progress = self._running.get(digest)
         if progress is None:
             progress = self._running[digest] = Progress(size)
-            spawn(self._run, digest, progress, piece_map)
+            spawn(self._run, digest, progress, piece_map, suspect)
         return progress
 
-    def fetch(self, digest: str, size: int, piece_map: PieceMap | None) -> Progress:
+    def fetch(self, digest: str, size: int, piece_map: PieceMap | None, *, suspect: bool = False) -> Progress:
         """Fetch a blob and return when it is complete or has failed."""
-        progress = self.start(digest, size, piece_map)
+        progress = self.start(digest, size, piece_map, suspect=suspect)
         while progress.state == "fetching":
             progress.changed.wait()
         return progress
@@ -90,14 +95,14 @@ class Fetcher:
         """Where the bytes of a blob that is being fetched lie."""
         return self._blobs.root / "partial" / f"{digest.replace(':', '-')}.data"
 
-    def _run(self, digest: str, progress: Progress, piece_map: PieceMap | None) -> None:
+    def _run(self, digest: str, progress: Progress, piece_map: PieceMap | None, suspect: bool) -> None:
         try:
-            if self._blobs.size(digest) == progress.size:
+            if self._offload(functools.partial(examine, suspect=suspect), self._blobs, digest, progress.size):
                 progress.advance(progress.size, "complete")
                 return
             if progress.size > BIG_BLOB:
                 # Manifests and the like may go into the reserve: a full node still learns of every name.
-                self._blobs.check_room(progress.size)
+                self._check_room(progress.size)
             with contextlib.closing(
                 _Partial(self.partial(digest), digest, progress, piece_map, self._offload)
             ) as partial:
@@ -113,6 +118,12 @@ class Fetcher:
             if progress.state == "fetching":
                 progress.advance(state="failed", reason="the fetch ended without a result")
             self._running.pop(digest, None)
+
+    def _check_room(self, size: int) -> None:
+        if self._blobs.room() < size:
+            # What was found damaged is evidence, and is in nobody's way before this.
+            self._offload(self._blobs.empty_quarantine, self._blobs.quarantined())
+        self._blobs.check_room(size)
 
     def _from_anybody(self, partial: _Partial) -> None:
         reasons: dict[str, str] = {}

@@ -14,7 +14,7 @@ from appliance.agent.fetch import Fetcher
 from appliance.config import Peer
 from appliance.errors import ApplianceError, fail
 from appliance.oci.manifests import Descriptor
-from appliance.peers.client import PeerError, Peers
+from appliance.peers.client import INDEX_ANSWER, INDEX_SECONDS, PeerError, Peers
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import Needed, needed, needed_by_pushes
 from appliance.store.generations import Generations
@@ -134,7 +134,9 @@ class Follower:
         return offers
 
     def _take_from(self, track: _Track[T], peer: Peer) -> T | None:
-        status, body = self._peers.ask(peer, "GET", f"/p2p/v1/{track.name}", read_seconds=10)
+        status, body = self._peers.ask(
+            peer, "GET", f"/p2p/v1/{track.name}", read_seconds=10, seconds=INDEX_SECONDS, limit=INDEX_ANSWER
+        )
         if status != 200:
             raise PeerError(f"{peer.id} answered {status}")
         try:
@@ -151,15 +153,21 @@ class Follower:
         problems: list[str] = []
 
         def bring(descriptor: Descriptor) -> None:
-            progress = self._fetcher.fetch(descriptor.digest, descriptor.size, None)
+            # One that lies here and is asked for all the same cannot be read.
+            progress = self._fetcher.fetch(descriptor.digest, descriptor.size, None, suspect=True)
             if progress.state != "complete":
                 problems.append(f"{descriptor.digest}: {progress.reason}")
 
         # Each wave shows the children of the one before; what one name leaves out, another may need.
+        brought: set[str] = set()
         while wave := self._offload(self._lacking, track, item):
             for descriptor in wave:
-                pool.spawn(bring, descriptor)
+                if descriptor.digest in brought:
+                    problems.append(f"{descriptor.digest} was fetched and still cannot be read")
+                else:
+                    pool.spawn(bring, descriptor)
             pool.join()
+            brought |= {descriptor.digest for descriptor in wave}
             if problems:
                 fail(
                     "APL-0401",
@@ -171,7 +179,11 @@ class Follower:
 
     def _lacking(self, track: _Track[T], item: T) -> list[Descriptor]:
         found = track.needed(item, self._blobs).items()
-        return [item.descriptor for digest, item in found if item.is_manifest and not self._blobs.has(digest)]
+        return [
+            item.descriptor
+            for digest, item in found
+            if item.is_lost or (item.is_manifest and not self._blobs.has(digest))
+        ]
 
 
 def _offer(said: Any, peer: Peer) -> _Offer | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from appliance.config import Config
 from appliance.errors import ApplianceError
+from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor
 from appliance.oci.piecemap import MAP_LIMIT, PieceMap
 from appliance.store.blobs import BlobStore
@@ -32,26 +33,46 @@ def keepers(digest: str, config: Config) -> Sequence[str]:
 
 
 def wanted(needs: Iterable[Needed], blobs: BlobStore, config: Config) -> list[Descriptor]:
-    """What this node should hold of what names need and does not, smallest first (most names become safe soonest)."""
+    """What this node should hold of what names need and does not, smallest first (most names become safe soonest).
+
+    Every manifest, the blobs that are this node's to keep, and those that lay here until they were found damaged.
+    """
+    damaged = blobs.quarantined()
     missing = {
         item.descriptor.digest: item.descriptor
         for item in needs
-        if config.node in keepers(item.descriptor.digest, config)
-        and blobs.size(item.descriptor.digest) != item.descriptor.size
+        if item.is_lost
+        or (
+            blobs.size(item.descriptor.digest) != item.descriptor.size
+            and (
+                item.is_manifest
+                or item.descriptor.digest in damaged
+                or config.node in keepers(item.descriptor.digest, config)
+            )
+        )
     }
     return sorted(missing.values(), key=lambda descriptor: (descriptor.size, descriptor.digest))
 
 
-def piece_map(descriptor: Descriptor | None, blobs: BlobStore, digest: str) -> PieceMap | None:
+def piece_map(
+    descriptor: Descriptor | None,
+    blobs: BlobStore,
+    digest: str,
+    damaged: Callable[[Descriptor], object] = lambda _: None,
+) -> PieceMap | None:
     """The piece map of a blob, where a signed index lists one and it is here and sound.
 
     :param descriptor: what the index lists.
+    :param damaged: told of a map that is not; the blob can still be had, verified as a whole.
     """
     if descriptor is None or not blobs.has(descriptor.digest):
         return None
     try:
-        found = PieceMap.from_bytes(blobs.read(descriptor.digest, MAP_LIMIT), digest)
-    except ApplianceError:
-        # Damaged on this disk: the blob can still be had, verified as a whole.
-        return None
-    return found if found.blob == digest else None
+        content = blobs.read(descriptor.digest, MAP_LIMIT)
+        if digest_of(content, descriptor.digest.partition(":")[0]) == descriptor.digest:
+            found = PieceMap.from_bytes(content, digest)
+            return found if found.blob == digest else None
+    except (ApplianceError, OSError):
+        pass
+    damaged(descriptor)
+    return None

@@ -4,7 +4,9 @@
 route (unix socket, mode 0600)                   answer
 ===============================================  =============================================================
 ``GET /v1/fetch/<digest>?size=&beyond=&wait=``   ``{"state","verified","size","partial","reason"}`` once a byte
-                                                 at ``beyond`` may be sent, the fetch ended, or ``wait`` s passed
+                                                 at ``beyond`` may be sent, the fetch ended, or ``wait`` s passed;
+                                                 with ``&suspect=1`` what lies here is hashed before it counts
+``POST /v1/suspect/<digest>``                    204; the blob is hashed, and fetched again where it is damaged
 ``GET /v1/status``                               see :meth:`Agent.status`
 ``POST /v1/wake``                                204; look for a newer generation now
 ===============================================  =============================================================
@@ -12,6 +14,7 @@ route (unix socket, mode 0600)                   answer
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from typing import Any
@@ -37,6 +40,7 @@ from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.listener import bare_app
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed, needed_by_pushes
+from appliance.store.damage import examine
 from appliance.store.generations import Generations
 from appliance.store.pushes import Pushes
 from appliance.store.uploads import Uploads
@@ -93,6 +97,7 @@ class Agent:
         """The application behind the unix socket."""
         app = bare_app()
         app.add_url_rule("/v1/fetch/<digest>", view_func=self._fetch)
+        app.add_url_rule("/v1/suspect/<digest>", view_func=self._suspect, methods=["POST"])
         app.add_url_rule("/v1/status", view_func=lambda: document(self.status()), endpoint="status")
         app.add_url_rule("/v1/wake", view_func=self._awake, methods=["POST"])
         return app
@@ -125,7 +130,8 @@ class Agent:
             wait = min(_LONGEST_WAIT, float(request.args.get("wait", "1")))
         except (ApplianceError, KeyError, ValueError) as problem:
             return error(400, "UNSUPPORTED", str(problem))
-        progress = self._fetcher.start(digest, size, self._piece_map(digest))
+        suspect = request.args.get("suspect") == "1"
+        progress = self._fetcher.start(digest, size, self._piece_map(digest), suspect=suspect)
         end = time.monotonic() + wait
         while progress.state == "fetching" and progress.verified <= beyond:
             left = end - time.monotonic()
@@ -141,6 +147,22 @@ class Agent:
                 "reason": progress.reason,
             }
         )
+
+    def _suspect(self, digest: str) -> Response:
+        try:
+            check_digest(digest)
+        except ApplianceError as problem:
+            return error(400, "UNSUPPORTED", str(problem))
+        gevent.spawn(self._examine, digest)
+        return Response(status=204)
+
+    def _examine(self, digest: str) -> None:
+        try:
+            if offload(functools.partial(examine, suspect=True), self._blobs, digest, None):
+                _LOG.warning("%s could not be read for a client, and is sound now", digest)
+        except ApplianceError as problem:
+            _LOG.error("%s", problem)
+        self._replicate.set()
 
     def _awake(self) -> Response:
         self.wake()
@@ -186,7 +208,7 @@ class Agent:
         self._replicate.clear()
         pool = Pool(_FETCH_AT_ONCE)
         for descriptor in offload(self._wanted):
-            pool.spawn(self._fetcher.fetch, descriptor.digest, descriptor.size, self._piece_map(descriptor.digest))
+            pool.spawn(self._bring, descriptor)
         pool.join()
         if offload(self._wanted):
             self._replicate.wait(self._pause)
@@ -195,6 +217,11 @@ class Agent:
             self._pause = _RETRY_FIRST
             self._replicate.wait(ASK_EVERY)
 
+    def _bring(self, descriptor: Descriptor) -> None:
+        # What has the right size and is wanted all the same was found to be wrong.
+        suspect = self._blobs.size(descriptor.digest) == descriptor.size
+        self._fetcher.fetch(descriptor.digest, descriptor.size, self._piece_map(descriptor.digest), suspect=suspect)
+
     def _wanted(self) -> list[Descriptor]:
         catalog = self._catalog.renew()
         needs = list(needed(catalog.generation, self._blobs).values()) if catalog.generation else []
@@ -202,13 +229,19 @@ class Agent:
         return wanted(needs, self._blobs, self._config)
 
     def _piece_map(self, digest: str) -> PieceMap | None:
-        return piece_map(self._catalog.get().piece_map(digest), self._blobs, digest)
+        def damaged(found: Descriptor) -> None:
+            self._fetcher.start(found.digest, found.size, None, suspect=True)
+
+        return piece_map(self._catalog.get().piece_map(digest), self._blobs, digest, damaged)
 
     def _tidy(self) -> None:
-        """Drop uploads that nobody goes on with."""
+        """Drop uploads that nobody goes on with, and damaged blobs that are back."""
         dropped = offload(self._uploads.expire)
         if dropped:
             _LOG.info("dropped %d files of uploads that nobody went on with", dropped)
+        offload(
+            self._blobs.empty_quarantine, [digest for digest in self._blobs.quarantined() if self._blobs.has(digest)]
+        )
         gevent.sleep(_TIDY_EVERY)
 
     def _ask_peers(self) -> list[dict[str, Any]]:

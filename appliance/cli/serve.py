@@ -9,6 +9,7 @@ from typing import Literal
 import click
 
 from appliance.config import DEFAULT_PATH, load
+from appliance.errors import ApplianceError
 
 
 @click.command()
@@ -17,8 +18,14 @@ from appliance.config import DEFAULT_PATH, load
 def unit(name: Literal["mirror", "peer", "agent"], config_file: Path) -> None:
     """Run one of the node's units; systemd calls this."""
     from appliance.serve.start import serve_unit
+    from appliance.serve.systemd import drop_listener
 
-    serve_unit(name, load(config_file))
+    try:
+        config = load(config_file)
+    except ApplianceError:
+        drop_listener()
+        raise
+    serve_unit(name, config)
 
 
 @click.command()

@@ -150,15 +150,30 @@ def images(directory: Path, as_json: bool) -> None:
 @_STORE
 @_CONFIG
 @_JSON
-def fsck(directory: Path, config_file: Path | None, as_json: bool) -> None:
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Move damaged blobs to quarantine/, so that none is served and the agent fetches them again from another node.",
+)
+def fsck(directory: Path, config_file: Path | None, as_json: bool, repair: bool) -> None:
     """Hash every blob of the store and check that what it names can be served."""
+    from appliance.store.damage import examine
     from appliance.store.fsck import check
 
     blobs, generations, pushes, config = _open(directory, config_file)
     blobs.require()
     report = check(blobs, generations, pushes, whole=config.is_publisher)
-    text = "\n".join([*report.problems, f"{report.blobs} blobs, {report.size} bytes, {len(report.problems)} problems"])
-    _show(report.as_dict(), as_json, lambda _: text)
+    if repair:
+        for digest in report.damaged:
+            examine(blobs, digest, None, suspect=True)
+        report.look_at_quarantine(blobs)
+    lines = [*report.problems]
+    if report.quarantined:
+        lines.append(f"in quarantine and not fetched again yet: {' '.join(report.quarantined)}")
+    elif report.damaged:
+        lines.append("'appliance fsck --repair' takes what is damaged out; the agent then fetches it from another node")
+    lines.append(f"{report.blobs} blobs, {report.size} bytes, {len(report.problems)} problems")
+    _show(report.as_dict(), as_json, lambda _: "\n".join(lines))
     if report.problems:
         sys.exit(1)
 

@@ -48,6 +48,7 @@ class PeerRoutes:
     :param generations: the file of the current generation.
     :param pushes: the file of what was pushed.
     :param wake: tells this node's agent to look for something newer.
+    :param suspect: tells it of a blob that cannot be read.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class PeerRoutes:
         pushes: SignedIndex[Any],
         catalog: CurrentCatalog,
         wake: Callable[[], None],
+        suspect: Callable[[str], None],
     ) -> None:
         self._config = config
         self._blobs = blobs
@@ -65,6 +67,8 @@ class PeerRoutes:
         self._pushes = pushes
         self._catalog = catalog
         self._wake = wake
+        # Never from other peers: two nodes that lack a blob would ask each other in a circle.
+        self._fetcher = NoFetcher(suspect)
 
     def handlers(self) -> dict[str, Handler]:
         """The routes of the table, by name."""
@@ -95,8 +99,7 @@ class PeerRoutes:
         size = self._blobs.size(digest)
         if size is None:
             return error(404, "BLOB_UNKNOWN", f"{digest} is not on this node")
-        # Never from other peers: two nodes that lack a blob would ask each other in a circle.
-        return send_blob(self._blobs, NoFetcher(), digest, size, request)
+        return send_blob(self._blobs, self._fetcher, digest, size, request)
 
     def _awake(self) -> Response:
         self._wake()

@@ -17,8 +17,15 @@ CONNECT_SECONDS = 0.7
 """A connection inside a site is there within milliseconds; more is a dead peer."""
 READ_SECONDS = 0.9
 """No byte for so long is a dead peer (stall limit; 16 s cost others 2.3 times the whole transfer)."""
-_BODY_LIMIT = 320 << 20
-"""Most bytes of a small answer: a generation of the largest size, wrapped in JSON."""
+SMALL_ANSWER = 64 << 10
+"""Most bytes of a ping's answer and the like."""
+INDEX_ANSWER = 320 << 20
+"""Most bytes of a generation of the largest size, wrapped in JSON."""
+ANSWER_SECONDS = 5.0
+"""How long a small answer may take from the question to its last byte: one that comes a byte a second is a dead peer
+too, and whoever waits for all peers waits for it."""
+INDEX_SECONDS = 600.0
+_STEP = 1 << 20
 _BREAK_FIRST = 2.0
 _BREAK_MOST = 30.0
 
@@ -66,19 +73,36 @@ class Peers:
         """The peer is well again."""
         self._breakers[peer.id] = _Breaker()
 
-    def ask(self, peer: Peer, method: str, path: str, *, read_seconds: float = READ_SECONDS) -> tuple[int, bytes]:
-        """One small request: (status, body of at most 320 MiB).
+    def ask(
+        self,
+        peer: Peer,
+        method: str,
+        path: str,
+        *,
+        read_seconds: float = READ_SECONDS,
+        seconds: float = ANSWER_SECONDS,
+        limit: int = SMALL_ANSWER,
+    ) -> tuple[int, bytes]:
+        """One small request: (status, body).
 
-        :raises PeerError: when the peer does not answer in time; its breaker opens.
+        :param read_seconds: how long there may be no byte.
+        :param seconds: how long all of the answer may take.
+        :param limit: most bytes of the body.
+        :raises PeerError: when the peer does not answer in time; its breaker opens. Or when it sends more.
         """
+        end = self._clock() + seconds
         with self._request(peer, method, path, {}, read_seconds) as response:
+            body = bytearray()
             try:
-                body = response.read(_BODY_LIMIT + 1)
+                while chunk := response.read1(_STEP):
+                    body += chunk
+                    if len(body) > limit:
+                        raise PeerError(f"{peer.id} sent more than {limit} bytes")
+                    if self._clock() > end:
+                        raise TimeoutError(f"no whole answer in {seconds:g} s, {len(body)} bytes came")
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 raise self._broken(peer, error) from error
-            if len(body) > _BODY_LIMIT:
-                raise PeerError(f"{peer.id} sent more than {_BODY_LIMIT} bytes")
-            return response.status, body
+            return response.status, bytes(body)
 
     @contextlib.contextmanager
     def stream(self, peer: Peer, path: str, start: int) -> Iterator[Any]:

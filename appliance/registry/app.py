@@ -7,8 +7,9 @@ containerd hammers, and never an empty 200, after which it asks nobody else.
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -20,7 +21,7 @@ from appliance.oci.digests import check_digest, digest_of
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor
 from appliance.oci.names import is_tag
 from appliance.registry.access import Identity
-from appliance.registry.answers import document, error
+from appliance.registry.answers import Refusal, document, error
 from appliance.registry.body import Body, Source, WholeFile
 from appliance.registry.catalog import Catalog, CurrentCatalog
 from appliance.registry.conditions import range_header, unmet
@@ -30,6 +31,8 @@ from appliance.store.blobs import BlobStore
 from appliance.store.uploads import Uploads
 
 _PAGE = 1000
+_REFERRERS_BYTES = MANIFEST_LIMIT - 1024
+"""Of a page of referrers: clients read it as an index, and take 4 MiB of one. Annotations are a matter of who pushed."""
 
 
 class Unreachable(Exception):
@@ -43,11 +46,29 @@ class Fetcher(Protocol):
         """Bytes of a blob from ``start`` on; returns when the first is at hand, raises :class:`Unreachable`."""
         ...
 
+    def mend(self, digest: str, size: int) -> None:
+        """Bring back a manifest that is lost or damaged here; returns when it is, raises :class:`Unreachable`."""
+        ...
+
+    def suspect(self, digest: str) -> None:
+        """Take note that a blob cannot be read; returns at once."""
+        ...
+
 
 class NoFetcher:
-    """For a store without a site: what is not here cannot be had."""
+    """For a store without a site, and for what other nodes ask: what is not here cannot be had.
+
+    :param suspect: told of a blob that cannot be read.
+    """
+
+    def __init__(self, suspect: Callable[[str], None] = lambda digest: None) -> None:
+        self.suspect = suspect
 
     def source(self, digest: str, size: int, start: int) -> Source:
+        """Always unreachable."""
+        raise Unreachable("this store has no peers to fetch it from")
+
+    def mend(self, digest: str, size: int) -> None:
         """Always unreachable."""
         raise Unreachable("this store has no peers to fetch it from")
 
@@ -97,6 +118,8 @@ class Registry:
         elif not is_tag(reference):
             return error(404, "MANIFEST_UNKNOWN", f"not a tag: {reference[:200]!r}")
         descriptor = catalog.manifest(repository, reference)
+        if descriptor is None and ":" in reference and self._brought_back(repository, catalog):
+            descriptor = catalog.manifest(repository, reference)
         if descriptor is None:
             known = catalog.tags(repository) is not None
             return error(
@@ -106,11 +129,38 @@ class Registry:
                 if known
                 else f"{repository} is not among the repositories of {_generation(catalog)}",
             )
-        # Every node holds every manifest, so one that is lost or damaged is this store's trouble, not a miss.
-        content = self._blobs.read(descriptor.digest, MANIFEST_LIMIT)
-        if digest_of(content, descriptor.digest.partition(":")[0]) != descriptor.digest:
-            return error(503, "MANIFEST_UNKNOWN", f"{descriptor.digest} is damaged here; run 'appliance fsck'")
-        return _verbatim(content, descriptor)
+        return _verbatim(self._read(descriptor), descriptor)
+
+    def _brought_back(self, repository: str, catalog: Catalog) -> bool:
+        """Before something is called unknown: bring back the manifests that may list it. Says whether there were any."""
+        lost = catalog.lost(repository)
+        for descriptor in lost:
+            self._mend(descriptor)
+        return bool(lost)
+
+    def _read(self, descriptor: Descriptor) -> bytes:
+        """A manifest, verified. Every node holds each, so one that is lost or damaged is this store's trouble."""
+        content = self._verified(descriptor.digest)
+        if content is None:
+            self._mend(descriptor)
+            content = self._verified(descriptor.digest)
+        if content is None:
+            raise Refusal(503, "MANIFEST_UNKNOWN", f"{descriptor.digest} cannot be read here; run 'appliance fsck'")
+        return content
+
+    def _verified(self, digest: str) -> bytes | None:
+        try:
+            content = self._blobs.read(digest, MANIFEST_LIMIT)
+        except (ApplianceError, OSError):
+            return None
+        return content if digest_of(content, digest.partition(":")[0]) == digest else None
+
+    def _mend(self, descriptor: Descriptor) -> None:
+        try:
+            self._fetcher.mend(descriptor.digest, descriptor.size)
+        except Unreachable as reason:
+            why = f"{descriptor.digest} is lost or damaged here and cannot be had now: {reason}"
+            raise Refusal(503, "MANIFEST_UNKNOWN", why) from reason
 
     def _blob(self, name: str, digest: str) -> Response:
         # A blob of a name that cannot be is one that is not here.
@@ -120,6 +170,8 @@ class Registry:
         except ApplianceError as problem:
             return error(404, "DIGEST_INVALID", str(problem))
         descriptor = catalog.blob(repository, digest)
+        if descriptor is None and self._brought_back(repository, catalog):
+            descriptor = catalog.blob(repository, digest)
         size = descriptor.size if descriptor is not None else self._uploaded(repository, digest)
         if size is None:
             return error(404, "BLOB_UNKNOWN", f"no name of {repository} in {_generation(catalog)} reaches {digest}")
@@ -159,9 +211,12 @@ class Registry:
             check_digest(digest)
         except ApplianceError as problem:
             return error(400, "DIGEST_INVALID", str(problem))
-        wanted = request.args.get("artifactType")
-        found = []
+        wanted, last = request.args.get("artifactType"), request.args.get("last", "")
+        found: list[dict[str, Any]] = []
+        length, more = 0, False
         for descriptor, manifest in catalog.referrers(repository, digest):
+            if descriptor.digest <= last:
+                continue
             item: dict[str, Any] = {
                 "mediaType": descriptor.media_type,
                 "digest": descriptor.digest,
@@ -172,13 +227,20 @@ class Registry:
                 item["artifactType"] = kind
             if manifest.annotations:
                 item["annotations"] = dict(manifest.annotations)
-            if wanted is None or kind == wanted:
-                found.append(item)
+            if wanted is not None and kind != wanted:
+                continue
+            length += len(json.dumps(item)) + 2
+            if found and (length > _REFERRERS_BYTES or len(found) >= _PAGE):
+                more = True
+                break
+            found.append(item)
         response = document(
             {"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": found}, mediatypes.OCI_INDEX
         )
         if wanted is not None:
             response.headers["OCI-Filters-Applied"] = "artifactType"
+        if more:
+            _link(response, f"/v2/{quote(name)}/referrers/{digest}", found[-1]["digest"], _PAGE, artifactType=wanted)
         return response
 
 
@@ -212,7 +274,7 @@ def send_blob(blobs: BlobStore, fetcher: Fetcher, digest: str, size: int, asked:
     source: Source
     opened = blobs.open(digest)
     if opened is not None and opened[1] == size:
-        source = WholeFile(*opened)
+        source = WholeFile(*opened, failed=lambda: fetcher.suspect(digest))
     else:
         if opened is not None:
             WholeFile(*opened).close()
@@ -269,9 +331,9 @@ def _page(items: list[str], arguments: Mapping[str, str]) -> tuple[Any, bool]:
     return page, bool(page) and len(items) > len(page)
 
 
-def _link(response: Response, path: str, last: str, count: int) -> None:
-    namespace = request.args.get("ns")
-    kept = f"&ns={quote(namespace, safe='')}" if namespace else ""
+def _link(response: Response, path: str, last: str, count: int, **more: str | None) -> None:
+    asked = {"ns": request.args.get("ns"), **more}
+    kept = "".join(f"&{key}={quote(value, safe='')}" for key, value in asked.items() if value)
     response.headers["Link"] = f'<{path}?n={count}&last={quote(last, safe="")}{kept}>; rel="next"'
 
 

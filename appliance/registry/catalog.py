@@ -98,12 +98,20 @@ class Layer:
                 known = closure.get(item.descriptor.digest)
                 if known is None or (item.is_manifest and not known.is_manifest):
                     closure[item.descriptor.digest] = item
-                whole = whole and (item.manifest is not None or not item.is_manifest)
+                whole = whole and not item.is_lost
             if not whole:
                 # A manifest that is lost here may be back before the next request.
                 return closure
             found.closure = closure
         return found.closure
+
+    def lost(self, repository: str) -> list[Descriptor]:
+        """Manifests that the repository's names reach and that cannot be read here now."""
+        closure = self.closure(repository)
+        found = self.find(repository)
+        if found is None or found.closure is not None:
+            return []
+        return [item.descriptor for item in closure.values() if item.is_lost]
 
     def _reached(self, repository: str, entries: Iterable[Entry]) -> Iterator[Needed]:
         read = reader(self._blobs)
@@ -203,6 +211,10 @@ class Catalog:
             if item is not None:
                 return item.descriptor
         return None
+
+    def lost(self, repository: str) -> list[Descriptor]:
+        """Manifests of the repository that cannot be read here now: what they list is not known until they are back."""
+        return [*self._seeded.lost(repository), *self._pushed.lost(repository)]
 
     def is_seeded(self, repository: str, reference: str) -> bool:
         """Whether a tag is a name of the generation, or a digest is reached by one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -17,8 +16,6 @@ Handler = Callable[..., Response]
 """Answers one route; called with the groups of its path."""
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-ANSWER_SECONDS = 60.0
-"""How long a client may take for each piece of an answer."""
 API_VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 _REALM = 'Basic realm="appliance", charset="UTF-8"'
 
@@ -34,7 +31,6 @@ def listener(handlers: Mapping[str, Handler], offered: frozenset[Caller], identi
 
     @app.before_request
     def admit() -> Response | None:
-        _limit_waiting(request.environ.get("gunicorn.socket"))
         found = find(request.path)
         route, g.arguments = found or (None, {})
         is_open = route is not None and "anybody" in route.callers.get(request.method, ())
@@ -61,12 +57,6 @@ def listener(handlers: Mapping[str, Handler], offered: frozenset[Caller], identi
         return response
 
     return app
-
-
-def _limit_waiting(sock: Any) -> None:
-    # The server writes answers, and would wait for ever for a client that takes none of them.
-    if sock is not None:
-        sock.settimeout(ANSWER_SECONDS)
 
 
 def _refuse(verdict: Verdict, identity: Identity, offered: frozenset[Caller]) -> Response:

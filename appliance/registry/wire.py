@@ -17,12 +17,10 @@ from typing import Any, Protocol
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.errors import ParseException
 
+from appliance import bounds
+
 STEP = 1 << 20
 """Bytes handed over at a time: smaller steps cost several times the processor time."""
-STALL_SECONDS = 60.0
-"""How long a client may take for :data:`LEAST` bytes."""
-LEAST = 64 << 10
-"""A client that is slower than 1 KiB/s is no client any more: one that sends a byte a minute would never end."""
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _LINE = 10
 
@@ -105,18 +103,18 @@ class _Socket:
             return count
         while True:
             # Only waiting counts: a slow disk here is not the client's fault.
-            if self._waited >= STALL_SECONDS:
-                if self._came < LEAST:
-                    raise TimeoutError(f"less than {LEAST} bytes came in {STALL_SECONDS:g} s")
+            if self._waited >= bounds.STALL_SECONDS:
+                if self._came < bounds.LEAST_BYTES:
+                    raise TimeoutError(f"less than {bounds.LEAST_BYTES} bytes came in {bounds.STALL_SECONDS:g} s")
                 self._waited, self._came = 0.0, 0
             begun = time.monotonic()
             try:
-                self._socket.settimeout(STALL_SECONDS - self._waited)
+                self._socket.settimeout(bounds.STALL_SECONDS - self._waited)
                 count = int(self._socket.recv_into(view))
                 self._came += count
                 return count
             except TimeoutError:
-                self._waited = STALL_SECONDS
+                self._waited = bounds.STALL_SECONDS
             finally:
                 self._waited += time.monotonic() - begun
 
@@ -124,7 +122,7 @@ class _Socket:
         """Let gunicorn read on from here."""
         self._unreader.unread(bytes(rest) + bytes(self._ahead))
         self._ahead = memoryview(b"")
-        self._socket.settimeout(STALL_SECONDS)
+        self._socket.settimeout(bounds.STALL_SECONDS)
 
 
 class _Counted:

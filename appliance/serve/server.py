@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from appliance.serve.handshake import bounded
-from appliance.serve.systemd import notify
+from appliance import bounds
+from appliance.serve.systemd import drop_listener, keep_listener, kept_listener, notify
 
 if TYPE_CHECKING:
     import ssl
@@ -51,19 +51,26 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
         self._make = make
         self._workers = workers
         self._tls = tls
+        host, _, port = bind.rpartition(":")
+        self._kept = kept_listener(host.strip("[]"), int(port))
         super().__init__()
 
     def load_config(self) -> None:
         """What gunicorn asks for its settings."""
         settings: dict[str, Any] = {
-            "bind": [self._bind],
+            "bind": [self._bind if self._kept is None else f"fd://{self._kept}"],
             "workers": self._workers,
             # By its name: whoever only reads these settings is not patched by gevent.
             "worker_class": "appliance.serve.worker.Worker",
-            "worker_connections": 1000,
+            "worker_connections": bounds.CONNECTIONS,
             "timeout": WORKER_TIMEOUT,
-            "graceful_timeout": 30,
-            "keepalive": 15,
+            # Longer than the workers take by themselves: this one kills.
+            "graceful_timeout": int(bounds.PUSH_GRACE_SECONDS) + 5,
+            # Not 0, which would close each connection after one answer; how long is for the worker to say.
+            "keepalive": max(1, int(bounds.HEAD_SECONDS)),
+            "limit_request_line": bounds.REQUEST_LINE,
+            "limit_request_fields": bounds.HEADERS,
+            "limit_request_field_size": bounds.HEADER_BYTES,
             "umask": 0o027,
             "loglevel": "warning",
             "control_socket_disable": True,
@@ -73,7 +80,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
         }
         if self._tls is not None:
             make = self._tls
-            settings["ssl_context"] = lambda config, default: bounded(make())
+            settings["ssl_context"] = lambda config, default: make()
             # gunicorn takes TLS to be on when a certificate is named; the context above is what is used.
             settings["certfile"] = settings["keyfile"] = os.devnull
         for name, value in settings.items():
@@ -88,8 +95,16 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
         """Serve until a signal ends it."""
         from appliance.serve.worker import preload
 
-        preload()
-        _Arbiter(self).run()
+        try:
+            preload()
+            _Arbiter(self).run()
+        except SystemExit as ended:
+            if ended.code:
+                drop_listener()
+            raise
+        except BaseException:
+            drop_listener()
+            raise
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn carries no types
@@ -98,6 +113,11 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn carries no types
     def __init__(self, server: Server) -> None:
         self._born: dict[int, float] = {}
         super().__init__(server)
+
+    def start(self) -> None:
+        super().start()
+        for listener in self.LISTENERS:
+            keep_listener(listener.fileno())
 
     def murder_workers(self) -> None:
         super().murder_workers()

@@ -68,7 +68,7 @@ def peer(config: Config) -> Flask:
         with contextlib.suppress(AgentDown):
             parts.agent.wake()
 
-    routes = PeerRoutes(config, parts.blobs, parts.generations, parts.pushes, parts.catalog, wake)
+    routes = PeerRoutes(config, parts.blobs, parts.generations, parts.pushes, parts.catalog, wake, parts.agent.suspect)
     handlers, operators = parts.registry.handlers(), None
     if config.push_users is not None:
         operators = Operators(config.push_users)

@@ -4,8 +4,10 @@ taken in what all workers need.
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
+import ssl
 import warnings
 from typing import Any
 
@@ -14,13 +16,28 @@ from gevent import monkey
 monkey.patch_all(os=False, queue=False, select=False, signal=False, subprocess=False, time=False)
 # ruff: noqa: E402 - what follows binds sockets, locks and ssl by name, and has to find gevent's
 import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
+from appliance import bounds
+from appliance.registry.body import BrokenOff
+from appliance.serve.clients import Client, Clients
+
 _SHARED = ("queue", "select", "selectors", "signal", "subprocess", "time")
+_BEAT_SECONDS = 1.0
+_SOON = ("GET", "HEAD", None)
+"""Methods of downloads; None is a client from which no request has come."""
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
-    """Takes connections in turns."""
+    """Takes connections in turns, waits for none of them for ever, and stops without cutting what can be finished.
+
+    gunicorn's own loop makes the TLS handshake without an end, tells no client from another, and waits at a stop for
+    every idle connection.
+    """
 
     def patch(self) -> None:
         """Complete what was begun in the parent, which itself waits, forks and takes signals without gevent."""
@@ -29,12 +46,114 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
             warnings.simplefilter("ignore", monkey.MonkeyPatchWarning)
             super().patch()
 
-    def handle_request(self, *arguments: Any) -> Any:
+    def run(self) -> None:
+        """Serve until a signal ends it."""
+        self._clients = Clients(self.worker_connections, self.log.warning)
+        self._by_socket: dict[Any, Client] = {}
+        self._stopping = Event()
+        context = ssl_context(self.cfg) if self.cfg.is_ssl else None
+        servers = []
+        for listener in self.sockets:
+            listener.setblocking(1)
+            handle = functools.partial(self._take, context, listener)
+            server = StreamServer(listener, handle=handle, spawn=Pool(self.worker_connections))
+            if self.cfg.workers > 1:
+                # The other workers listen too: whoever is free takes the next one.
+                server.max_accept = 1
+            server.start()
+            servers.append(server)
+        sweeper = gevent.spawn(self._sweep)
+        while self.alive:
+            self.notify()
+            self._stopping.wait(_BEAT_SECONDS)
+        for server in servers:
+            server.close()
+        self._finish([server.pool for server in servers])
+        sweeper.kill()
+
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        """SIGTERM: stop, and do not sleep until the next beat before."""
+        super().handle_exit(sig, frame)
+        stopping = getattr(self, "_stopping", None)
+        if stopping is not None:
+            stopping.set()
+
+    def _finish(self, pools: list[Pool]) -> None:
+        """Let answers end: connections at rest at once, downloads soon, the rest later. All end by FIN."""
+        begun = self._clients.now()
+        # The pools too: a connection that was just accepted is in one before it is among the clients.
+        while any(len(pool) for pool in pools):
+            spent = self._clients.now() - begun
+            if spent >= bounds.PUSH_GRACE_SECONDS + _BEAT_SECONDS:
+                break
+            self._clients.cut_all(functools.partial(_is_over, spent))
+            self.notify()
+            gevent.sleep(0.05)
+
+    def _sweep(self) -> None:
+        while True:
+            gevent.sleep(bounds.SWEEP_SECONDS)
+            try:
+                self._clients.sweep()
+            except Exception:
+                self.log.exception("looking at the connections failed; it goes on")
+
+    def _take(self, context: ssl.SSLContext | None, listener: Any, sock: Any, address: Any) -> None:
+        """Answer one connection from its handshake to its end."""
+        client = self._clients.enter(sock, address)
+        try:
+            if context is not None:
+                # The plain socket is a shell from here on.
+                sock = client.sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                late = TimeoutError(f"not within {bounds.HANDSHAKE_SECONDS:g} s")
+                with gevent.Timeout(bounds.HANDSHAKE_SECONDS, late):
+                    sock.do_handshake()
+        except (OSError, ValueError) as problem:
+            # Port scans, other authorities' clients, and those who left: nothing that a line each would help with.
+            self._clients.note("did not finish the TLS handshake", f"{client.address}, {_why(problem)}")
+            sock.close()
+            self._clients.leave(client)
+            return
+        except BaseException:
+            self._clients.leave(client)
+            raise
+        self._by_socket[sock] = client
+        try:
+            self.handle(listener, sock, address)
+        finally:
+            del self._by_socket[sock]
+            self._clients.leave(client)
+
+    def timeout_ctx(self) -> Any:
+        """How long a request's head may take, from the first wait to the last header."""
+        return gevent.Timeout(bounds.HEAD_SECONDS, False)
+
+    def handle_request(self, listener_name: Any, request: Any, sock: Any, address: Any) -> Any:
         """Let the others go first: a connection whose next request is already here never waits, and would be served
         again and again while they do.
         """
-        gevent.sleep(0)
-        return super().handle_request(*arguments)
+        client = self._by_socket[sock]
+        client.serving(request.method, request.unreader, self._clients.now())
+        try:
+            gevent.sleep(0)
+            return super().handle_request(listener_name, request, sock, address)
+        except BrokenOff as problem:
+            self.log.warning("%s %s: %s", request.method, request.path, problem)
+            # The connection ends by FIN, before the announced length: what containerd resumes after.
+            raise StopIteration from None
+        finally:
+            client.served(self._clients.now())
+
+
+def _is_over(spent: float, client: Client) -> bool:
+    """Whether a client is waited for no more, so many seconds after the stop began."""
+    if spent >= bounds.PUSH_GRACE_SECONDS:
+        return True
+    return client.is_idle() or (spent >= bounds.DOWNLOAD_GRACE_SECONDS and client.method in _SOON)
+
+
+def _why(problem: BaseException) -> str:
+    return getattr(problem, "reason", None) or str(problem) or type(problem).__name__
 
 
 def preload() -> None:

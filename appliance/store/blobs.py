@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -201,6 +202,49 @@ class BlobStore:
         finally:
             os.close(handle)
         self._place(file, digest)
+
+    def quarantine(self, digest: str, file: os.stat_result | None = None) -> Path | None:
+        """Take a blob out of ``blobs/``, for good: ``quarantine/<algorithm>-<hex>-<nanoseconds since 1970>``.
+
+        Who has it open reads on in it. Of each digest the newest is kept, so that a disk that rots is not filled too.
+
+        :param file: what was found wrong (:func:`os.fstat`); another file that has come to its place meanwhile stays.
+        :returns: where it lies now; None when there was nothing to take out.
+        :raises ApplianceError: APL-0311 where the disk takes no change.
+        """
+        path, stem = self.path(digest), digest.replace(":", "-")
+        target = self.root / "quarantine" / f"{stem}-{time.time_ns()}"
+        with self.writing(digest):
+            try:
+                now = path.lstat()
+                if file is not None and (now.st_dev, now.st_ino) != (file.st_dev, file.st_ino):
+                    return None
+                os.rename(path, target)
+            except FileNotFoundError:
+                return None
+            sync_directory(target.parent)
+            sync_directory(path.parent)
+            for older in target.parent.glob(f"{stem}-*"):
+                if older != target:
+                    _unlink(older)
+        return target
+
+    def quarantined(self) -> dict[str, list[Path]]:
+        """What lies in quarantine, by digest."""
+        found: dict[str, list[Path]] = {}
+        for path in (self.root / "quarantine").glob("*-*-*"):
+            algorithm, _, rest = path.name.partition("-")
+            digest = f"{algorithm}:{rest.partition('-')[0]}"
+            if is_digest(digest):
+                found.setdefault(digest, []).append(path)
+        return found
+
+    def empty_quarantine(self, digests: Iterable[str]) -> int:
+        """Remove what lies in quarantine of these; returns how many files that were."""
+        gone = [path for digest in digests for path in self.quarantined().get(digest, ())]
+        for path in gone:
+            _unlink(path)
+        return len(gone)
 
     @contextlib.contextmanager
     def writing(self, where: str) -> Iterator[None]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from appliance.oci.blob import BlobReader
+from appliance.oci.digests import digest_of
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, Manifest, parse_manifest
+from appliance.oci.mediatypes import PIECE_MAP
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generation
 from appliance.store.pushes import Pushed
@@ -26,6 +28,11 @@ class Needed:
     descriptor: Descriptor
     is_manifest: bool
     manifest: Manifest | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is a manifest that was not at hand, or not what its digest says; what it lists is then unknown."""
+        return self.is_manifest and self.manifest is None and self.descriptor.media_type != PIECE_MAP
 
 
 def walk(entry: Entry, read: Callable[[Descriptor], bytes | None]) -> Iterator[Needed]:
@@ -72,10 +79,17 @@ def reach(
 
 
 def reader(blobs: BlobReader) -> Callable[[Descriptor], bytes | None]:
-    """Read manifests from a store or a sink, for :func:`walk`."""
+    """Read manifests from a store or a sink, for :func:`walk`; one that is damaged is not at hand."""
 
     def read(descriptor: Descriptor) -> bytes | None:
-        return blobs.read(descriptor.digest, MANIFEST_LIMIT) if blobs.has(descriptor.digest) else None
+        digest = descriptor.digest
+        if not blobs.has(digest):
+            return None
+        try:
+            content = blobs.read(digest, MANIFEST_LIMIT)
+        except OSError:
+            return None
+        return content if digest_of(content, digest.partition(":")[0]) == digest else None
 
     return read
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.errors import ApplianceError
-from appliance.oci.digests import hasher, is_digest
+from appliance.oci.digests import is_digest
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import Needed, needed, needed_by_pushes
+from appliance.store.damage import hash_file
 from appliance.store.generations import Generations, parse
 from appliance.store.pushes import Pushes
-
-_STEP = 1 << 20
 
 
 @dataclass
@@ -25,16 +24,30 @@ class Report:
     :param size: their bytes.
     :param problems: one sentence each; empty when all is well.
     :param elsewhere: digests of layers that the generation names and that other nodes hold, not this one.
+    :param damaged: digests of the blobs that are not what they should be.
+    :param quarantined: digests that lie in quarantine and are not back yet.
     """
 
     blobs: int = 0
     size: int = 0
     problems: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
+
+    def look_at_quarantine(self, blobs: BlobStore) -> None:
+        """Note what lies in quarantine now."""
+        self.quarantined = sorted(digest for digest in blobs.quarantined() if not blobs.has(digest))
 
     def as_dict(self) -> dict[str, Any]:
         """The report as ``appliance fsck --json`` prints it."""
-        return {"blobs": self.blobs, "bytes": self.size, "problems": self.problems, "elsewhere": len(self.elsewhere)}
+        return {
+            "blobs": self.blobs,
+            "bytes": self.size,
+            "problems": self.problems,
+            "elsewhere": len(self.elsewhere),
+            "quarantined": self.quarantined,
+        }
 
 
 def check(
@@ -57,10 +70,13 @@ def check(
         computed = _hash(blobs, digest)
         report.size += size
         if computed != digest:
-            report.problems.append(f"{digest} is damaged: its bytes have {computed}")
+            said = f"its bytes have {computed}" if is_digest(computed) else computed
+            report.problems.append(f"{digest} is damaged: {said}")
+            report.damaged.append(digest)
         if progress is not None:
             progress(report.size)
     report.problems += _damaged_files(blobs)
+    report.look_at_quarantine(blobs)
     wanted: dict[str, Needed] = {}
     try:
         current, pushed = generations.current(), pushes.current()
@@ -101,14 +117,13 @@ def _damaged_files(blobs: BlobStore) -> list[str]:
 
 
 def _hash(blobs: BlobStore, digest: str) -> str:
-    opened = blobs.open(digest)
-    if opened is None:
-        return "vanished"
-    handle, _ = opened
-    state, buffer = hasher(digest), bytearray(_STEP)
     try:
-        while count := os.readv(handle, [buffer]):
-            state.update(memoryview(buffer)[:count])
-    finally:
-        os.close(handle)
-    return f"{digest.partition(':')[0]}:{state.hexdigest()}"
+        opened = blobs.open(digest)
+        if opened is None:
+            return "vanished"
+        try:
+            return hash_file(opened[0], digest)
+        finally:
+            os.close(opened[0])
+    except OSError as problem:
+        return f"could not be read: {problem.strerror or problem}"

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,14 +80,41 @@ def request(
         connection.close()
 
 
+def lowered(report: Path | None = None, **bounds: float) -> list[str]:
+    """The words that run ``appliance`` with other bounds on its clients than it ships with.
+
+    :param report: file in which each worker says at each beat how many greenlets it has.
+    """
+    code = f"import sys, tests.integration.lowered as it; it.run({bounds!r}, {str(report) if report else None!r})"
+    return [sys.executable, "-c", code]
+
+
+def descriptors(pid: int) -> int:
+    """How many a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def workers_of(pid: int) -> set[int]:
+    """The processes that a process has started."""
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
 class Process:
     """A program in a group of its own, so that kill -9 takes all of it, as a power loss would."""
 
-    def __init__(self, words: list[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, words: list[str], log: Path, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
+    ) -> None:
         self._log = log
         with log.open("ab") as out:
             self.popen = subprocess.Popen(
-                words, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True, env=env
+                words,
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env=env,
+                pass_fds=pass_fds,
             )
 
     @property
@@ -111,9 +138,11 @@ class Process:
 class Node:
     """An ``appliance serve``."""
 
-    def __init__(self, store: Path, port: int, peers: list[int], *, publisher: bool) -> None:
+    def __init__(
+        self, store: Path, port: int, peers: list[int], *, publisher: bool, program: Sequence[str] = APPLIANCE
+    ) -> None:
         self.store, self.port = store, port
-        words = [*APPLIANCE, "serve", "--store", str(store), "--listen", f"127.0.0.1:{port}"]
+        words = [*program, "serve", "--store", str(store), "--listen", f"127.0.0.1:{port}"]
         words += [word for peer in peers for word in ("--peer", f"http://127.0.0.1:{peer}")]
         self._words = [*words, "--publisher" if publisher else "--follower"]
         self.start()
@@ -151,8 +180,16 @@ class Site:
         self.root = root
         self.nodes: list[Node] = []
 
-    def add(self, name: str, peers: list[int], *, publisher: bool = False, port: int = 0) -> Node:
-        node = Node(self.root / name, port or free_port(), peers, publisher=publisher)
+    def add(
+        self,
+        name: str,
+        peers: list[int],
+        *,
+        publisher: bool = False,
+        port: int = 0,
+        program: Sequence[str] = APPLIANCE,
+    ) -> Node:
+        node = Node(self.root / name, port or free_port(), peers, publisher=publisher, program=program)
         self.nodes.append(node)
         return node
 
@@ -202,6 +239,8 @@ class Relay:
                 self.sent += len(data)
                 if self._rate and len(data) > 4096:
                     self._closing.wait(len(data) / self._rate)
+            # The other thread reads there: without this its end would come only when that one returns.
+            client.shutdown(socket.SHUT_RDWR)
 
     @staticmethod
     def _up(client: socket.socket, server: socket.socket) -> None:

@@ -20,7 +20,7 @@ import yaml
 from appliance import pki
 from appliance.config import load
 from appliance.peers.client import PeerError, Peers
-from tests.integration.conftest import APPLIANCE, Process, appliance, free_port, request, wait_for
+from tests.integration.conftest import APPLIANCE, Process, appliance, free_port, request, wait_for, workers_of
 from tests.unit.store import made
 
 A = "docker.io/library/a:1"
@@ -61,11 +61,16 @@ class Tls:
         file.write_text(yaml.safe_dump(document))
         return file
 
-    def ask(self, path: str, directory: Path | None, ca: str = "ca", method: str = "GET") -> tuple[int, bytes]:
-        """As a client with that node's certificate, or without any."""
+    def context(self, directory: Path | None, ca: str = "ca") -> ssl.SSLContext:
+        """Of a client with that node's certificate, or without any."""
         context = ssl.create_default_context(cafile=str(self.root / ca / "ca.crt"))
         if directory is not None:
             context.load_cert_chain(directory / "node.crt", directory / "node.key")
+        return context
+
+    def ask(self, path: str, directory: Path | None, ca: str = "ca", method: str = "GET") -> tuple[int, bytes]:
+        """One request as a client with that node's certificate, or without any."""
+        context = self.context(directory, ca)
         with (
             socket.create_connection(("127.0.0.1", self.port), timeout=20) as plain,
             context.wrap_socket(plain, server_hostname="a") as secure,
@@ -187,10 +192,6 @@ class Systemd:
         self._socket.close()
 
 
-def workers_of(pid: int) -> set[int]:
-    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-
-
 def test_the_agent_beats_while_its_loop_turns(root: Path) -> None:
     config, agent_socket = root / "config.yaml", root / "x.sock"
     config.write_text(yaml.safe_dump({"node": "x", "store": str(root / "s"), "agent_socket": str(agent_socket)}))
@@ -221,6 +222,89 @@ def test_the_agent_beats_while_its_loop_turns(root: Path) -> None:
     finally:
         process.kill()
         systemd.close()
+
+
+def agent_of(root: Path, name: str = "agent") -> Process:
+    """An agent of a node without peers, on the socket ``x.sock``."""
+    config = root / "config.yaml"
+    config.write_text(yaml.safe_dump({"node": "x", "store": str(root / "s"), "agent_socket": str(root / "x.sock")}))
+    return Process([*APPLIANCE, "unit", "agent", "--config", str(config)], root / f"{name}.log")
+
+
+def status_of(root: Path) -> int:
+    return appliance("status", "--config", root / "config.yaml", check=False).returncode
+
+
+def test_a_second_agent_does_not_take_the_socket_of_the_first(root: Path) -> None:
+    first = agent_of(root)
+    try:
+        wait_for("the agent", lambda: status_of(root) == 0)
+        second = agent_of(root, "second")
+        assert second.popen.wait(20) == 1
+        assert "APL-0403" in second.log
+        assert status_of(root) == 0
+    finally:
+        first.kill()
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_an_agent_that_nobody_can_reach_ends_for_systemd_to_start_it(root: Path, replaced: bool) -> None:
+    process = agent_of(root)
+    path = root / "x.sock"
+    try:
+        wait_for("the agent", lambda: status_of(root) == 0)
+        path.unlink()
+        if replaced:
+            path.touch()
+        process.popen.wait(10)
+        assert "was removed or replaced" in process.log
+        assert path.exists() is replaced, "it took away what was not its own"
+    finally:
+        process.kill()
+
+
+def test_an_agent_stops_while_requests_are_open(root: Path) -> None:
+    """A web worker that waits for a blob hears of the stop as of a crash: by the end of the connection."""
+    process = agent_of(root)
+    path = root / "x.sock"
+    try:
+        wait_for("the agent", lambda: status_of(root) == 0)
+        waiting = [socket.socket(socket.AF_UNIX) for _ in range(30)]
+        for number, client in enumerate(waiting):
+            client.settimeout(10)
+            client.connect(str(path))
+            # Half a request, none, and one whose answer nobody reads.
+            client.sendall((b"GET /v1/sta", b"", b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")[number % 3])
+        assert status_of(root) == 0
+        begun = time.monotonic()
+        process.popen.terminate()
+        assert process.popen.wait(10) == 0
+        assert time.monotonic() - begun < 5
+        for client in waiting:
+            while client.recv(1 << 16):
+                pass
+            client.close()
+        assert "Traceback" not in process.log
+        assert not path.exists()
+    finally:
+        process.kill()
+
+
+def test_what_fails_in_the_agent_is_answered_and_it_goes_on(root: Path) -> None:
+    process = agent_of(root)
+    try:
+        wait_for("the agent", lambda: status_of(root) == 0)
+        (root / "s" / "index.json").write_bytes(b"rot")
+        assert status_of(root) == 1
+        (root / "s" / "index.json").write_bytes(b'{"schemaVersion":2,"manifests":[]}')
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(root / "x.sock"))
+            client.sendall(b"GET /v1/fetch/nonsense HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 400")
+        assert process.popen.poll() is None
+    finally:
+        process.kill()
 
 
 @pytest.mark.parametrize("unit", ["mirror"])

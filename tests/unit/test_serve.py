@@ -62,3 +62,11 @@ def test_notify_reaches_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     notify("WATCHDOG=1")
+
+
+def test_a_word_that_systemd_does_not_take_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    notify("WATCHDOG=1")
+    assert "systemd did not hear WATCHDOG=1" in caplog.text

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from jinja2 import Environment, FileSystemLoader
 
+from appliance import bounds
+
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = ROOT / "roles/mirror/templates"
 UNITS = ("agent", "mirror", "peer")
@@ -88,6 +90,16 @@ def test_each_line_holds_one_setting(unit: str) -> None:
         assert key == "Environment" or "=" not in value, line
     settings = dict(line.split("=", 1) for line in lines)
     assert settings["Environment"] == "PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1"
+
+
+def test_systemd_waits_longer_than_a_service_takes_to_stop_and_keeps_its_listener() -> None:
+    for unit in ("mirror", "peer"):
+        lines = _render(unit).splitlines()
+        assert "FileDescriptorStoreMax=1" in lines
+        (patience,) = (int(line.partition("=")[2]) for line in lines if line.startswith("TimeoutStopSec="))
+        # What gunicorn's parent gives its workers, and what it takes itself.
+        assert patience > bounds.PUSH_GRACE_SECONDS + 5 + 2
+        assert "KillMode=" not in "".join(lines), "every process is told at once"
 
 
 @pytest.mark.parametrize("unit", UNITS)

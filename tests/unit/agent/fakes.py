@@ -84,7 +84,7 @@ class FakePeers(Peers):
         self.failed(peer)
         return PeerError(f"{peer.id}: {error}")
 
-    def ask(self, peer: Peer, method: str, path: str, *, read_seconds: float = 0.9) -> tuple[int, bytes]:
+    def ask(self, peer: Peer, method: str, path: str, **bounds: float) -> tuple[int, bytes]:
         fake = self.fakes[peer.id]
         if fake.silent:
             # A timer and not a loop: this greenlet outlives its test, and every later one would share the processor with it.

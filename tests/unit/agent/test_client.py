@@ -28,9 +28,11 @@ class FakeAgent(AgentClient):
         self.whole = root / "blobs" / "sha256" / DIGEST[7:]
         self.answers = list(answers)
         self.asked: list[int] = []
+        self.suspects: list[bool] = []
 
-    def fetch(self, digest: str, size: int, beyond: int) -> dict[str, Any]:
+    def fetch(self, digest: str, size: int, beyond: int, *, suspect: bool = False, wait: float = 0.0) -> dict[str, Any]:
         self.asked.append(beyond)
+        self.suspects.append(suspect)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -112,3 +114,29 @@ def test_an_agent_that_is_not_there(tmp_path: Path) -> None:
     for call in (client.status, client.wake, lambda: client.fetch(DIGEST, 1, 0)):
         with pytest.raises(AgentDown, match=r"agent\.sock"):
             call()
+
+
+def test_what_is_mended_was_looked_at_first(tmp_path: Path) -> None:
+    agent = FakeAgent(tmp_path, fetching(0), fetching(0), {"state": "complete", "verified": 1000})
+    agent.mend(DIGEST, 1000)
+    assert agent.suspects == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        ({"state": "failed", "verified": 0, "reason": "b is down"}, "b is down"),
+        (AgentDown("no socket"), "no socket"),
+        (fetching(0), "did not come within 5 s"),
+    ],
+)
+def test_what_cannot_be_mended_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any, word: str) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.5
+        return now[0]
+
+    monkeypatch.setattr(time, "monotonic", clock)
+    with pytest.raises(Unreachable, match=word):
+        FakeAgent(tmp_path, answer).mend(DIGEST, 1000)

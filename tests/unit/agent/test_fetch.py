@@ -354,3 +354,39 @@ def test_whatever_the_peers_do_no_wrong_byte_is_kept(
         assert not store.has(DIGEST)
         assert mapped or partials(store) == []
         assert max(shown) <= 3 * MIB
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_blob_is_taken_out_and_fetched_again(store: BlobStore, damage: str, mapped: bool) -> None:
+    store.put_bytes(BIG)
+    path = store.path(DIGEST)
+    path.chmod(0o644)
+    path.write_bytes(BIG[:-5] if damage == "cut" else bytes(WRONG))
+    subject, fakes = fetcher(store, a=FakePeer({DIGEST: BIG}))
+    # Of its size, it is believed until somebody complains.
+    assert subject.fetch(DIGEST, len(BIG), MAP if mapped else None).state == "complete"
+    assert fakes.fakes["a"].heads == (1 if damage == "cut" else 0)
+    assert subject.fetch(DIGEST, len(BIG), MAP if mapped else None, suspect=True).state == "complete"
+    assert store.read(DIGEST, len(BIG)) == BIG
+    assert fakes.fakes["a"].heads == 1
+    assert list(store.quarantined()) == [DIGEST]
+
+
+def test_a_sound_blob_survives_any_suspicion(store: BlobStore) -> None:
+    store.put_bytes(BIG)
+    subject, _ = fetcher(store)
+    assert subject.fetch(DIGEST, len(BIG), MAP, suspect=True).state == "complete"
+    wrong = subject.fetch(DIGEST, 5, None)
+    assert wrong.state == "failed"
+    assert "APL-0316" in wrong.reason
+    assert store.read(DIGEST, len(BIG)) == BIG
+
+
+def test_quarantine_makes_room_before_a_fetch_is_refused(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = store.put_bytes(b"rotten").digest
+    store.quarantine(old)
+    monkeypatch.setattr(store, "room", lambda: 0 if store.quarantined() else 1 << 30)
+    subject, _ = fetcher(store, a=FakePeer({DIGEST: BIG}))
+    assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert store.quarantined() == {}

@@ -223,3 +223,33 @@ def test_a_peer_of_an_older_release_knows_of_no_pushes(store: BlobStore, publish
     pushed = made.push(publisher, {"docker.io/team/app:1": made.image(1)})
     held = contents(publisher)
     assert follower(store, a=serving(None, held), b=serving(None, held, pushed=pushed)).look() == [pushed]
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_damaged_manifest_is_fetched_before_a_generation_is_followed(
+    store: BlobStore, publisher: BlobStore, cut: bool
+) -> None:
+    """It lies here, so it would pass for held; but what it lists would be missing."""
+    both = made.index({"amd64": made.image(1), "arm64": made.image(2, arch="arm64")})
+    generation = made.publish(publisher, {NAME: both})
+    store.put_bytes(both.raw)
+    path = store.path(both.digest)
+    path.chmod(0o644)
+    path.write_bytes(both.raw[:50] if cut else both.raw.replace(b"2", b"3"))
+    assert follower(store, a=serving(generation, contents(publisher))).look() == [generation]
+    for digest in (both.digest, *(item["digest"] for item in both.manifests)):
+        assert made.sha(store.read(digest, 1 << 20)) == digest
+    assert list(store.quarantined()) == [both.digest]
+
+
+def test_a_manifest_that_no_disk_keeps_is_not_fetched_for_ever(
+    store: BlobStore, publisher: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = made.image(1)
+    generation = made.publish(publisher, {NAME: one})
+    subject = follower(store, a=serving(generation, contents(publisher)))
+    real = store.read
+    monkeypatch.setattr(store, "read", lambda digest, limit: real(digest, limit)[:-1])
+    assert subject.look() == []
+    assert subject.behind
+    assert made.generations(store).current() is None

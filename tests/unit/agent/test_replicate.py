@@ -94,6 +94,32 @@ def test_a_blob_of_another_size_is_wanted_again(store: BlobStore) -> None:
     assert [item.digest for item in wanted(needs(generation, store), store, config(["a"]))] == one.layers
 
 
+def test_every_node_wants_every_manifest_back(store: BlobStore) -> None:
+    """A manifest is nobody's share; the layers that a lost one lists show when it is back."""
+    one = made.image(1)
+    both = made.index({"amd64": one})
+    generation = made.publish(store, {"docker.io/library/a:1": both})
+    mine = config(["a", "b", "c"], 1, "b")
+    assert wanted(needs(generation, store), store, mine) == []
+    for damage in (b"", one.raw.replace(b"2", b"3")):
+        path = store.path(one.digest)
+        path.unlink(missing_ok=True)
+        if damage:
+            path.write_bytes(damage)
+        assert [item.digest for item in wanted(needs(generation, store), store, mine)] == [one.digest]
+    store.path(both.digest).unlink()
+    assert [item.digest for item in wanted(needs(generation, store), store, mine)] == [both.digest]
+
+
+def test_what_was_found_damaged_is_wanted_back_whoever_keeps_it(store: BlobStore) -> None:
+    one = made.image(1, layers=2)
+    generation = made.publish(store, {"docker.io/library/a:1": one})
+    mine = config(["a", "b", "c"], 1, "b")
+    store.path(one.layers[0]).unlink()
+    store.quarantine(one.layers[1])
+    assert [item.digest for item in wanted(needs(generation, store), store, mine)] == [one.layers[1]]
+
+
 def test_what_one_name_leaves_out_another_may_want(store: BlobStore) -> None:
     arm = made.image(2, arch="arm64")
     both = made.index({"amd64": made.image(1), "arm64": arm})

@@ -29,7 +29,7 @@ def application(store: BlobStore, wake: Callable[[], None] = lambda: None, pki: 
     config = Config(node="a", store=store.root, peers=PEERS, seeds=("a",), pki=pki)
     generations, pushes = made.generations(store), made.pushes(store)
     catalog = CurrentCatalog(store, generations, pushes)
-    routes = PeerRoutes(config, store, generations, pushes, catalog, wake)
+    routes = PeerRoutes(config, store, generations, pushes, catalog, wake, lambda digest: None)
     registry = Registry(store, catalog, NoFetcher(), config.site_addresses)
     return create_app(config, registry.handlers() | routes.handlers(), None)
 

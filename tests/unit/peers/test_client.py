@@ -118,11 +118,27 @@ def test_a_peer_that_answers_is_well_again(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_answer_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BODY_LIMIT", 10)
     peers, _ = peers_with(monkeypatch, a=Pool((200, b"x" * 11, {})), b=Pool((200, b"x" * 10, {})))
     with pytest.raises(PeerError, match="more than 10"):
+        peers.ask(A, "GET", "/x", limit=10)
+    assert peers.ask(B, "GET", "/x", limit=10) == (200, b"x" * 10)
+    assert not peers.is_down(B)
+
+
+def test_an_answer_that_comes_byte_by_byte_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks all peers waits for the last one: a byte within each time-out must not be enough."""
+
+    def read1(self: Any, amount: int = -1) -> bytes:
+        clock.now += READ_SECONDS / 2
+        return b"x"
+
+    monkeypatch.setattr(urllib3.HTTPResponse, "read1", read1)
+    peers, clock = peers_with(monkeypatch, a=Pool((200, b"", {})))
+    begun = clock.now
+    with pytest.raises(PeerError, match="no whole answer in 5 s"):
         peers.ask(A, "GET", "/x")
-    assert peers.ask(B, "GET", "/x") == (200, b"x" * 10)
+    assert clock.now - begun < module.ANSWER_SECONDS + 1
+    assert peers.is_down(A)
 
 
 def test_a_stream_starts_where_it_was_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:

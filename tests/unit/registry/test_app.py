@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import json
 import os
 import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.oci import mediatypes
+from appliance.registry import app as app_module
 from appliance.registry.app import NoFetcher, Registry, Unreachable, create_app
-from appliance.registry.body import Source
+from appliance.registry.body import Body, BrokenOff, Source, WholeFile
 from appliance.registry.catalog import CurrentCatalog
 from appliance.store.blobs import BlobStore
 from tests.unit.store import made
@@ -45,10 +49,17 @@ class FakeFetcher:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int, int]] = []
+        self.suspects: list[str] = []
 
     def source(self, digest: str, size: int, start: int) -> Source:
         self.asked.append((digest, size, start))
         raise Unreachable("b is down")
+
+    def mend(self, digest: str, size: int) -> None:
+        raise Unreachable("b is down")
+
+    def suspect(self, digest: str) -> None:
+        self.suspects.append(digest)
 
 
 def client_of(store: BlobStore, fetcher: Any = None) -> FlaskClient:
@@ -359,6 +370,9 @@ class Growing:
             raise OSError("no peer left")
         return self._verified
 
+    def failed(self) -> None:
+        raise AssertionError("what was verified can be read")
+
     def close(self) -> None:
         if not self.closed:
             os.close(self._handle)
@@ -494,6 +508,119 @@ def test_a_damaged_manifest_is_503_and_never_sent(store: BlobStore) -> None:
     assert response.status_code == 503
     path.unlink()
     assert client.get("/v2/library/nginx/manifests/1.27").status_code == 503
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut", "flipped", "grown"])
+def test_a_manifest_that_is_mended_is_served_in_the_same_request(store: BlobStore, damage: str) -> None:
+    made.publish(store, {"docker.io/team/both:1": BOTH})
+
+    class Mender(FakeFetcher):
+        def mend(self, digest: str, size: int) -> None:
+            assert size == len(BOTH.blobs[digest])
+            store.path(digest).unlink(missing_ok=True)
+            store.put_bytes(BOTH.blobs[digest])
+            self.asked.append((digest, size, 0))
+
+    fetcher = Mender()
+    client = client_of(store, fetcher)
+    child = BOTH.document["manifests"][0]["digest"]
+    for digest in (BOTH.digest, child):
+        path, raw = store.path(digest), BOTH.blobs[digest]
+        path.unlink()
+        if damage != "lost":
+            path.write_bytes({"cut": raw[:9], "flipped": raw.replace(b"2", b"3"), "grown": raw * 9000}[damage])
+        # The child by its digest: only the index, which is damaged first, says that it belongs here.
+        response = client.get(f"/v2/team/both/manifests/{digest if digest == child else 1}")
+        assert (response.status_code, response.data) == (200, raw)
+    assert [digest for digest, _, _ in fetcher.asked] == [BOTH.digest, child]
+
+
+def test_what_a_lost_index_lists_is_503_and_what_nothing_can_list_404(store: BlobStore) -> None:
+    made.publish(store, {"docker.io/team/both:1": BOTH})
+    store.path(BOTH.digest).unlink()
+    client = client_of(store, FakeFetcher())
+    child = BOTH.document["manifests"][0]["digest"]
+    for path in (f"manifests/{child}", f"blobs/{child}", "manifests/1"):
+        response = client.get(f"/v2/team/both/{path}")
+        assert response.status_code == 503
+        assert f"{BOTH.digest} is lost or damaged here" in response.get_data(as_text=True)
+        assert "b is down" in response.get_data(as_text=True)
+    assert client.get("/v2/team/both/manifests/2").status_code == 404
+    assert client.get(f"/v2/team/none/manifests/{child}").status_code == 404
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_blob_that_cannot_be_read_is_reported(store: BlobStore, monkeypatch: pytest.MonkeyPatch, first: bool) -> None:
+    big = made.image(9, size=1 << 20)
+    made.publish(store, {"docker.io/library/nginx:1.27": big})
+    fetcher = FakeFetcher()
+    client = client_of(store, fetcher)
+    real = os.pread
+
+    def pread(handle: int, count: int, offset: int) -> bytes:
+        if first or offset > 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(handle, count, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    path = f"/v2/library/nginx/blobs/{big.layers[0]}"
+    if first:
+        response = client.get(path)
+        assert response.status_code == 503
+        assert "Input/output error" in response.get_data(as_text=True)
+    else:
+        streamed = client.get(path, buffered=False)
+        with pytest.raises(BrokenOff, match=r"ends at byte \d+ of .*Input/output error"):
+            list(streamed.response)
+        streamed.close()
+    assert fetcher.suspects == [big.layers[0]]
+
+
+def test_a_send_that_fails_for_the_file_is_told_from_a_client_that_left(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = store.put_bytes(made.noise(1, 1 << 20))
+    here, there = socket.socketpair()
+    with here, there:
+        for error, reported in ((errno.EIO, 1), (errno.EPIPE, 0), (errno.ECONNRESET, 0)):
+            opened, told = store.open(blob.digest), list[int]()
+            assert opened is not None
+            source = WholeFile(*opened, failed=functools.partial(told.append, 1))
+            body = Body({"gunicorn.socket": here}, source, 0, 1 << 20)
+
+            def sendfile(*_: Any, error: int = error) -> int:
+                raise OSError(error, os.strerror(error))
+
+            monkeypatch.setattr(os, "sendfile", sendfile)
+            with pytest.raises(OSError, match=os.strerror(error)) as caught:
+                list(body)
+            assert isinstance(caught.value, BrokenOff) is bool(reported)
+            assert len(told) == reported
+            body.close()
+
+
+def test_referrers_come_in_pages_of_a_bounded_size(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    signatures = [
+        made.image(n, subject=QUAY, artifact_type="application/x.sig", annotations={"long": "x" * 900})
+        for n in range(20, 40)
+    ]
+    names = {f"quay.io/library/nginx:s{number}": item for number, item in enumerate(signatures)}
+    made.publish(store, {"quay.io/library/nginx:1.27": QUAY, **names})
+    client = client_of(store)
+    monkeypatch.setattr(app_module, "_REFERRERS_BYTES", 5000)
+    path: str | None = f"/v2/library/nginx/referrers/{QUAY.digest}?ns=quay.io&artifactType=application/x.sig"
+    found: list[str] = []
+    while path is not None:
+        response = client.get(path)
+        assert response.status_code == 200
+        assert len(response.data) < 5200
+        assert response.headers["OCI-Filters-Applied"] == "artifactType"
+        page = [item["digest"] for item in body(response)["manifests"]]
+        assert page
+        found += page
+        link = response.headers.get("Link")
+        path = link[1 : link.index(">")] if link else None
+    assert found == sorted(item.digest for item in signatures)
 
 
 def test_a_damaged_store_is_503_and_json(store: BlobStore) -> None:

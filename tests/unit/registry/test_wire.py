@@ -12,6 +12,7 @@ from gunicorn.http.unreader import SocketUnreader
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance import bounds
 from appliance.registry import wire
 from appliance.registry.wire import Broken
 
@@ -186,7 +187,7 @@ def test_a_client_that_sends_a_byte_at_a_time_does_not_last(monkeypatch: pytest.
 
     class Slow(Wire):
         def recv_into(self, view: memoryview) -> int:
-            assert self.timeout is not None and 0 < self.timeout <= wire.STALL_SECONDS
+            assert self.timeout is not None and 0 < self.timeout <= bounds.STALL_SECONDS
             clock[0] += min(59.0, self.timeout)
             return super().recv_into(view)
 
@@ -199,7 +200,7 @@ def test_a_client_that_sends_a_byte_at_a_time_does_not_last(monkeypatch: pytest.
 def test_a_slow_link_that_sends_enough_goes_on_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("appliance.registry.wire.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr(wire, "LEAST", 10)
+    monkeypatch.setattr(bounds, "LEAST_BYTES", 10)
 
     class Slow(Wire):
         def recv_into(self, view: memoryview) -> int:

@@ -1,0 +1,35 @@
+"""How long a client may take, and how much it may send before it is known what it wants.
+
+containerd waits 30 s for an answer's headers and gives a pull up after five minutes without progress (measured,
+containerd 2.3.4); what it does not get here it asks for elsewhere. So whoever holds a connection without using it is
+let go long before. Read by name at run time: tests lower them.
+"""
+
+from __future__ import annotations
+
+HANDSHAKE_SECONDS = 10.0
+"""From the connection to the end of the TLS handshake."""
+HEAD_SECONDS = 15.0
+"""From the connection, or from the answer before, to the last header of a request: a header sent byte by byte does not
+begin anew."""
+STALL_SECONDS = 60.0
+"""The window over which it is judged whether a client takes its answer, or sends its body."""
+LEAST_BYTES = 16 << 10
+"""Bytes that have to move in each window: 2.2 kbit/s, a quarter of the slowest modem link that anybody runs a site on."""
+SWEEP_SECONDS = 1.0
+"""How often the connections are looked at."""
+CONNECTIONS = 1000
+"""Connections of one worker; more wait in the kernel's queue until one is free."""
+YIELD_SECONDS = 5.0
+"""At that bound, a connection that has moved nothing for so long makes room for another."""
+REQUEST_LINE = 4094
+"""Bytes of a request line: a name of 255, a digest of 135 and a query fit more than eight times."""
+HEADERS = 64
+"""Headers of one request; the clients there are send about fifteen."""
+HEADER_BYTES = 4094
+"""Bytes of one header; with the number of them this bounds what 1000 connections can make a worker keep."""
+DOWNLOAD_GRACE_SECONDS = 3.0
+"""How long answers may go on when the service stops. Then they end by FIN, and containerd and the peers resume with a
+``Range`` at the process that comes next: new connections wait for it, so a short end serves all best."""
+PUSH_GRACE_SECONDS = 20.0
+"""The same for requests that bring something: few clients resume those."""
