@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from urllib.parse import quote, urlencode
 
-from flask import Response, g, request
+from flask import Response, current_app, g, request
 
 from appliance.errors import ApplianceError, fail
 from appliance.oci.digests import check_digest, digest_of, hasher
@@ -190,6 +190,8 @@ class Pushing:
             upload.cancel()
             raise
         except (Broken, OSError) as problem:
+            # The client is often gone and hears nothing of it.
+            current_app.logger.warning("%s of %s to %s broke off: %s", request.method, g.identity.name, name, problem)
             raise Refusal(400, "BLOB_UPLOAD_INVALID", f"the body broke off: {problem}") from problem
         if wanted is not None and upload.size - before != wanted.length:
             came = upload.size - before
