@@ -186,7 +186,7 @@ def test_half_open_handshakes_are_ended_and_hold_up_nobody(start: Callable[..., 
     begun = time.monotonic()
     with unit.connect("peer") as client:
         assert answer(client, MANIFEST) == (200, SMALL.raw)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 3
     all_ended(hanging)
     wait_for("its descriptors back", lambda: descriptors(unit.worker("peer")) <= before)
     assert "Traceback" not in unit.log()
@@ -230,14 +230,14 @@ def test_headers_that_come_byte_by_byte_have_an_end(start: Callable[..., Unit], 
                     slow.remove(sock)
             return not slow
 
-        wait_for("the server to end them", dribble, 10)
+        wait_for("the server to end them", dribble, 60)
     assert time.monotonic() - begun > 1
     assert "Traceback" not in unit.log()
 
 
 @pytest.mark.parametrize("name", ["mirror", "peer"])
 def test_a_client_that_stops_reading_is_ended(start: Callable[..., Unit], name: str) -> None:
-    unit = start(STALL_SECONDS=2.0, SWEEP_SECONDS=0.2)
+    unit = start(STALL_SECONDS=4.0, SWEEP_SECONDS=0.2)
     worker = unit.worker(name)
     before = unit.rest(name)
     idle = [unit.connect(name, 4096) for _ in range(20)]
@@ -248,10 +248,10 @@ def test_a_client_that_stops_reading_is_ended(start: Callable[..., Unit], name: 
     begun = time.monotonic()
     with unit.connect(name) as client:
         assert answer(client, MANIFEST) == (200, SMALL.raw)
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 3
     for sock in idle[::2]:
         threading.Thread(target=_flood, args=(sock,), daemon=True).start()
-    wait_for("the server to end them", lambda: descriptors(worker) <= before, 20)
+    wait_for("the server to end them", lambda: descriptors(worker) <= before, 60)
     assert "took fewer than 16384 bytes of its answer" in unit.log()
     assert "Traceback" not in unit.log()
 
@@ -276,7 +276,7 @@ def test_a_client_that_reads_slowly_gets_all_of_it(start: Callable[..., Unit], n
             got.extend(client.recv(16 << 10))
             return time.monotonic() > end
 
-        wait_for("five windows", read, 10)
+        wait_for("five windows", read, 60)
         assert len(got) < len(RAW) // 2
         whole = got.index(b"\r\n\r\n") + 4 + len(RAW)
         while len(got) < whole:
@@ -310,7 +310,7 @@ def test_a_body_that_comes_byte_by_byte_has_an_end(start: Callable[..., Unit]) -
                 slow.remove(item)
         return not slow
 
-    wait_for("the server to end them", dribble, 15)
+    wait_for("the server to end them", dribble, 60)
     assert "broke off: less than 16384 bytes came in 2 s" in unit.log()
     assert "Traceback" not in unit.log()
 
@@ -327,7 +327,7 @@ def test_a_body_that_comes_slowly_and_steadily_arrives(start: Callable[..., Unit
         return left == 0
 
     with sock:
-        wait_for("all of it, in some windows", send, 15)
+        wait_for("all of it, in some windows", send, 60)
         response = http.client.HTTPResponse(sock, method="PATCH")
         response.begin()
         assert response.status == 202
