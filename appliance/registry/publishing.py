@@ -53,7 +53,7 @@ class Publishing:
 
         :param descriptor: of ``content``, whose digest was checked.
         :raises ApplianceError: APL-0502 where a tag is the generation's, APL-0505 where something it lists is not
-            there, APL-0310 where the disk is full.
+            there, APL-0310 where the disk is full, APL-0315 where the index is.
         """
         with self._pushes.changing():
             catalog = self._catalog.renew()

@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from appliance.oci import mediatypes
 from appliance.oci.manifests import MANIFEST_LIMIT
 from appliance.registry import push
-from appliance.store import journal
+from appliance.store import journal, signed
 from appliance.store.blobs import BlobStore
 from tests.unit.registry.listeners import Listener, authorization
 from tests.unit.store import made
@@ -738,3 +738,20 @@ def test_a_push_that_fails_at_the_rename_leaves_what_was_served(node: Listener, 
     assert node("GET", "/v2/team/app/manifests/1").data == ONE.raw
     assert node.manifest("team/app", "1", TWO).status_code == 201
     assert node("GET", "/v2/team/app/manifests/1").data == TWO.raw
+
+
+# ------------------------------------------------------------------------------- what pushes must not break
+
+
+def test_an_index_that_nobody_would_read_again_is_not_published(
+    node: Listener, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.image("team/app", "1", ONE)
+    before = (store.root / "pushes.json").read_bytes()
+    monkeypatch.setattr(signed, "SIZE_LIMIT", len(before) + 100)
+    answer = node.manifest("team/app", "2", ONE)
+    assert (answer.status_code, code(answer)) == (507, "DENIED")
+    assert "APL-0315" in text(answer)
+    assert (store.root / "pushes.json").read_bytes() == before
+    assert node("GET", "/v2/team/app/manifests/1").data == ONE.raw
+    assert node("DELETE", "/v2/team/app/manifests/1").status_code == 202
