@@ -120,7 +120,8 @@ class PushedLayer(Layer):
     def __init__(self, names: Mapping[str, Entry], blobs: BlobStore, before: PushedLayer | None = None) -> None:
         super().__init__(names, blobs)
         self._parsed: dict[str, Mapping[str, Needed]] = {}
-        for repository, found in before._asked.items() if before else ():
+        # A copy: the event loop looks up repositories there while a thread makes this one.
+        for repository, found in list(before._asked.items()) if before else ():
             if found.closure is not None:
                 self._parsed[repository] = found.closure
 
