@@ -215,6 +215,10 @@ class Catalog:
         """The tags that were pushed, those that the generation covers included."""
         return self._pushed.tags(repository)
 
+    def seeded_closure(self, repository: str) -> Mapping[str, Needed]:
+        """Everything that the repository's names of the generation reach, by digest."""
+        return self._seeded.closure(repository)
+
     def pushed_closure(self, repository: str) -> Mapping[str, Needed]:
         """Everything that the repository's pushed names reach, by digest."""
         return self._pushed.closure(repository)

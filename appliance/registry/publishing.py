@@ -60,12 +60,13 @@ class Publishing:
             own = [tag for tag in tags if not self._is_served_so(catalog, repository, tag, descriptor.digest)]
             entry = Entry(descriptor, self._absent(catalog, repository, descriptor.digest, manifest))
             self._blobs.put([content], size=len(content), expect=descriptor.digest)
-            changed = {f"{repository}@{descriptor.digest}": entry} | {f"{repository}:{tag}": entry for tag in own}
             before = catalog.pushed.names if catalog.pushed else {}
+            changed, parts = self._seeded_children(catalog, repository, manifest, before)
+            changed |= {f"{repository}@{descriptor.digest}": entry} | {f"{repository}:{tag}": entry for tag in own}
             if all(before.get(name) == entry for name in changed):
                 return
             maps = dict(catalog.pushed.piece_maps) if catalog.pushed else {}
-            for part in manifest.blobs:
+            for part in (*manifest.blobs, *parts):
                 known = catalog.piece_map(part.digest) or self._uploads.piece_map(repository, part.digest)
                 if part.size > BIG_BLOB and known is not None:
                     maps[part.digest] = known
@@ -138,6 +139,25 @@ class Publishing:
         if served is None or served.digest != digest:
             _seeded(catalog, f"{repository}:{tag}", "moved")
         return True
+
+    def _seeded_children(
+        self, catalog: Catalog, repository: str, manifest: Manifest, before: Mapping[str, Entry]
+    ) -> tuple[dict[str, Entry], list[Descriptor]]:
+        """Names for what the manifest lists and only the generation has, and their blobs: clients do not push what is
+        there, the next generation or a rollback may be without it, and what was pushed stays whole.
+        """
+        seeded, found, parts = catalog.seeded_closure(repository), dict[str, Entry](), list[Descriptor]()
+        pending = list(manifest.manifests)
+        while pending:
+            child = pending.pop()
+            name, item = f"{repository}@{child.digest}", seeded.get(child.digest)
+            if name in before or name in found or item is None or item.manifest is None:
+                continue
+            absent = frozenset(part.digest for part in item.manifest.blobs if part.digest not in seeded)
+            found[name] = Entry(Descriptor(child.media_type, child.digest, child.size), absent)
+            parts += item.manifest.blobs
+            pending += item.manifest.manifests
+        return found, parts
 
     def _absent(self, catalog: Catalog, repository: str, digest: str, manifest: Manifest) -> frozenset[str]:
         """The layers that need not be here; refuses (APL-0505) a manifest that lists anything else that is not."""

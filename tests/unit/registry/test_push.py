@@ -17,6 +17,7 @@ from appliance.oci.manifests import MANIFEST_LIMIT
 from appliance.registry import push
 from appliance.store import journal, signed
 from appliance.store.blobs import BlobStore
+from appliance.store.closure import needed_by_pushes
 from tests.unit.registry.listeners import Listener, authorization
 from tests.unit.store import made
 
@@ -741,6 +742,24 @@ def test_a_push_that_fails_at_the_rename_leaves_what_was_served(node: Listener, 
 
 
 # ------------------------------------------------------------------------------- what pushes must not break
+
+
+def test_a_pushed_index_stays_whole_when_the_generation_drops_what_it_lists(node: Listener, store: BlobStore) -> None:
+    """A client does not push what HEAD says is there; a rollback of generations leaves pushes alone."""
+    inner = made.index({"amd64": ONE})
+    whole = made.index({"amd64": inner, "arm64": TWO})
+    made.publish(store, {f"{REPOSITORY}:seeded": inner})
+    node.image("team/app", "arm", TWO)
+    assert node.manifest("team/app", "1", whole).status_code == 201
+    made.publish(store, {"docker.io/team/else:1": TWO})
+    for item in (whole, inner, ONE, TWO):
+        assert node("GET", f"/v2/team/app/manifests/{item.digest}").data == item.raw
+    for digest, raw in ONE.blobs.items():
+        assert node("GET", f"/v2/team/app/blobs/{digest}").data == raw
+    pushed = made.pushes(store).current()
+    assert pushed is not None
+    assert set(whole.blobs) <= set(needed_by_pushes(pushed, store))
+    assert node("DELETE", f"/v2/team/app/manifests/{inner.digest}").status_code == 202
 
 
 def test_an_index_that_nobody_would_read_again_is_not_published(
