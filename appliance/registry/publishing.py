@@ -70,7 +70,7 @@ class Publishing:
                 known = catalog.piece_map(part.digest) or self._uploads.piece_map(repository, part.digest)
                 if part.size > BIG_BLOB and known is not None:
                     maps[part.digest] = known
-            self._pushes.replace({**before, **changed}, maps)
+            self._replace({**before, **changed}, maps)
         self._note("push", operator, descriptor.digest, [f"{repository}:{tag}" for tag in own] or [repository])
 
     def delete_manifest(self, repository: str, reference: str, operator: str) -> bool:
@@ -94,7 +94,7 @@ class Publishing:
             digest = before[next(iter(gone))].descriptor.digest
             left = {name: entry for name, entry in before.items() if name not in gone}
             maps = catalog.pushed.piece_maps if catalog.pushed else {}
-            self._pushes.replace(left, self._still_needed(left, maps))
+            self._replace(left, self._still_needed(left, maps))
         self._note("delete", operator, digest, sorted(gone))
         return True
 
@@ -186,6 +186,10 @@ class Publishing:
                 fix="Push the blobs and the listed manifests to this repository first, then the manifest",
             )
         return frozenset(absent)
+
+    def _replace(self, names: Mapping[str, Entry], piece_maps: Mapping[str, Descriptor]) -> None:
+        with self._blobs.writing("the index of pushes"):
+            self._pushes.replace(names, piece_maps)
 
     def _still_needed(self, names: Mapping[str, Entry], maps: Mapping[str, Descriptor]) -> Mapping[str, Descriptor]:
         if not maps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from typing import Any
@@ -760,6 +761,27 @@ def test_a_pushed_index_stays_whole_when_the_generation_drops_what_it_lists(node
     assert pushed is not None
     assert set(whole.blobs) <= set(needed_by_pushes(pushed, store))
     assert node("DELETE", f"/v2/team/app/manifests/{inner.digest}").status_code == 202
+
+
+@pytest.mark.parametrize("where", ["os.rename", "os.fsync"])
+def test_a_disk_that_is_full_at_the_last_step_is_said_to_be_full(
+    node: Listener, store: BlobStore, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    node.image("team/app", "1", ONE)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, full)
+        answers = [node.manifest("team/app", "2", ONE), node("DELETE", "/v2/team/app/manifests/1")]
+        if where == "os.rename":
+            digest = next(digest for digest in ONE.blobs if digest != ONE.digest)
+            answers.append(node("POST", f"/v2/team/other/blobs/uploads/?mount={digest}&from=team/app"))
+    for answer in answers:
+        assert (answer.status_code, code(answer)) == (507, "DENIED")
+        assert "APL-0310" in text(answer)
+    assert json.loads(node("GET", "/v2/team/app/tags/list").data)["tags"] == ["1"]
 
 
 def test_an_index_that_nobody_would_read_again_is_not_published(
