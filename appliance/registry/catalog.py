@@ -128,7 +128,8 @@ class PushedLayer(Layer):
     def __init__(self, names: Mapping[str, Entry], blobs: BlobStore, before: PushedLayer | None = None) -> None:
         super().__init__(names, blobs)
         self._parsed: dict[str, Mapping[str, Needed]] = {}
-        for repository, found in before._asked.items() if before else ():
+        # A copy: the event loop looks up repositories there while a thread makes this one.
+        for repository, found in list(before._asked.items()) if before else ():
             if found.closure is not None:
                 self._parsed[repository] = found.closure
 
@@ -225,6 +226,10 @@ class Catalog:
     def pushed_tags(self, repository: str) -> Mapping[str, Descriptor]:
         """The tags that were pushed, those that the generation covers included."""
         return self._pushed.tags(repository)
+
+    def seeded_closure(self, repository: str) -> Mapping[str, Needed]:
+        """Everything that the repository's names of the generation reach, by digest."""
+        return self._seeded.closure(repository)
 
     def pushed_closure(self, repository: str) -> Mapping[str, Needed]:
         """Everything that the repository's pushed names reach, by digest."""

@@ -140,16 +140,16 @@ class Operators:
         self._path = path
         self._key = secrets.token_bytes(32)
         self._nobody = PasswordHash(_LOG_N, _R, _P, secrets.token_bytes(16), secrets.token_bytes(_LENGTH))
-        self._loaded: tuple[object, Mapping[str, PasswordHash]] = (None, {})
-        self._right: OrderedDict[bytes, str] = OrderedDict()
+        # With each file its own memory of what was right: what is found for an old one is never seen by a new one.
+        self._loaded: tuple[object, Mapping[str, PasswordHash], OrderedDict[bytes, str]] = (None, {}, OrderedDict())
 
     def remembered(self, header: str | None) -> str | None:
         """Name of the operator whose credentials were found right a moment ago; never blocks for long."""
         given = basic(header)
         if given is None:
             return None
-        self._operators()
-        return self._right.get(self._fingerprint(*given))
+        _, right = self._operators()
+        return right.get(self._fingerprint(*given))
 
     def check(self, header: str | None) -> str | None:
         """Name of the operator who sent these credentials, None for wrong ones; blocks, for a thread.
@@ -160,31 +160,28 @@ class Operators:
         if given is None:
             return None
         name, password = given
-        operators = self._operators()
+        operators, right = self._operators()
         # Somebody who is not listed takes as long as somebody who is.
         anybody = next(iter(operators.values()), self._nobody)
         if not operators.get(name, anybody).matches(password) or name not in operators:
             return None
-        if operators is not self._loaded[1]:
-            # The file was replaced while this was hashed: it counts for this request, and is not remembered for others.
-            return name
-        self._right[self._fingerprint(name, password)] = name
-        while len(self._right) > _REMEMBERED:
-            self._right.popitem(last=False)
+        # Where the file was replaced while this was hashed, it counts for this request, and is remembered for nobody.
+        right[self._fingerprint(name, password)] = name
+        while len(right) > _REMEMBERED:
+            right.popitem(last=False)
         return name
 
     def _fingerprint(self, name: str, password: bytes) -> bytes:
         return hmac.digest(self._key, name.encode() + b"\0" + password, "sha256")
 
-    def _operators(self) -> Mapping[str, PasswordHash]:
+    def _operators(self) -> tuple[Mapping[str, PasswordHash], OrderedDict[bytes, str]]:
         try:
             status = os.stat(self._path)
             state = (status.st_ino, status.st_mtime_ns, status.st_size)
             if state != self._loaded[0]:
                 operators = parse_lines(self._path.read_text(encoding="utf-8"), str(self._path))
-                self._right.clear()
-                self._loaded = (state, operators)
+                self._loaded = (state, operators, OrderedDict())
         except (OSError, UnicodeDecodeError) as error:
-            self._right.clear()
+            self._loaded = (None, {}, OrderedDict())
             _wrong(str(self._path), str(error))
-        return self._loaded[1]
+        return self._loaded[1:]

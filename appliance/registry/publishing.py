@@ -53,23 +53,24 @@ class Publishing:
 
         :param descriptor: of ``content``, whose digest was checked.
         :raises ApplianceError: APL-0502 where a tag is the generation's, APL-0505 where something it lists is not
-            there, APL-0310 where the disk is full.
+            there, APL-0310 where the disk is full, APL-0317 where the index is.
         """
         with self._pushes.changing():
             catalog = self._catalog.renew()
             own = [tag for tag in tags if not self._is_served_so(catalog, repository, tag, descriptor.digest)]
             entry = Entry(descriptor, self._absent(catalog, repository, descriptor.digest, manifest))
             self._blobs.put([content], size=len(content), expect=descriptor.digest)
-            changed = {f"{repository}@{descriptor.digest}": entry} | {f"{repository}:{tag}": entry for tag in own}
             before = catalog.pushed.names if catalog.pushed else {}
+            changed, parts = self._seeded_children(catalog, repository, manifest, before)
+            changed |= {f"{repository}@{descriptor.digest}": entry} | {f"{repository}:{tag}": entry for tag in own}
             if all(before.get(name) == entry for name in changed):
                 return
             maps = dict(catalog.pushed.piece_maps) if catalog.pushed else {}
-            for part in manifest.blobs:
+            for part in (*manifest.blobs, *parts):
                 known = catalog.piece_map(part.digest) or self._uploads.piece_map(repository, part.digest)
                 if part.size > BIG_BLOB and known is not None:
                     maps[part.digest] = known
-            self._pushes.replace({**before, **changed}, maps)
+            self._replace({**before, **changed}, maps)
         self._note("push", operator, descriptor.digest, [f"{repository}:{tag}" for tag in own] or [repository])
 
     def delete_manifest(self, repository: str, reference: str, operator: str) -> bool:
@@ -93,7 +94,7 @@ class Publishing:
             digest = before[next(iter(gone))].descriptor.digest
             left = {name: entry for name, entry in before.items() if name not in gone}
             maps = catalog.pushed.piece_maps if catalog.pushed else {}
-            self._pushes.replace(left, self._still_needed(left, maps))
+            self._replace(left, self._still_needed(left, maps))
         self._note("delete", operator, digest, sorted(gone))
         return True
 
@@ -139,6 +140,25 @@ class Publishing:
             _seeded(catalog, f"{repository}:{tag}", "moved")
         return True
 
+    def _seeded_children(
+        self, catalog: Catalog, repository: str, manifest: Manifest, before: Mapping[str, Entry]
+    ) -> tuple[dict[str, Entry], list[Descriptor]]:
+        """Names for what the manifest lists and only the generation has, and their blobs: clients do not push what is
+        there, the next generation or a rollback may be without it, and what was pushed stays whole.
+        """
+        seeded, found, parts = catalog.seeded_closure(repository), dict[str, Entry](), list[Descriptor]()
+        pending = list(manifest.manifests)
+        while pending:
+            child = pending.pop()
+            name, item = f"{repository}@{child.digest}", seeded.get(child.digest)
+            if name in before or name in found or item is None or item.manifest is None:
+                continue
+            absent = frozenset(part.digest for part in item.manifest.blobs if part.digest not in seeded)
+            found[name] = Entry(Descriptor(child.media_type, child.digest, child.size), absent)
+            parts += item.manifest.blobs
+            pending += item.manifest.manifests
+        return found, parts
+
     def _absent(self, catalog: Catalog, repository: str, digest: str, manifest: Manifest) -> frozenset[str]:
         """The layers that need not be here; refuses (APL-0505) a manifest that lists anything else that is not."""
         missing: list[str] = []
@@ -166,6 +186,10 @@ class Publishing:
                 fix="Push the blobs and the listed manifests to this repository first, then the manifest",
             )
         return frozenset(absent)
+
+    def _replace(self, names: Mapping[str, Entry], piece_maps: Mapping[str, Descriptor]) -> None:
+        with self._blobs.writing("the index of pushes"):
+            self._pushes.replace(names, piece_maps)
 
     def _still_needed(self, names: Mapping[str, Entry], maps: Mapping[str, Descriptor]) -> Mapping[str, Descriptor]:
         if not maps:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import time
@@ -255,8 +256,15 @@ class BlobStore:
             self._failed(error, 0, where)
 
     def clear_incoming(self) -> None:
-        """Remove what a killed import left half written; only for whoever holds the store's lock."""
-        for leftover in (*self.root.glob("incoming/*"), *self.root.glob(".index.json.*")):
+        """Remove what a killed import left half written; only for whoever holds the store's lock.
+
+        What is being written now stays: a push does not hold that lock.
+        """
+        for leftover in self.root.glob("incoming/*"):
+            with contextlib.suppress(FileNotFoundError, BlockingIOError), leftover.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _unlink(leftover)
+        for leftover in self.root.glob(".index.json.*"):
             _unlink(leftover)
 
     def room(self) -> int:
@@ -282,9 +290,16 @@ class BlobStore:
 
     def _create(self, path: Path, where: str) -> int:
         try:
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             self._failed(error, 0, where)
+        # Says that it is no leftover; goes with the descriptor, however the process ends.
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle
+        # It was taken for one between the two calls.
+        os.close(handle)
+        return self._create(path, where)
 
     def _guard(self, call: Callable[[Any], object], argument: object, total: int, where: str) -> None:
         try:

@@ -97,8 +97,11 @@ def reader(blobs: BlobReader) -> Callable[[Descriptor], bytes | None]:
 def needed_by_pushes(pushed: Pushed, blobs: BlobStore) -> dict[str, Needed]:
     """Every blob that what was pushed needs, by digest, piece maps included."""
     found: dict[str, Needed] = {}
+    seen: set[tuple[str, frozenset[str]]] = set()
     for entry in pushed.names.values():
-        if entry.descriptor.digest not in found:
+        # What one repository leaves out of a manifest, another may have.
+        if (key := (entry.descriptor.digest, entry.absent)) not in seen:
+            seen.add(key)
             for item in reach(entry, reader(blobs)):
                 found.setdefault(item.descriptor.digest, item)
     for descriptor in pushed.piece_maps.values():

@@ -191,7 +191,18 @@ class SignedIndex(Generic[T]):
             return None
 
     def publish(self, item: T) -> None:
-        """Sign an index and make it the current one; only the publisher calls this."""
+        """Sign an index and make it the current one; only the publisher calls this.
+
+        :raises ApplianceError: APL-0317 for one that nobody would read again.
+        """
+        if len(item.raw) > SIZE_LIMIT:
+            fail(
+                "APL-0317",
+                f"this {self._noun} would be larger than any that is read",
+                where=str(self.index),
+                why=f"{len(item.raw)} bytes, {SIZE_LIMIT} are the limit",
+                fix="Take names away that nobody needs, then do the same again; what was served is served on",
+            )
         self._replace(item, self._trust.sign(item.raw))
 
     def sign_anew(self) -> bool:

@@ -72,7 +72,7 @@ class Uploads:
         self._hashing: dict[str, _Hashing] = {}  # by upload, while no request of this process has it
 
     def begin(self, repository: str) -> str:
-        """Open an upload; returns its id. APL-0504 where too many are open."""
+        """Open an upload; returns its id. APL-0504 where too many are open, APL-0310 where the disk is full."""
         self._directory.mkdir(exist_ok=True)
         if sum(1 for _ in os.scandir(self._directory)) >= OPEN_LIMIT:
             fail(
@@ -83,7 +83,9 @@ class Uploads:
                 fix="Wait for others to end; what is left of broken ones is dropped after a day",
             )
         identity = secrets.token_hex(16)
-        os.close(os.open(self._path(repository, identity), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with self._blobs.writing("an upload"):
+            os.close(os.open(self._path(repository, identity), flags, 0o600))
         return identity
 
     def size(self, repository: str, identity: str) -> int | None:
@@ -128,11 +130,12 @@ class Uploads:
     def claim(self, repository: str, digest: str, piece_map: Descriptor | None = None) -> None:
         """Note that a repository uploaded or mounted a blob, with its piece map where it has one."""
         path = self._claim(repository, digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Renamed into place: a reader in another process sees all of it or nothing.
         temporary = path.with_name(f".{secrets.token_hex(8)}")
-        temporary.write_text("" if piece_map is None else json.dumps(piece_map.to_dict()), encoding="ascii")
-        os.rename(temporary, path)
+        with self._blobs.writing(digest):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Renamed into place: a reader in another process sees all of it or nothing.
+            temporary.write_text("" if piece_map is None else json.dumps(piece_map.to_dict()), encoding="ascii")
+            os.rename(temporary, path)
 
     def claimed(self, repository: str, digest: str) -> bool:
         """Whether the repository uploaded the blob, and it is here."""

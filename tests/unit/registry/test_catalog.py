@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from appliance.errors import ApplianceError
 from appliance.oci.manifests import Descriptor
 from appliance.oci.names import parse_reference
-from appliance.registry.catalog import Catalog, CurrentCatalog, Layer
+from appliance.registry.catalog import Catalog, CurrentCatalog, Layer, PushedLayer, Repository
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generations
 from appliance.store.signed import Entry
@@ -238,3 +238,16 @@ def test_each_repository_finds_its_own_names_and_no_others(store: BlobStore, nam
         assert found.tags == tags
         for other in (repository[:-1], repository + "a", repository + "/a", repository.rpartition("/")[0]):
             assert other in expected or layer.find(other) is None
+
+
+def test_a_repository_looked_up_while_the_next_catalog_is_made_breaks_nothing(store: BlobStore) -> None:
+    """A push makes the next catalog on a thread, and the event loop goes on looking up in the one before."""
+    before = PushedLayer({}, store)
+
+    class Found(Repository):
+        def __getattribute__(self, name: str) -> object:
+            before._asked[f"docker.io/team/{len(before._asked)}"] = Repository()
+            return super().__getattribute__(name)
+
+    before._asked[A] = Found()
+    assert PushedLayer({}, store, before).tags(A) == {}

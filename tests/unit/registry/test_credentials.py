@@ -132,6 +132,24 @@ def test_who_was_taken_off_while_a_password_was_hashed_is_not_remembered(
     assert operators.remembered(right) is None
 
 
+def test_nor_who_was_taken_off_in_the_moment_of_remembering(
+    operators: Operators, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check runs on a thread: the event loop may read a new file between any two of its steps."""
+    right, real = header("ops", PASSWORD), Operators._fingerprint
+
+    def fingerprint(self: Operators, name: str, password: bytes) -> bytes:
+        monkeypatch.setattr(Operators, "_fingerprint", real)
+        (tmp_path / "new").write_text(f"other:{HASH}\n")
+        os.replace(tmp_path / "new", tmp_path / "users")
+        assert operators.remembered(right) is None
+        return real(self, name, password)
+
+    monkeypatch.setattr(Operators, "_fingerprint", fingerprint)
+    assert operators.check(right) == "ops"
+    assert operators.remembered(right) is None
+
+
 def test_an_empty_file_lets_nobody_in(tmp_path: Path) -> None:
     (tmp_path / "users").write_text("")
     operators = Operators(tmp_path / "users")
@@ -145,5 +163,6 @@ def test_what_is_remembered_is_bounded_and_no_password(operators: Operators, tmp
     (tmp_path / "users").write_text("\n".join(lines))
     for number in range(len(lines)):
         assert operators.check(header(f"u{number}", PASSWORD)) == f"u{number}"
-    assert len(operators._right) == credentials._REMEMBERED
-    assert all(PASSWORD.encode() not in key for key in operators._right)
+    right = operators._loaded[2]
+    assert len(right) == credentials._REMEMBERED
+    assert all(PASSWORD.encode() not in key for key in right)

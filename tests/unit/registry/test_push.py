@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +16,9 @@ from werkzeug.test import TestResponse
 from appliance.oci import mediatypes
 from appliance.oci.manifests import MANIFEST_LIMIT
 from appliance.registry import push
-from appliance.store import journal
+from appliance.store import journal, signed
 from appliance.store.blobs import BlobStore
+from appliance.store.closure import needed_by_pushes
 from tests.unit.registry.listeners import Listener, authorization
 from tests.unit.store import made
 
@@ -738,3 +740,59 @@ def test_a_push_that_fails_at_the_rename_leaves_what_was_served(node: Listener, 
     assert node("GET", "/v2/team/app/manifests/1").data == ONE.raw
     assert node.manifest("team/app", "1", TWO).status_code == 201
     assert node("GET", "/v2/team/app/manifests/1").data == TWO.raw
+
+
+# ------------------------------------------------------------------------------- what pushes must not break
+
+
+def test_a_pushed_index_stays_whole_when_the_generation_drops_what_it_lists(node: Listener, store: BlobStore) -> None:
+    """A client does not push what HEAD says is there; a rollback of generations leaves pushes alone."""
+    inner = made.index({"amd64": ONE})
+    whole = made.index({"amd64": inner, "arm64": TWO})
+    made.publish(store, {f"{REPOSITORY}:seeded": inner})
+    node.image("team/app", "arm", TWO)
+    assert node.manifest("team/app", "1", whole).status_code == 201
+    made.publish(store, {"docker.io/team/else:1": TWO})
+    for item in (whole, inner, ONE, TWO):
+        assert node("GET", f"/v2/team/app/manifests/{item.digest}").data == item.raw
+    for digest, raw in ONE.blobs.items():
+        assert node("GET", f"/v2/team/app/blobs/{digest}").data == raw
+    pushed = made.pushes(store).current()
+    assert pushed is not None
+    assert set(whole.blobs) <= set(needed_by_pushes(pushed, store))
+    assert node("DELETE", f"/v2/team/app/manifests/{inner.digest}").status_code == 202
+
+
+@pytest.mark.parametrize("where", ["os.rename", "os.fsync"])
+def test_a_disk_that_is_full_at_the_last_step_is_said_to_be_full(
+    node: Listener, store: BlobStore, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    node.image("team/app", "1", ONE)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, full)
+        answers = [node.manifest("team/app", "2", ONE), node("DELETE", "/v2/team/app/manifests/1")]
+        if where == "os.rename":
+            digest = next(digest for digest in ONE.blobs if digest != ONE.digest)
+            answers.append(node("POST", f"/v2/team/other/blobs/uploads/?mount={digest}&from=team/app"))
+    for answer in answers:
+        assert (answer.status_code, code(answer)) == (507, "DENIED")
+        assert "APL-0310" in text(answer)
+    assert json.loads(node("GET", "/v2/team/app/tags/list").data)["tags"] == ["1"]
+
+
+def test_an_index_that_nobody_would_read_again_is_not_published(
+    node: Listener, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.image("team/app", "1", ONE)
+    before = (store.root / "pushes.json").read_bytes()
+    monkeypatch.setattr(signed, "SIZE_LIMIT", len(before) + 100)
+    answer = node.manifest("team/app", "2", ONE)
+    assert (answer.status_code, code(answer)) == (507, "DENIED")
+    assert "APL-0317" in text(answer)
+    assert (store.root / "pushes.json").read_bytes() == before
+    assert node("GET", "/v2/team/app/manifests/1").data == ONE.raw
+    assert node("DELETE", "/v2/team/app/manifests/1").status_code == 202

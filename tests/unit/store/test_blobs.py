@@ -314,3 +314,17 @@ def test_a_blob_is_durable_before_it_has_its_name(store: BlobStore, monkeypatch:
     monkeypatch.setattr(os, "rename", spy_rename)
     store.put([CONTENT])
     assert done == ["file", "rename", "directory"]
+
+
+def test_a_seeding_that_begins_leaves_alone_what_a_push_is_writing(store: BlobStore) -> None:
+    raw = made.noise(1, 5000)
+    (store.root / "incoming" / "leftover").write_bytes(b"x")
+
+    def chunks() -> Iterator[bytes]:
+        yield raw[:1000]
+        store.clear_incoming()
+        yield raw[1000:]
+
+    assert store.put(chunks(), size=len(raw), expect=made.sha(raw)).digest == made.sha(raw)
+    assert store.read(made.sha(raw), 5000) == raw
+    assert list((store.root / "incoming").iterdir()) == []

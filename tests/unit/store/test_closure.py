@@ -9,7 +9,7 @@ import pytest
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import needed, reader, walk
+from appliance.store.closure import needed, needed_by_pushes, reader, walk
 from appliance.store.signed import Entry
 from tests.unit.store import made
 
@@ -51,6 +51,19 @@ def test_what_one_name_leaves_out_another_may_need(store: BlobStore) -> None:
         },
     )
     assert set(needed(generation, store)) == set(both.blobs)
+
+
+def test_what_one_pushed_name_leaves_out_another_may_need(store: BlobStore) -> None:
+    one = made.image(1, layers=2)
+    made.fill(store, [one])
+    pushed = made.push(
+        store,
+        {
+            "docker.io/library/a:1": Entry(one.entry.descriptor, frozenset(set(one.blobs) - {one.digest})),
+            "docker.io/library/b:1": one,
+        },
+    )
+    assert set(needed_by_pushes(pushed, store)) == set(one.blobs)
 
 
 def test_children_of_a_manifest_that_is_not_at_hand_are_unknown(store: BlobStore) -> None:
