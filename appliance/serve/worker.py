@@ -32,6 +32,17 @@ _SOON = ("GET", "HEAD", None)
 """Methods of downloads; None is a client from which no request has come."""
 
 
+class _Listener:
+    """What gunicorn asks for each connection, and could not any more for one that came just before the stop."""
+
+    def __init__(self, name: Any) -> None:
+        self._name = name
+
+    def getsockname(self) -> Any:
+        """The address that is listened on."""
+        return self._name
+
+
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
     """Takes connections in turns, waits for none of them for ever, and stops without cutting what can be finished.
 
@@ -55,7 +66,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
         servers = []
         for listener in self.sockets:
             listener.setblocking(1)
-            handle = functools.partial(self._take, context, listener)
+            handle = functools.partial(self._take, context, _Listener(listener.getsockname()))
             server = StreamServer(listener, handle=handle, spawn=Pool(self.worker_connections))
             if self.cfg.workers > 1:
                 # The other workers listen too: whoever is free takes the next one.
@@ -98,7 +109,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
             except Exception:
                 self.log.exception("looking at the connections failed; it goes on")
 
-    def _take(self, context: ssl.SSLContext | None, listener: Any, sock: Any, address: Any) -> None:
+    def _take(self, context: ssl.SSLContext | None, listener: _Listener, sock: Any, address: Any) -> None:
         """Answer one connection from its handshake to its end."""
         client = self._clients.enter(sock, address)
         try:

@@ -180,7 +180,7 @@ def test_a_slow_download_is_cut_by_fin_and_resumed_and_nobody_is_refused(service
     before = len(prober.waits)
     wait_for("answers of the next process", lambda: len(prober.waits) > before + 5)
     prober.stop()
-    assert prober.problems == []
+    assert prober.problems == [], service.log()
     assert max(prober.waits) < 8
     with client, response:
         got = read_all(response)
