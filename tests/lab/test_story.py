@@ -242,6 +242,22 @@ def test_the_site_is_as_it_was_for_ansible_too(installed: Installed) -> None:
     assert run.changed == 0, run.output[-6000:]
 
 
+def test_a_restart_refuses_nobody_and_a_stop_refuses_at_once(installed: Installed) -> None:
+    """systemd keeps the listening socket while the next process starts, and closes it where none is to come."""
+    host = installed.site.hosts["b"]
+    ask = "curl -s -m 20 -o /dev/null -w '%{http_code} ' http://127.0.0.1:5000/healthz"
+    said = host.run(
+        "for i in 1 2 3; do systemctl restart appliance-mirror; touch /run/lab-restarted; done & "
+        f"while ! test -e /run/lab-restarted; do {ask} || echo refused; done; for i in $(seq 100); do {ask} || echo refused; "
+        "done; wait; rm /run/lab-restarted"
+    ).stdout
+    assert set(said.split()) == {"200"}, said
+    host.run("systemctl stop appliance-mirror")
+    assert host.run(ask, check=False).returncode == 7, "refused"
+    host.run("systemctl start appliance-mirror")
+    wait_ready([host])
+
+
 @dataclass
 class Pushing:
     """The site while its operator may push.
