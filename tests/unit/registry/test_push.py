@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -782,6 +783,26 @@ def test_a_disk_that_is_full_at_the_last_step_is_said_to_be_full(
         assert (answer.status_code, code(answer)) == (507, "DENIED")
         assert "APL-0310" in text(answer)
     assert json.loads(node("GET", "/v2/team/app/tags/list").data)["tags"] == ["1"]
+
+
+def test_the_event_loop_does_not_read_the_manifests_of_a_repository(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.push(store, {f"{REPOSITORY}:{number}": made.image(number) for number in range(5)})
+    readers: list[int] = []
+    real = store.read
+
+    def noting(digest: str, limit: int) -> bytes:
+        readers.append(threading.get_ident())
+        return real(digest, limit)
+
+    monkeypatch.setattr(store, "read", noting)
+    item = made.image(0)
+    for path, own in ((f"manifests/{item.digest}", 1), (f"blobs/{item.digest}", 0), (f"referrers/{item.digest}", 0)):
+        readers.clear()
+        assert Listener(store)("GET", f"/v2/team/app/{path}").status_code == 200
+        assert len(readers) == 5 + own
+        assert readers.count(threading.get_ident()) == own
 
 
 def test_an_index_that_nobody_would_read_again_is_not_published(
