@@ -805,6 +805,26 @@ def test_the_event_loop_does_not_read_the_manifests_of_a_repository(
         assert readers.count(threading.get_ident()) == own
 
 
+@pytest.mark.parametrize("garbage", [b"garbage", b" " * len(ONE.raw)], ids=["shorter", "as-long"])
+def test_a_damaged_manifest_costs_itself_alone_and_may_be_pushed_again(store: BlobStore, garbage: bytes) -> None:
+    first = Listener(store)
+    first.image("team/app", "1", ONE)
+    first.image("team/app", "2", TWO)
+    path = store.path(ONE.digest)
+    path.chmod(0o644)
+    path.write_bytes(garbage)
+    node = Listener(store)
+    assert node("GET", f"/v2/team/app/manifests/{TWO.digest}").data == TWO.raw
+    assert node("GET", "/v2/team/app/manifests/1").status_code == 503
+    pushed = made.pushes(store).current()
+    assert pushed is not None
+    assert set(TWO.blobs) <= set(needed_by_pushes(pushed, store))
+    node.image("team/app", "1", ONE)
+    for reference in ("1", ONE.digest):
+        assert node("GET", f"/v2/team/app/manifests/{reference}").data == ONE.raw
+    assert set(ONE.blobs) <= set(needed_by_pushes(pushed, store))
+
+
 def test_an_index_that_nobody_would_read_again_is_not_published(
     node: Listener, store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
