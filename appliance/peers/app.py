@@ -112,7 +112,8 @@ def summary(index: NameIndex | None) -> dict[str, Any] | None:
 
 
 def _signed(index: SignedIndex[T]) -> Response:
-    current = index.current()
+    # Beside the event loop: of 100,000 names it takes longer than a worker may stand still for a few who ask.
+    current = offload(index.current)
     if current is None:
         return error(404, "NAME_UNKNOWN", "this node has none yet")
     signature = index.signature(current)

@@ -109,7 +109,8 @@ class Registry:
         }
 
     def _manifest(self, name: str, reference: str) -> Response:
-        repository, catalog = repository_of(name, self._site), self._catalog.get()
+        repository = repository_of(name, self._site)
+        catalog = self._catalog.get(repository if ":" in reference else None)
         if ":" in reference:
             try:
                 check_digest(reference)
@@ -164,7 +165,8 @@ class Registry:
 
     def _blob(self, name: str, digest: str) -> Response:
         # A blob of a name that cannot be is one that is not here.
-        repository, catalog = repository_of(name, self._site, status=404), self._catalog.get()
+        repository = repository_of(name, self._site, status=404)
+        catalog = self._catalog.get(repository)
         try:
             check_digest(digest)
         except ApplianceError as problem:
@@ -206,7 +208,8 @@ class Registry:
         return response
 
     def _referrers(self, name: str, digest: str) -> Response:
-        repository, catalog = repository_of(name, self._site), self._catalog.get()
+        repository = repository_of(name, self._site)
+        catalog = self._catalog.get(repository)
         try:
             check_digest(digest)
         except ApplianceError as problem:

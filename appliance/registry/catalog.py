@@ -231,6 +231,11 @@ class Catalog:
         """Everything that the repository's names of the generation reach, by digest."""
         return self._seeded.closure(repository)
 
+    def is_laid_out(self, repository: str) -> bool:
+        """Whether what the repository reaches is known, and need not be read first."""
+        found = (layer.find(repository) for layer in (self._seeded, self._pushed))
+        return all(item is None or item.closure is not None for item in found)
+
     def pushed_closure(self, repository: str) -> Mapping[str, Needed]:
         """Everything that the repository's pushed names reach, by digest."""
         return self._pushed.closure(repository)
@@ -294,12 +299,23 @@ class CurrentCatalog:
         self._pushes = pushes
         self._known: tuple[object, object, Catalog] = (None, None, Catalog(None, blobs))
         self._turn = BoundedSemaphore(1)
+        self._laying = BoundedSemaphore(1)
 
-    def get(self) -> Catalog:
+    def get(self, repository: str | None = None) -> Catalog:
         """The catalog of what is current now; for the event loop, which goes on while a new one is read.
 
+        :param repository: one whose digests are asked for next: all of its manifests are read first, beside the loop.
+            For 100,000 of them the loop stood still longer than a worker may.
         :raises ApplianceError: APL-0305, APL-0314 when an index is damaged.
         """
+        catalog = self._get()
+        if repository is not None and not catalog.is_laid_out(repository):
+            with self._laying:
+                if not catalog.is_laid_out(repository):
+                    offload(catalog.closure, repository)
+        return catalog
+
+    def _get(self) -> Catalog:
         if self._is_current():
             return self._known[2]
         # One renewal at a time: who waits here finds it done.

@@ -59,6 +59,10 @@ class Publishing:
             catalog = self._catalog.renew()
             own = [tag for tag in tags if not self._is_served_so(catalog, repository, tag, descriptor.digest)]
             entry = Entry(descriptor, self._absent(catalog, repository, descriptor.digest, manifest))
+            held = self._blobs.size(descriptor.digest)
+            if held == len(content) and self._blobs.read(descriptor.digest, held) != content:
+                # These bytes were verified just now, and those have rotted.
+                self._blobs.path(descriptor.digest).unlink(missing_ok=True)
             self._blobs.put([content], size=len(content), expect=descriptor.digest)
             before = catalog.pushed.names if catalog.pushed else {}
             changed, parts = self._seeded_children(catalog, repository, manifest, before)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from appliance.errors import ApplianceError
 from appliance.oci.blob import BlobReader
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, Manifest, parse_manifest
@@ -65,13 +67,17 @@ def reach(
 ) -> Iterator[Needed]:
     """One manifest that was pushed, and the blobs that it lists: its children were pushed by themselves.
 
+    One that is damaged here is as one that is not at hand: the others of its repository are served, and it may be pushed
+    again.
+
     :param parsed: manifests by digest that need not be read again.
     """
     descriptor = entry.descriptor
     manifest = parsed.get(descriptor.digest)
     if manifest is None:
-        content = read(descriptor)
-        manifest = None if content is None else parse_manifest(content, descriptor.media_type)
+        with contextlib.suppress(ApplianceError):
+            content = read(descriptor)
+            manifest = None if content is None else parse_manifest(content, descriptor.media_type)
     yield Needed(descriptor, True, manifest)
     for part in manifest.blobs if manifest else ():
         if part.digest not in entry.absent:

@@ -21,7 +21,7 @@ from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor
 from appliance.store.blobs import BlobStore
 from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
-from appliance.trust import Trust
+from appliance.trust import Signature, Trust
 
 NUMBER = PREFIX + "pushes"
 _SIGNATURES = 16
@@ -125,6 +125,12 @@ class Pushes(SignedIndex[Pushed]):
             yield
         finally:
             os.close(handle)
+
+    def _replace(self, item: Pushed, signature: Signature | None) -> None:
+        # Of a process that was killed; one at a time writes here. Each is as large as the index.
+        for leftover in self.index.parent.glob(f".{self.index.name}.*"):
+            leftover.unlink(missing_ok=True)
+        super()._replace(item, signature)
 
     def replace(self, names: Mapping[str, Entry], piece_maps: Mapping[str, Descriptor]) -> Pushed:
         """Sign and publish the state that serves exactly ``names``; only under :meth:`changing`."""

@@ -162,10 +162,15 @@ class Uploads:
         oldest = time.time() - idle_seconds
         dropped = 0
         for path in (*self._directory.glob("*"), *self._claims.glob("*/*")):
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
-                    dropped += 1
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+                if path.stat().st_mtime >= oldest:
+                    continue
+                with path.open("rb") as file:
+                    # One that is held is being written to, however old a clock that was set forward makes it.
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if path.stat().st_mtime < oldest:
+                        path.unlink()
+                        dropped += 1
         return dropped
 
     def _path(self, repository: str, identity: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -782,6 +783,46 @@ def test_a_disk_that_is_full_at_the_last_step_is_said_to_be_full(
         assert (answer.status_code, code(answer)) == (507, "DENIED")
         assert "APL-0310" in text(answer)
     assert json.loads(node("GET", "/v2/team/app/tags/list").data)["tags"] == ["1"]
+
+
+def test_the_event_loop_does_not_read_the_manifests_of_a_repository(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.push(store, {f"{REPOSITORY}:{number}": made.image(number) for number in range(5)})
+    readers: list[int] = []
+    real = store.read
+
+    def noting(digest: str, limit: int) -> bytes:
+        readers.append(threading.get_ident())
+        return real(digest, limit)
+
+    monkeypatch.setattr(store, "read", noting)
+    item = made.image(0)
+    for path, own in ((f"manifests/{item.digest}", 1), (f"blobs/{item.digest}", 0), (f"referrers/{item.digest}", 0)):
+        readers.clear()
+        assert Listener(store)("GET", f"/v2/team/app/{path}").status_code == 200
+        assert len(readers) == 5 + own
+        assert readers.count(threading.get_ident()) == own
+
+
+@pytest.mark.parametrize("garbage", [b"garbage", b" " * len(ONE.raw)], ids=["shorter", "as-long"])
+def test_a_damaged_manifest_costs_itself_alone_and_may_be_pushed_again(store: BlobStore, garbage: bytes) -> None:
+    first = Listener(store)
+    first.image("team/app", "1", ONE)
+    first.image("team/app", "2", TWO)
+    path = store.path(ONE.digest)
+    path.chmod(0o644)
+    path.write_bytes(garbage)
+    node = Listener(store)
+    assert node("GET", f"/v2/team/app/manifests/{TWO.digest}").data == TWO.raw
+    assert node("GET", "/v2/team/app/manifests/1").status_code == 503
+    pushed = made.pushes(store).current()
+    assert pushed is not None
+    assert set(TWO.blobs) <= set(needed_by_pushes(pushed, store))
+    node.image("team/app", "1", ONE)
+    for reference in ("1", ONE.digest):
+        assert node("GET", f"/v2/team/app/manifests/{reference}").data == ONE.raw
+    assert set(ONE.blobs) <= set(needed_by_pushes(pushed, store))
 
 
 def test_an_index_that_nobody_would_read_again_is_not_published(

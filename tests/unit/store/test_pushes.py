@@ -237,6 +237,12 @@ def test_processes_that_push_at_once_lose_nothing(store: BlobStore) -> None:
     assert (current.number, len(current.names)) == (60, 60)
 
 
+def test_what_a_killed_push_left_half_written_goes_with_the_next(store: BlobStore) -> None:
+    (store.root / ".pushes.json.0123456789abcdef").write_bytes(b"half")
+    made.push(store, {NAME: made.image(1)})
+    assert [path.name for path in store.root.iterdir() if path.name.startswith(".")] == []
+
+
 def test_a_killed_process_leaves_no_lock(store: BlobStore) -> None:
     context = multiprocessing.get_context("fork")
     held = context.Event()

@@ -174,6 +174,22 @@ def test_claims_are_taken_back_and_need_their_blob(store: BlobStore) -> None:
     assert not uploads.claimed(REPOSITORY, digest)
 
 
+def test_an_upload_that_is_being_written_does_not_expire_when_the_clock_is_set_forward(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a start with a dead clock battery, once the time is known again."""
+    uploads, later = Uploads(store), time.time() + 50 * 365 * 86400
+    upload = uploads.open(REPOSITORY, uploads.begin(REPOSITORY))
+    assert upload is not None
+    upload.expect(len(BIG))
+    upload.append(BIG)
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert Uploads(store).expire() == 0
+    upload.finish(made.sha(BIG))
+    upload.close()
+    assert store.size(made.sha(BIG)) == len(BIG)
+
+
 def test_idle_uploads_and_claims_expire_and_others_stay(store: BlobStore) -> None:
     uploads = Uploads(store)
     old, new = start(uploads, [b"x"]), start(uploads, [b"y"])
