@@ -16,6 +16,7 @@ import pytest
 
 from tests.integration.conftest import (
     Process,
+    free_port,
     lowered,
     request,
     wait_for,
@@ -263,7 +264,7 @@ def test_a_unit_that_cannot_start_is_down_and_does_not_let_its_clients_wait(serv
 
 def test_a_listener_of_another_address_is_not_taken(service: Service) -> None:
     service.stop("mirror")
-    old, new = service.port, service.port + 2
+    old, new = service.port, free_port()
     service.config.write_text(service.config.read_text().replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}"))
     service.processes["mirror"] = service.start("mirror")
     wait_for("an answer", lambda: request(new, "/healthz")[0] == 200)
