@@ -108,7 +108,7 @@ def read_source(
     path: Path,
     sink: BlobSink,
     limits: Limits | None = None,
-    names: Sequence[str] = (),
+    names: Sequence[str] | None = (),
     *,
     deep: bool = False,
     progress: Progress | None = None,
@@ -116,7 +116,8 @@ def read_source(
     """Read one source whole, every blob into ``sink``, and say what it holds.
 
     :param path: an archive file, an OCI layout directory or a skopeo ``dir:``.
-    :param names: what ``--name`` gave; see :func:`apply_names`.
+    :param names: what ``--name`` gave; see :func:`apply_names`. None: the caller names images, and none is noted to
+        lack a name.
     :param deep: unpack compressed layers of OCI layouts too, and hold them against their configs.
     :param progress: called with bytes read and total, for a directory as far as it is known.
     :raises ApplianceError: APL-01xx for archives, APL-02xx for names and documents inside them.
@@ -124,7 +125,9 @@ def read_source(
     limits = limits or Limits()
     contents = _read_directory(path, sink, limits, progress) if path.is_dir() else None
     contents = contents or _read_file(path, sink, limits, deep, progress)
-    apply_names(contents, names, str(path))
+    if names is not None:
+        apply_names(contents, names, str(path))
+        _note_nameless(contents)
     return contents
 
 
@@ -316,6 +319,9 @@ def apply_names(contents: ArchiveContents, names: Sequence[str], where: str) -> 
             contents.images[contents.images.index(image)] = named
         elif named not in contents.images:
             contents.images.append(named)
+
+
+def _note_nameless(contents: ArchiveContents) -> None:
     nameless = contents.nameless
     contents.notes += [
         f"{image.descriptor.digest} has no name and cannot be pulled by one; give it one with "
