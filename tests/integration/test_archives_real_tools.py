@@ -23,6 +23,7 @@ from appliance.archives.dispatch import expand_sources, read_source
 from appliance.archives.docker import DIGESTS_LOST
 from appliance.archives.sink import HashingSink
 from appliance.errors import ApplianceError
+from tests.unit.archives.test_formats import Docker25, buildx
 
 pytestmark = pytest.mark.integration
 
@@ -408,3 +409,19 @@ def test_k3s_airgap_images(work: Path, docker: Ctr, ctr: Ctr) -> None:
     packed.write_bytes(packed.read_bytes()[:-1] + b"!")
     with pytest.raises(ApplianceError, match=r"APL-0115|APL-0103"):
         read(packed)
+
+
+@pytest.mark.parametrize("form", ["docker 25", "buildx"])
+def test_containerd_agrees_on_archives_that_no_tool_here_writes(work: Path, ctr: Ctr, form: str) -> None:
+    path = work / f"{form}.tar"
+    if form == "buildx":
+        path.write_bytes(buildx()[0].tar())
+    else:
+        saved = Docker25()
+        saved.add("one", "from-docker-25:1")
+        saved.add("two", "from-docker-25:2", "from-docker-25:latest")
+        path.write_bytes(saved.tar())
+    ctr("images", "import", "--no-unpack", "--all-platforms", path)
+    listed = found(path)
+    assert len(listed) == (1 if form == "buildx" else 3)
+    assert listed == [(name, ctr_digest(ctr, name)) for name, _ in listed]
