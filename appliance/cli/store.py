@@ -31,7 +31,11 @@ _CONFIG = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 _NAME = click.option("--name", "names", multiple=True, metavar="REF", help="Name for an image that has none.")
 _PLATFORM = click.option(
-    "--platform", "platforms", multiple=True, metavar="OS/ARCH", help="What the nodes run; others are refused."
+    "--platform",
+    "platforms",
+    multiple=True,
+    metavar="OS/ARCH",
+    help="What the nodes run; images for none of them are refused. Default: what the site's inventory says.",
 )
 _ANY_PLATFORM = click.option(
     "--any-platform", is_flag=True, help="Take images that no node can run too; the plan remarks on them."
@@ -89,7 +93,7 @@ def plan(
             directory,
             current,
             names=names,
-            platforms=[parse_platform(text) for text in platforms],
+            platforms=[parse_platform(text) for text in platforms or config.platforms],
             any_platform=any_platform,
             allow=allow,
             site_addresses=config.site_addresses,
@@ -138,7 +142,7 @@ def seed(
         pushes,
         sources,
         names=names,
-        platforms=[parse_platform(text) for text in platforms],
+        platforms=[parse_platform(text) for text in platforms or config.platforms],
         any_platform=any_platform,
         allow=allow,
         expect=expect,

@@ -136,6 +136,19 @@ def test_pin_and_what_it_stops(run: Any, tmp_path: Path, source: Path) -> None:
     assert run("fsck", "--store", store).code == 0
 
 
+def test_what_the_nodes_run_is_known_on_the_publisher(run: Any, tmp_path: Path, source: Path) -> None:
+    store, config = tmp_path / "store", tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"node": "a", "store": str(store)}))
+    words = ["--store", store, "--config", config]
+    (tmp_path / "platforms").write_text("linux/arm64\n")
+    for command in ("plan", "seed"):
+        assert "APL-0128" in run(command, *words, source).err
+    assert run("plan", *words, "--platform", "linux/amd64", source).code == 0
+    taken = run("seed", *words, "--any-platform", "--json", source)
+    assert taken.code == 0
+    assert any("No node can run" in note for note in taken.document["notes"])
+
+
 def test_pins_are_the_publishers(run: Any, tmp_path: Path, source: Path) -> None:
     store, config = tmp_path / "store", tmp_path / "config.yaml"
     run("seed", "--store", store, source)
