@@ -6,7 +6,7 @@ Unknown keys are refused, so that a typo is found at start and not at the third 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -40,7 +40,10 @@ class Peer:
 
 @dataclass(frozen=True)
 class Config:
-    """What one node knows of its site; see :func:`load` for the file's form."""
+    """What one node knows of its site; see :func:`load` for the file's form.
+
+    ``platforms``: what the site's nodes run (``linux/amd64``), for seedings by hand; empty where that is not known.
+    """
 
     node: str
     store: Path
@@ -56,6 +59,7 @@ class Config:
     workers: int = 2
     peer_workers: int = 1
     push_users: Path | None = None
+    platforms: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -115,6 +119,9 @@ def load(path: Path = DEFAULT_PATH) -> Config:
     (processes that answer on the local and on the peers' listener), ``push_users`` (file of
     operators' credentials; pushing is on where it is named).
 
+    Beside it, on the node that seeds, lies ``platforms``: what the site's nodes run, one a line. It is a file of its own
+    because the services do not start from it: a node of another architecture must not restart them.
+
     :raises ApplianceError: APL-0601 when it cannot be read, APL-0602 when its content is wrong.
     """
     try:
@@ -133,7 +140,23 @@ def load(path: Path = DEFAULT_PATH) -> Config:
         data = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         fail("APL-0602", "the configuration is not YAML", where=str(path), why=str(error), fix="Run site.yml again")
-    return from_mapping(data, str(path))
+    return replace(from_mapping(data, str(path)), platforms=_platforms(path.with_name("platforms")))
+
+
+def _platforms(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        fail(
+            "APL-0601",
+            "cannot read what the nodes run",
+            where=str(path),
+            why=error.strerror or str(error),
+            fix="Run playbooks/seed.yml, which writes it, or name the platforms with --platform",
+        )
+    return tuple(line for line in map(str.strip, lines) if line and not line.startswith("#"))
 
 
 def from_mapping(data: object, where: str) -> Config:

@@ -3,7 +3,7 @@
 # are kept from it, and stay off. Does nothing where everything is there.
 set -euo pipefail
 
-declare -A services=([docker-registry]=docker-registry.service [nginx-light]=nginx.service)
+declare -A services=([docker-registry]=docker-registry.service [nginx-light]=nginx.service [docker.io]="docker.socket docker.service")
 missing=()
 for package in "$@"; do
   [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
@@ -27,7 +27,8 @@ apt-get install -q -y --no-install-recommends "${missing[@]}"
 if [ -d /run/systemd/system ]; then
   for package in "${missing[@]}"; do
     if [ -n "${services[$package]:-}" ]; then
-      systemctl disable --now -q "${services[$package]}"
+      read -ra units <<<"${services[$package]}"
+      systemctl disable --now -q "${units[@]}"
     fi
   done
 fi

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,8 +21,10 @@ from appliance.archives.layout import (
     resolve_layout,
 )
 from appliance.archives.limits import Limits
+from appliance.archives.parts import ARCHIVE_NAME, parts_of, whole_name
 from appliance.archives.rawfile import Progress, RawFile
 from appliance.archives.sink import BlobSink
+from appliance.archives.unread import refuse_imgpkg, refuse_unknown
 from appliance.errors import ApplianceError, fail
 from appliance.oci.blob import StoredBlob
 from appliance.oci.digests import digest_of
@@ -31,7 +32,6 @@ from appliance.oci.manifests import Descriptor, parse_manifest
 from appliance.oci.names import DEFAULT_TAG, parse_reference
 from appliance.oci.strictjson import load_json
 
-_ARCHIVE = re.compile(r".+\.(?:tar(?:\.(?:gz|zst|zstd|xz|bz2|lz4))?|tgz|tzst|txz|tbz2?)", re.IGNORECASE)
 _FINAL = frozenset({"APL-0101", "APL-0102", "APL-0103", "APL-0104", "APL-0115", "APL-0116"})
 _DEPTH = 4
 _LITTER = frozenset({"System Volume Information", "lost+found", "$RECYCLE.BIN"})
@@ -54,16 +54,18 @@ def expand_sources(paths: Sequence[Path]) -> SourceList:
 
     A file is taken whatever its name. A directory is one source if it is an OCI layout or a skopeo ``dir:``;
     otherwise the archives in it (by name, sorted, four levels down) are. Checksum files, dot-files and what file
-    systems and desktops leave behind are passed over; symbolic links in a directory are not followed.
+    systems and desktops leave behind are passed over; symbolic links in a directory are not followed. An archive in
+    parts is one source, its first part.
 
-    :raises ApplianceError: APL-0101 for a path that is not there, APL-0122 for a directory with nothing in it.
+    :raises ApplianceError: APL-0144 (:func:`parts_of`), APL-0101 for a path that is not there, APL-0122 for a directory with nothing in it.
     """
     sources: list[Path] = []
     ignored: list[Path] = []
+    taken: set[Path] = set()
     for path in paths:
         if path.is_dir():
             before = len(sources)
-            _expand(path, sources, ignored, 0)
+            _expand(path, sources, ignored, taken, 0)
             if len(sources) == before:
                 others = ", ".join(sorted(other.name for other in ignored)[:5])
                 fail(
@@ -74,13 +76,21 @@ def expand_sources(paths: Sequence[Path]) -> SourceList:
                     fix="Is this the right stick, and is it mounted? Archives end in .tar, .tar.gz, .tar.zst or alike",
                 )
         elif path.exists():
-            sources.append(path)
+            _take(path, sources, taken)
         else:
             fail("APL-0101", "source is not there", where=str(path), fix="Is the stick plugged in and mounted?")
     return SourceList(list(dict.fromkeys(sources)), ignored)
 
 
-def _expand(directory: Path, sources: list[Path], ignored: list[Path], depth: int) -> None:
+def _take(path: Path, sources: list[Path], taken: set[Path]) -> None:
+    """Add an archive; of one in parts the first part, once."""
+    if path not in taken:
+        parts = parts_of(path)
+        taken.update(parts)
+        sources.append(parts[0])
+
+
+def _expand(directory: Path, sources: list[Path], ignored: list[Path], taken: set[Path], depth: int) -> None:
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
     except OSError as error:
@@ -95,11 +105,11 @@ def _expand(directory: Path, sources: list[Path], ignored: list[Path], depth: in
             continue
         if entry.is_dir(follow_symlinks=False):
             if depth < _DEPTH:
-                _expand(path, sources, ignored, depth + 1)
+                _expand(path, sources, ignored, taken, depth + 1)
             else:
                 ignored.append(path)
-        elif entry.is_file(follow_symlinks=False) and _ARCHIVE.fullmatch(entry.name):
-            sources.append(path)
+        elif entry.is_file(follow_symlinks=False) and ARCHIVE_NAME.fullmatch(whole_name(entry.name) or entry.name):
+            _take(path, sources, taken)
         else:
             ignored.append(path)
 
@@ -108,15 +118,16 @@ def read_source(
     path: Path,
     sink: BlobSink,
     limits: Limits | None = None,
-    names: Sequence[str] = (),
+    names: Sequence[str] | None = (),
     *,
     deep: bool = False,
     progress: Progress | None = None,
 ) -> ArchiveContents:
     """Read one source whole, every blob into ``sink``, and say what it holds.
 
-    :param path: an archive file, an OCI layout directory or a skopeo ``dir:``.
-    :param names: what ``--name`` gave; see :func:`apply_names`.
+    :param path: an archive file or a part of one, an OCI layout directory or a skopeo ``dir:``.
+    :param names: what ``--name`` gave; see :func:`apply_names`. None: the caller names images, and none is noted to
+        lack a name.
     :param deep: unpack compressed layers of OCI layouts too, and hold them against their configs.
     :param progress: called with bytes read and total, for a directory as far as it is known.
     :raises ApplianceError: APL-01xx for archives, APL-02xx for names and documents inside them.
@@ -124,7 +135,9 @@ def read_source(
     limits = limits or Limits()
     contents = _read_directory(path, sink, limits, progress) if path.is_dir() else None
     contents = contents or _read_file(path, sink, limits, deep, progress)
-    apply_names(contents, names, str(path))
+    if names is not None:
+        apply_names(contents, names, str(path))
+        _note_nameless(contents)
     return contents
 
 
@@ -162,15 +175,15 @@ def _resolve(path: Path, collected: Collected, sink: BlobSink, limits: Limits) -
     context = Context(sink, limits, where)
     documents = collected.documents
     manifest_json = documents.get("manifest.json")
-    docker = ArchiveContents("docker-archive")
 
-    def as_docker() -> ArchiveContents:
+    def as_docker(covered: Collection[str] = ()) -> ArchiveContents:
         assert manifest_json is not None
 
         def reread(wanted: set[str]) -> dict[str, str | None]:
             return diff_ids_again(path, limits, collected, wanted)
 
-        resolve_docker(manifest_json, collected, context, docker, reread)
+        docker = ArchiveContents("docker-archive")
+        resolve_docker(manifest_json, collected, context, docker, reread, covered)
         return docker
 
     if "oci-layout" in documents:
@@ -189,12 +202,47 @@ def _resolve(path: Path, collected: Collected, sink: BlobSink, limits: Limits) -
             except ApplianceError:
                 raise error from None
             contents.notes.append(f"The OCI part of the archive is not sound and was passed over ({error.what}).")
+            return contents
+        if manifest_json is not None:
+            _add_left_out(contents, lambda: as_docker(contents.blobs), where)
         return contents
     if manifest_json is not None:
         if _is_dir_transport(manifest_json, limits, where):
             return _dir_transport(manifest_json, _in_root(collected), context)
+        refuse_imgpkg(manifest_json, limits, where)
         return as_docker()
-    return _unknown(collected, where)
+    return refuse_unknown(collected, where)
+
+
+def _add_left_out(contents: ArchiveContents, rest: Callable[[], ArchiveContents], where: str) -> None:
+    """Take images that manifest.json lists and index.json does not: Docker leaves out what is saved by its digest.
+
+    moby #51389. The image is the one that ``docker load`` would give.
+
+    :param rest: resolves what the index does not reach.
+    """
+    try:
+        found = rest()
+    except ApplianceError as error:
+        if error.code in _FINAL:
+            raise
+        contents.notes.append(f"manifest.json was passed over; index.json is what counts ({error.what}).")
+        return
+    if not found.images:
+        return
+    known = {image.reference: image.descriptor.digest for image in contents.images if image.reference}
+    for image in found.images:
+        if image.reference in known:
+            fail(
+                "APL-0114",
+                f"archive gives one name to two images: {image.reference}",
+                where=where,
+                why=f"index.json: {known[image.reference]}, manifest.json: {image.descriptor.digest}",
+                fix="Save the image again with a current tool",
+            )
+    contents.images += found.images
+    contents.blobs |= found.blobs
+    contents.notes += [f"{len(found.images)} images stand in manifest.json alone and were taken from it.", *found.notes]
 
 
 def _in_root(collected: Collected) -> FindBlob:
@@ -257,48 +305,6 @@ def _dir_transport(data: bytes, find: FindBlob, context: Context) -> ArchiveCont
     return contents
 
 
-def _unknown(collected: Collected, where: str) -> ArchiveContents:
-    """Say what an archive is that holds no image in a form that is read here."""
-    names = set(collected.files) | set(collected.documents)
-    tops = {name.partition("/")[0] for name in names}
-    fix = "Bring it as docker save, podman save, skopeo or ctr images export write it"
-    nested = sorted(name for name in names if name.endswith(("/oci-layout", "/manifest.json", "/index.json")))
-    inner = sorted(name for name in names if _ARCHIVE.fullmatch(name))
-    if "zarf.yaml" in tops:
-        what, fix = (
-            "a Zarf package",
-            "Unpack it with 'zarf tools archiver decompress' and bring its images directory",
-        )
-    elif any(name.startswith(("mirror_seq", "imageset-config", "release-signatures")) for name in tops):
-        what, fix = "an oc-mirror image set", "Copy the images with 'skopeo copy ... oci-archive:FILE'"
-    elif any("docker/registry/v2/" in name for name in names):
-        what, fix = "the storage of a registry", "Copy the images with 'skopeo copy ... oci-archive:FILE'"
-    elif "index.json" in collected.documents:
-        what, fix = "an OCI layout without its oci-layout file", "Make it again with the tool that wrote it"
-    elif "repositories" in collected.documents:
-        what, fix = "a docker save of Docker 1.9 or older", "Load it and save it again with a current Docker"
-    elif nested:
-        folder = nested[0].rpartition("/")[0]
-        what, fix = (
-            f"an archive of the folder {folder[:100]!r}",
-            f"Make it with: tar -C {folder[:100]} -cf FILE .",
-        )
-    elif inner and all(_ARCHIVE.fullmatch(name) for name in names):
-        what, fix = (
-            f"an archive of archives ({inner[0][:100]!r} ...)",
-            "Unpack it once and bring what is inside",
-        )
-    elif {"etc", "usr"} <= tops:
-        what, fix = (
-            "a root file system",
-            "Make an image of it, for instance with 'buildah from scratch' and 'add'",
-        )
-    else:
-        some = ", ".join(repr(name[:60]) for name in sorted(names)[:3])
-        what = f"something unknown ({some} ...)" if some else "an archive without files"
-    fail("APL-0113", f"not an image archive but {what}", where=where, fix=fix)
-
-
 def apply_names(contents: ArchiveContents, names: Sequence[str], where: str) -> None:
     """Give names to nameless images, as ``--name`` asks.
 
@@ -316,6 +322,9 @@ def apply_names(contents: ArchiveContents, names: Sequence[str], where: str) -> 
             contents.images[contents.images.index(image)] = named
         elif named not in contents.images:
             contents.images.append(named)
+
+
+def _note_nameless(contents: ArchiveContents) -> None:
     nameless = contents.nameless
     contents.notes += [
         f"{image.descriptor.digest} has no name and cannot be pulled by one; give it one with "

@@ -7,7 +7,7 @@ They hold no manifest. The one made here is byte for byte what containerd's impo
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,14 +46,22 @@ def resolve_docker(
     context: Context,
     contents: ArchiveContents,
     reread: Reread,
+    covered: Collection[str] = (),
 ) -> None:
     """Fill ``contents`` from a ``manifest.json``.
 
+    :param covered: digests of configs whose images are known from elsewhere and passed over.
     :raises ApplianceError: APL-0121 (bad manifest.json), APL-0112 (missing member), APL-0118 (a layer that the
         config does not name), APL-0114 (one name for two images), and those of names and documents.
     """
     where = context.where
-    items = _parse(manifest_json, context.limits, where)
+    items = [
+        item
+        for item in _parse(manifest_json, context.limits, where)
+        if not covered or _member(collected, item.config, where).digest not in covered
+    ]
+    if not items:
+        return
     diff_ids = dict(collected.diff_ids)
     layers = [_member(collected, path, where) for item in items for path in item.layers]
     unknown = {blob.digest for blob in layers if _compressed(blob) and blob.digest not in diff_ids}

@@ -22,6 +22,7 @@ from appliance.oci.strictjson import load_json
 
 _SUBJECT = "io.containerd.manifest.subject"
 _HAULER_KIND = re.compile(r"dev\.(?:hauler|cosignproject\.cosign)/(.+)")
+_HAULER_ORIGINAL = "hauler.dev/original-ref"
 _IMAGE_KINDS = frozenset({"image", "imageIndex"})
 _SAMPLE = 5
 _COSIGN_SUFFIX = {"sigs": "sig", "atts": "att", "sboms": "sbom"}
@@ -277,6 +278,10 @@ def _reference(entry: Descriptor) -> Reference | None:
     name = entry.annotations.get(IMAGE_NAME)
     if name:
         return parse_reference(name, where=entry.digest)
+    original = entry.annotations.get(_HAULER_ORIGINAL)
+    if original and _kind(entry) is not None:
+        # What was asked for: older hauls have no other name with its registry.
+        return parse_reference(original, where=entry.digest)
     name = entry.annotations.get(REF_NAME, "")
     # A bare word is a tag (or umoci's idea of one), no name: containerd would make up the rest.
     return parse_reference(name, where=entry.digest) if any(char in name for char in "/:@") else None

@@ -1,4 +1,4 @@
-"""A source file, opened read-only, read once, held against the checksum beside it, and decompressed."""
+"""A source file, or its parts, opened read-only, read once, held against the checksum beside it, and decompressed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import queue
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from appliance.archives.compression import Decoder, detect
 from appliance.archives.limits import Limits
+from appliance.archives.parts import parts_of, whole_name
 from appliance.errors import fail
 
 READ_STEP = 1024 * 1024
@@ -26,12 +27,12 @@ Progress = Callable[[int, int], None]
 
 
 class RawFile:
-    """One archive file.
+    """One archive file, or one in parts (:func:`parts_of`), read as if it were joined.
 
     :param path: the file; a symbolic link given by the operator is followed.
     :param limits: caps for the decompressor.
     :raises ApplianceError: APL-0101 if it cannot be opened or is no regular file, APL-0115 for an unusable
-        checksum file.
+        checksum file, APL-0144 for a missing part.
     """
 
     def __init__(self, path: Path, limits: Limits) -> None:
@@ -40,9 +41,10 @@ class RawFile:
         self.compression = "none"
         self.bytes_read = 0
         self._limits = limits
-        self._expected = read_sidecar(path)
-        self._fd = open_readonly(path)
-        self.size = os.fstat(self._fd).st_size
+        self._parts = parts_of(path)
+        self._expected = read_sidecars(self._parts)
+        self._fd = open_readonly(self._parts[0])
+        self.size = os.fstat(self._fd).st_size + sum(part.stat().st_size for part in self._parts[1:])
 
     def __enter__(self) -> RawFile:
         """Use as a context manager."""
@@ -77,30 +79,56 @@ class RawFile:
         decoder.close()
 
     def _raw(self) -> Iterator[bytes]:
-        state = hashlib.sha256() if self._expected else None
-        while True:
-            try:
-                data = os.read(self._fd, READ_STEP)
-            except OSError as error:
-                fail(
-                    "APL-0116",
-                    "source cannot be read",
-                    where=str(self.path),
-                    why=f"{error.strerror} at byte {self.bytes_read} of {self.size}",
-                    fix="Try another port or another stick",
-                )
-            if not data:
-                break
-            self.bytes_read += len(data)
-            if state is not None:
-                state.update(data)
-            yield data
-        if state is not None and state.hexdigest() != self._expected:
+        whole = _Check(self._expected.get(None), str(self.path))
+        for number, part in enumerate(self._parts):
+            # As many parts as a medium holds, and one descriptor.
+            if number:
+                following = open_readonly(part)
+                os.close(self._fd)
+                self._fd = following
+            own = _Check(self._expected.get(part.name), str(part))
+            while data := self._read(part):
+                self.bytes_read += len(data)
+                whole.update(data)
+                own.update(data)
+                yield data
+            own.finish()
+        whole.finish()
+
+    def _read(self, part: Path) -> bytes:
+        try:
+            return os.read(self._fd, READ_STEP)
+        except OSError as error:
+            fail(
+                "APL-0116",
+                "source cannot be read",
+                where=str(part),
+                why=f"{error.strerror} at byte {self.bytes_read} of {self.size}",
+                fix="Try another port or another stick",
+            )
+
+
+class _Check:
+    """Holds what goes by against a SHA-256, where there is one."""
+
+    def __init__(self, expected: str | None, where: str) -> None:
+        self._expected = expected
+        self._where = where
+        self._state = hashlib.sha256() if expected else None
+        self._seen = 0
+
+    def update(self, data: bytes) -> None:
+        if self._state is not None:
+            self._state.update(data)
+            self._seen += len(data)
+
+    def finish(self) -> None:
+        if self._state is not None and self._state.hexdigest() != self._expected:
             fail(
                 "APL-0115",
                 "file does not match the checksum beside it",
-                where=str(self.path),
-                why=f"expected {self._expected}, {self.bytes_read} bytes hash to {state.hexdigest()}",
+                where=self._where,
+                why=f"expected {self._expected}, {self._seen} bytes hash to {self._state.hexdigest()}",
                 fix="Copy the file again, or bring the checksum that belongs to it",
             )
 
@@ -131,6 +159,36 @@ def read_sidecar(path: Path) -> str | None:
 
     :raises ApplianceError: APL-0115 if the checksum file has nothing for this file.
     """
+    found = _sidecar(path)
+    if found is None or path.name in found:
+        return None if found is None else found[path.name]
+    return _only(found, path)
+
+
+def read_sidecars(parts: Sequence[Path]) -> dict[str | None, str]:
+    """What is known of the parts of an archive beforehand: SHA-256 by the part's name, under None that of them joined.
+
+    A checksum file lies beside each part, or one for the whole (``haul.tar.zst.sha256`` beside ``haul.tar.zst.000``),
+    which may list the parts.
+
+    :raises ApplianceError: APL-0115 as :func:`read_sidecar`.
+    """
+    expected: dict[str | None, str] = {}
+    if len(parts) == 1:
+        only = read_sidecar(parts[0])
+        return {None: only} if only else {}
+    name = whole_name(parts[0].name)
+    whole = _sidecar(parts[0].with_name(name)) if name else None
+    if name and whole is not None:
+        expected |= {part.name: whole[part.name] for part in parts if part.name in whole}
+        if name in whole or not expected:
+            expected[None] = whole[name] if name in whole else _only(whole, parts[0].with_name(name))
+    expected |= {part.name: digest for part in parts if (digest := read_sidecar(part))}
+    return expected
+
+
+def _sidecar(path: Path) -> dict[str, str] | None:
+    """The lines of ``<file>.sha256``: file name to digest; a bare digest has the name ``""``."""
     sidecar = path.with_name(path.name + ".sha256")
     if not sidecar.exists():
         return None
@@ -147,13 +205,16 @@ def read_sidecar(path: Path) -> str | None:
             found[(plain.group(2) or "").replace("\\", "/").rpartition("/")[2]] = plain.group(1).lower()
         elif bsd := _BSD_LINE.fullmatch(line.strip()):
             found[bsd.group(1).rpartition("/")[2]] = bsd.group(2).lower()
-    if path.name in found:
-        return found[path.name]
+    return found
+
+
+def _only(found: dict[str, str], path: Path) -> str:
+    """The one digest of a checksum file that does not name its file."""
     if len(found) != 1:
         fail(
             "APL-0115",
             "checksum file does not name its file",
-            where=str(sidecar),
+            where=f"{path}.sha256",
             why=f"no line for {path.name}",
             fix="Bring the checksum that belongs to the file, or remove it",
         )

@@ -9,18 +9,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appliance.archives.contents import ArchiveContents, NamedImage
+from appliance.archives.contents import ArchiveContents
 from appliance.archives.dispatch import expand_sources, read_source
+from appliance.archives.docker import DIGESTS_LOST
 from appliance.archives.limits import Limits
 from appliance.archives.sink import BlobSink
+from appliance.bundle.allow import AllowLists
+from appliance.bundle.naming import Found, name_images
 from appliance.errors import ApplianceError, fail
+from appliance.oci.names import parse_reference
 from appliance.oci.platforms import Platform, matches
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import reader, walk
 from appliance.store.generations import Generation
 from appliance.store.journal import was_published
+from appliance.store.pins import Pinned
 from appliance.store.pushes import Pushed
 from appliance.store.signed import Entry
+
+_SHOWN = 10
 
 
 @dataclass
@@ -51,12 +58,14 @@ class Plan:
     """What publishing a reading would change; see :meth:`as_dict`.
 
     :param pushed: what operators pushed; a name that the reading brings covers a pushed one.
+    :param pinned: names that move only by consent.
     """
 
     current: Generation | None
     reading: Reading
     bytes_to_write: int
     pushed: Pushed | None = None
+    pinned: Pinned | None = None
 
     @property
     def added(self) -> list[str]:
@@ -73,6 +82,12 @@ class Plan:
             for name, entry in self.reading.names.items()
             if name in old and old[name].descriptor.digest != entry.descriptor.digest
         )
+
+    @property
+    def moved_pins(self) -> list[str]:
+        """Those of the moved names that are pinned; see :func:`check_consent`."""
+        pinned = self.pinned.names if self.pinned else {}
+        return [name for name in self.moved if name in pinned]
 
     @property
     def completed(self) -> list[str]:
@@ -123,7 +138,7 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """The plan as ``appliance plan --json`` prints it; sizes in bytes."""
         old = self.current.names if self.current else {}
-        changed = {*self.added, *self.moved, *self.completed}
+        changed, moved_pins = {*self.added, *self.moved, *self.completed}, set(self.moved_pins)
         return {
             "plan_id": self.id,
             "generation": {"number": self.current.number, "digest": self.current.digest} if self.current else None,
@@ -136,6 +151,7 @@ class Plan:
                     "name": name,
                     "old": old[name].descriptor.digest,
                     "new": self.reading.names[name].descriptor.digest,
+                    "pinned": name in moved_pins,
                 }
                 for name in self.moved
             ],
@@ -160,6 +176,8 @@ def read_sources(
     *,
     names: Sequence[str] = (),
     platforms: Iterable[Platform] = (),
+    any_platform: bool = False,
+    allow: Sequence[str] = (),
     site_addresses: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
@@ -168,42 +186,69 @@ def read_sources(
     :param sources: files and directories as the operator named them.
     :param sink: where blobs go: the store, or a sink that only checks.
     :param store: the store's directory; its journal knows which sources were published before.
-    :param names: names for nameless images, for a single source.
+    :param names: names for nameless images; see :func:`appliance.bundle.naming.name_images`.
     :param platforms: what the site's nodes run; empty: not checked.
+    :param any_platform: take images that none of these can run too, with a remark.
+    :param allow: which names the sources may bring; see :class:`appliance.bundle.allow.AllowLists`.
     :param site_addresses: addresses of listed nodes; as the registry of a name they mean none.
     :param progress: called with (bytes read, bytes of the file).
-    :raises ApplianceError: whatever is wrong with a source, and APL-0124, APL-0125, APL-0128.
+    :raises ApplianceError: whatever is wrong with a source, and APL-0123 to APL-0125, APL-0128, APL-0142, APL-0143.
     """
     reading = Reading()
-    wanted = list(platforms)
-    foreign: list[str] = []
-    origin: dict[str, str] = {}
+    lists = AllowLists(allow)
+    found: list[Found] = []
     for source in sources:
         files = _files(source, store, current, reading)
         total = 0
         for file in files:
-            contents = read_source(file, sink, Limits(), names, progress=progress)
+            contents = read_source(file, sink, Limits(), None, progress=progress)
             total += contents.bytes_read
-            _merge(reading, contents, file, origin, site_addresses)
-            foreign += [f"{image.reference} ({_platform_names(image)})" for image in _foreign(contents, wanted)]
+            found.append(Found(source, file, contents))
         if files:
             reading.sources.append({"path": source, "state": "read", "bytes": total})
+    name_images(found, names)
+    _check_allowed(found, lists, site_addresses)
+    _check_platforms(found, list(platforms), reading, any_platform=any_platform)
+    _note(found, reading)
+    origin: dict[str, str] = {}
+    for item in found:
+        _merge(reading, item.contents, item.file, origin, site_addresses)
     for name, entry in reading.names.items():
         reading.sizes[name] = sum(item.descriptor.size for item in walk(entry, reader(sink)))
-    if foreign:
-        fail(
-            "APL-0128",
-            "images that no node of this site can run",
-            why=f"{'; '.join(sorted(foreign))}; the nodes run {', '.join(map(str, wanted))}",
-            fix="Bring the images for the nodes' architecture; nothing was changed",
-        )
     return reading
 
 
-def make_plan(reading: Reading, current: Generation | None, blobs: BlobStore, pushed: Pushed | None = None) -> Plan:
+def make_plan(
+    reading: Reading,
+    current: Generation | None,
+    blobs: BlobStore,
+    pushed: Pushed | None = None,
+    pinned: Pinned | None = None,
+) -> Plan:
     """Hold a reading against what is served now."""
     missing = sum(size for digest, size in reading.blobs.items() if blobs.size(digest) != size)
-    return Plan(current, reading, missing, pushed)
+    return Plan(current, reading, missing, pushed, pinned)
+
+
+def check_consent(plan: Plan, consent: Iterable[str]) -> None:
+    """Refuse a plan that moves pinned names, but for those that the operator agreed to move.
+
+    :param consent: names; ``NAME@sha256:...`` agrees to a move to that digest alone.
+    :raises ApplianceError: APL-0141 with every name that is refused, and where it would move; APL-0202 and APL-0201
+        for what is no name.
+    """
+    agreed = {(item.key, item.digest) for item in (parse_reference(text, where="--move-pinned") for text in consent)}
+    refused = []
+    for item in plan.as_dict()["moved"]:
+        if item["pinned"] and not agreed & {(item["name"], None), (item["name"], item["new"])}:
+            refused.append(f"{item['name']} from {item['old']} to {item['new']}")
+    if refused:
+        fail(
+            "APL-0141",
+            "the sources would move pinned names",
+            why="; ".join(refused),
+            fix="Nothing was published. Agree to each move with --move-pinned NAME, or bring a medium without them",
+        )
 
 
 def _files(source: str, store: Path, current: Generation | None, reading: Reading) -> list[Path]:
@@ -225,22 +270,11 @@ def _merge(
     site_addresses: Collection[str],
 ) -> None:
     reading.blobs.update(contents.blobs)
-    reading.notes += [f"{file.name}: {note}" for note in contents.notes]
-    nameless = [image.descriptor.digest for image in contents.nameless]
-    if nameless:
-        fail(
-            "APL-0124",
-            "images without a name",
-            where=str(file),
-            why=", ".join(nameless),
-            fix="Nobody could pull them: give the name with --name, one source at a time",
-        )
     absent = frozenset(contents.missing)
     for image in contents.images:
         if image.reference is None:
             continue
-        # A tag is a key by itself: with a digest behind it, a moved tag would stand beside its old self.
-        name = image.reference.tagged if image.reference.tag else str(image.reference)
+        name = image.reference.at_site(site_addresses).key
         other = reading.names.get(name)
         if other is not None and other.descriptor.digest != image.descriptor.digest:
             fail(
@@ -255,13 +289,66 @@ def _merge(
         origin[name] = str(file)
 
 
-def _foreign(contents: ArchiveContents, wanted: Sequence[Platform]) -> list[NamedImage]:
-    return [
-        image
-        for image in contents.images
-        if wanted and image.platforms and not any(matches(have, want) for have in image.platforms for want in wanted)
-    ]
+def _check_allowed(found: Sequence[Found], lists: AllowLists, site_addresses: Collection[str]) -> None:
+    """Refuse names that a source may not bring, all at once."""
+    refused: dict[str, list[str]] = {}
+    for item in found:
+        for image in item.contents.images:
+            if image.reference is None:
+                continue
+            reference = image.reference.at_site(site_addresses)
+            if not lists.allows(item.source, reference, any_tag=image.is_referrer):
+                refused.setdefault(item.source, []).append(reference.key)
+    if refused:
+        fail(
+            "APL-0142",
+            "names that their source may not bring",
+            why="; ".join(
+                f"{source}: {', '.join(sorted(set(names)))} (allowed: {lists.shown(source)})"
+                for source, names in refused.items()
+            ),
+            fix="Take them off the medium, or add them to the source's allow-list (--allow, seed_allow)",
+        )
 
 
-def _platform_names(image: NamedImage) -> str:
-    return ", ".join(map(str, image.platforms))
+def _check_platforms(
+    found: Sequence[Found], wanted: Sequence[Platform], reading: Reading, *, any_platform: bool
+) -> None:
+    """Refuse images that no node can run, all at once; note those that only some of the nodes can."""
+    foreign, partial = set(), []
+    for image in (image for item in found for image in item.contents.images):
+        if not wanted or not image.platforms:
+            continue
+        lacking = [want for want in wanted if not any(matches(have, want) for have in image.platforms)]
+        if len(lacking) == len(wanted):
+            foreign.add(f"{image.reference} ({', '.join(map(str, image.platforms))})")
+        elif lacking:
+            partial.append(f"{image.reference} (not {', '.join(map(str, lacking))})")
+    nodes = ", ".join(map(str, wanted))
+    if foreign and not any_platform:
+        fail(
+            "APL-0128",
+            "images that no node of this site can run",
+            why=f"{'; '.join(sorted(foreign))}; the nodes run {nodes}",
+            fix="Bring the images for the nodes' architecture; nothing was changed. To take them all the same: "
+            "--any-platform (seed_any_platform)",
+        )
+    if foreign:
+        reading.notes.append(f"No node can run these ({nodes}), and they are taken as asked: {_some(foreign)}.")
+    if partial:
+        reading.notes.append(f"Some nodes cannot run these: {_some(partial)}.")
+
+
+def _note(found: Sequence[Found], reading: Reading) -> None:
+    """Remarks by file; what holds for several files is said once."""
+    lost = [item.file.name for item in found if DIGESTS_LOST in item.contents.notes]
+    if lost:
+        reading.notes.append(f"{_some(lost)}: {DIGESTS_LOST}")
+    for item in found:
+        reading.notes += [f"{item.file.name}: {note}" for note in item.contents.notes if note != DIGESTS_LOST]
+
+
+def _some(words: Iterable[str]) -> str:
+    listed = sorted(set(words))
+    more = len(listed) - _SHOWN
+    return ", ".join(listed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

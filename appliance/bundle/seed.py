@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from appliance.bundle.plan import Plan, Reading, make_plan, read_sources
+from appliance.bundle.plan import Plan, Reading, check_consent, make_plan, read_sources
 from appliance.config import Config
 from appliance.errors import fail
 from appliance.oci.manifests import Descriptor
@@ -18,6 +18,7 @@ from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed
 from appliance.store.generations import Generation, Generations, lock, make
 from appliance.store.journal import catch_up, record
+from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 
 
@@ -44,7 +45,11 @@ def seed(
     *,
     names: Sequence[str] = (),
     platforms: Iterable[Platform] = (),
+    any_platform: bool = False,
+    allow: Sequence[str] = (),
     expect: str | None = None,
+    pins: Pins | None = None,
+    move_pinned: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
     """Import every source and publish, or leave the current generation as it is.
@@ -54,7 +59,9 @@ def seed(
     still missing.
 
     :param expect: id of the plan that was shown and confirmed; another outcome is refused (APL-0126).
-    :raises ApplianceError: as :func:`appliance.bundle.plan.read_sources`, and APL-0307, APL-0310, APL-0312.
+    :param pins: names that move only by consent; each pin follows its name then.
+    :param move_pinned: the consent; see :func:`appliance.bundle.plan.check_consent`.
+    :raises ApplianceError: as :func:`appliance.bundle.plan.read_sources`, and APL-0141, APL-0307, APL-0310, APL-0312.
     """
     if not config.is_publisher:
         fail(
@@ -71,6 +78,8 @@ def seed(
         current = generations.current()
         if current is not None:
             catch_up(blobs.root, current)
+            if pins is not None:
+                pins.follow(current.names)  # where the run before was ended between its switch and this
         reading = read_sources(
             sources,
             blobs,
@@ -78,10 +87,12 @@ def seed(
             current,
             names=names,
             platforms=platforms,
+            any_platform=any_platform,
+            allow=allow,
             site_addresses=config.site_addresses,
             progress=progress,
         )
-        plan = make_plan(reading, current, blobs, pushes.current())
+        plan = make_plan(reading, current, blobs, pushes.current(), pins.current() if pins else None)
         if expect is not None and plan.id != expect:
             fail(
                 "APL-0126",
@@ -89,6 +100,7 @@ def seed(
                 why=f"confirmed was plan {expect}, this would be plan {plan.id}",
                 fix="Nothing was published. Make the plan again and look at it",
             )
+        check_consent(plan, move_pinned)
         if plan.is_empty:
             return Result(plan, current, False)
         maps = dict(current.piece_maps) if current else {}
@@ -107,10 +119,12 @@ def seed(
         _prove(following, reading, blobs)
         generations.publish(following)
         try:
+            if pins is not None:
+                pins.follow(following.names)
             record(blobs.root, following)
         except OSError as error:
-            # It is published; the line is written by the next seeding.
-            reading.notes.append(f"The journal could not be written: {error.strerror}.")
+            # It is published; the next seeding catches up on both.
+            reading.notes.append(f"The pins or the journal could not be written: {error.strerror}.")
         generations.prune(config.keep_generations)
         return Result(plan, following, True)
     finally:

@@ -1,4 +1,4 @@
-"""Commands on a store: plan, seed, images, fsck, status."""
+"""Commands on a store: plan, seed, images, pin, unpin, fsck, status."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from appliance.config import DEFAULT_PATH, Config, load
 if TYPE_CHECKING:
     from appliance.store.blobs import BlobStore
     from appliance.store.generations import Generations
+    from appliance.store.pins import Pins
     from appliance.store.pushes import Pushes
 
 _STORE = click.option(
@@ -30,7 +31,27 @@ _CONFIG = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 _NAME = click.option("--name", "names", multiple=True, metavar="REF", help="Name for an image that has none.")
 _PLATFORM = click.option(
-    "--platform", "platforms", multiple=True, metavar="OS/ARCH", help="What the nodes run; others are refused."
+    "--platform",
+    "platforms",
+    multiple=True,
+    metavar="OS/ARCH",
+    help="What the nodes run; images for none of them are refused. Default: what the site's inventory says.",
+)
+_ANY_PLATFORM = click.option(
+    "--any-platform", is_flag=True, help="Take images that no node can run too; the plan remarks on them."
+)
+_ALLOW = click.option(
+    "--allow",
+    multiple=True,
+    metavar="[SOURCE=]PATTERN",
+    help="What the sources, or one of them, may bring, such as docker.io/rancher/*; other names are refused.",
+)
+_MOVE_PINNED = click.option(
+    "--move-pinned",
+    "move_pinned",
+    multiple=True,
+    metavar="NAME",
+    help="Pinned name that may move; NAME@sha256:... to that digest alone.",
 )
 _SOURCES = click.argument("sources", nargs=-1, required=True)
 
@@ -40,6 +61,9 @@ _SOURCES = click.argument("sources", nargs=-1, required=True)
 @_CONFIG
 @_NAME
 @_PLATFORM
+@_ANY_PLATFORM
+@_ALLOW
+@_MOVE_PINNED
 @_JSON
 @_SOURCES
 def plan(
@@ -47,12 +71,15 @@ def plan(
     config_file: Path | None,
     names: tuple[str, ...],
     platforms: tuple[str, ...],
+    any_platform: bool,
+    allow: tuple[str, ...],
+    move_pinned: tuple[str, ...],
     as_json: bool,
     sources: tuple[str, ...],
 ) -> None:
     """Read and verify SOURCES whole and say what seeding them would change. Writes nothing."""
     from appliance.archives.sink import HashingSink
-    from appliance.bundle.plan import make_plan, read_sources
+    from appliance.bundle.plan import check_consent, make_plan, read_sources
     from appliance.bundle.seed import drop_privileges
     from appliance.oci.platforms import parse_platform
 
@@ -66,13 +93,16 @@ def plan(
             directory,
             current,
             names=names,
-            platforms=[parse_platform(text) for text in platforms],
+            platforms=[parse_platform(text) for text in platforms or config.platforms],
+            any_platform=any_platform,
+            allow=allow,
             site_addresses=config.site_addresses,
             progress=_progress(as_json),
         )
-    made = make_plan(reading, current, blobs, pushes.current())
+    made = make_plan(reading, current, blobs, pushes.current(), _pins(blobs, config).current())
     blobs.check_room(made.bytes_to_write)
     _show(made.as_dict(), as_json, _plan_text)
+    check_consent(made, move_pinned)
 
 
 @click.command()
@@ -80,6 +110,9 @@ def plan(
 @_CONFIG
 @_NAME
 @_PLATFORM
+@_ANY_PLATFORM
+@_ALLOW
+@_MOVE_PINNED
 @click.option("--expect", metavar="PLAN_ID", help="Publish only what this plan showed.")
 @_JSON
 @_SOURCES
@@ -88,6 +121,9 @@ def seed(
     config_file: Path | None,
     names: tuple[str, ...],
     platforms: tuple[str, ...],
+    any_platform: bool,
+    allow: tuple[str, ...],
+    move_pinned: tuple[str, ...],
     expect: str | None,
     as_json: bool,
     sources: tuple[str, ...],
@@ -106,8 +142,12 @@ def seed(
         pushes,
         sources,
         names=names,
-        platforms=[parse_platform(text) for text in platforms],
+        platforms=[parse_platform(text) for text in platforms or config.platforms],
+        any_platform=any_platform,
+        allow=allow,
         expect=expect,
+        pins=_pins(blobs, config),
+        move_pinned=move_pinned,
         progress=_progress(as_json),
     )
     shown = result.plan.as_dict()
@@ -123,9 +163,11 @@ def seed(
 @_JSON
 def images(directory: Path, as_json: bool) -> None:
     """List the names that the store serves."""
-    blobs, generations, pushes, _ = _open(directory, None)
+    blobs, generations, pushes, config = _open(directory, None)
     blobs.require()
     current, pushed = generations.current(), pushes.current()
+    pinned = _pins(blobs, config).current()
+    pins = set(pinned.names) if pinned else set()
     seeded = current.names if current else {}
     # What the generation covers is not served, and what has no tag has no name that anybody would list.
     own = {name: entry for name, entry in pushed.names.items() if "@" not in name} if pushed else {}
@@ -135,6 +177,8 @@ def images(directory: Path, as_json: bool) -> None:
             "digest": entry.descriptor.digest,
             "mediaType": entry.descriptor.media_type,
             "pushed": name not in seeded,
+            # Pins are the publisher's: another node does not know them.
+            "pinned": name in pins if config.is_publisher else None,
         }
         for name, entry in {**own, **seeded}.items()
     ]
@@ -144,6 +188,42 @@ def images(directory: Path, as_json: bool) -> None:
         "images": sorted(rows, key=lambda row: str(row["name"])),
     }
     _show(shown, as_json, _images_text)
+
+
+@click.command()
+@_STORE
+@_CONFIG
+@_JSON
+@click.argument("names", nargs=-1, required=True)
+def pin(directory: Path, config_file: Path | None, as_json: bool, names: tuple[str, ...]) -> None:
+    """Pin NAMES: no medium moves them without --move-pinned, and their images are always kept."""
+    from appliance.bundle.seed import drop_privileges
+    from appliance.store.pins import pin as run
+
+    drop_privileges(directory)
+    blobs, generations, _, config = _open(directory, config_file)
+    _require_publisher(config)
+    blobs.require()
+    pins = _pins(blobs, config)
+    _show_pins("pinned", run(blobs, generations, pins, names), pins, as_json)
+
+
+@click.command()
+@_STORE
+@_CONFIG
+@_JSON
+@click.argument("names", nargs=-1, required=True)
+def unpin(directory: Path, config_file: Path | None, as_json: bool, names: tuple[str, ...]) -> None:
+    """Take the pins of NAMES away; what they name is served on."""
+    from appliance.bundle.seed import drop_privileges
+    from appliance.store.pins import unpin as run
+
+    drop_privileges(directory)
+    blobs, _, _, config = _open(directory, config_file)
+    _require_publisher(config)
+    blobs.require()
+    pins = _pins(blobs, config)
+    _show_pins("unpinned", run(blobs, pins, names), pins, as_json)
 
 
 @click.command()
@@ -162,7 +242,7 @@ def fsck(directory: Path, config_file: Path | None, as_json: bool, repair: bool)
 
     blobs, generations, pushes, config = _open(directory, config_file)
     blobs.require()
-    report = check(blobs, generations, pushes, whole=config.is_publisher)
+    report = check(blobs, generations, pushes, whole=config.is_publisher, pins=_pins(blobs, config))
     if repair:
         for digest in report.damaged:
             examine(blobs, digest, None, suspect=True)
@@ -200,7 +280,7 @@ def status(config_file: Path | None, as_json: bool) -> None:
     _show(shown, as_json, _status_text)
 
 
-COMMANDS = (plan, seed, images, fsck, status)
+COMMANDS = (plan, seed, images, pin, unpin, fsck, status)
 
 
 def _open(directory: Path, config_file: Path | None) -> tuple[BlobStore, Generations, Pushes, Config]:
@@ -213,6 +293,32 @@ def _open(directory: Path, config_file: Path | None) -> tuple[BlobStore, Generat
     blobs = BlobStore(directory, free_percent=config.free_percent if config.peers else 0)
     trust = Trust(config.pki, config.node, config.seeds)
     return blobs, Generations(blobs, trust), Pushes(blobs, trust), config
+
+
+def _pins(blobs: BlobStore, config: Config) -> Pins:
+    from appliance.store.pins import Pins
+    from appliance.trust import Trust
+
+    return Pins(blobs, Trust(config.pki, config.node, config.seeds))
+
+
+def _require_publisher(config: Config) -> None:
+    from appliance.errors import fail
+
+    if not config.is_publisher:
+        fail(
+            "APL-0312",
+            "only the publisher keeps pins",
+            where=config.node,
+            why=f"the publisher of this site is {config.publisher}",
+            fix=f"Run the same on {config.publisher}",
+        )
+
+
+def _show_pins(verb: str, changed: list[str], pins: Pins, as_json: bool) -> None:
+    current = pins.current()
+    shown = {"changed": changed, "pinned": list(current.names) if current else []}
+    _show(shown, as_json, lambda _: "\n".join(f"{verb} {name}" for name in changed) or "nothing changed")
 
 
 def _config(directory: Path, config_file: Path | None) -> Config:
@@ -233,7 +339,10 @@ def _show(value: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]],
 def _plan_text(shown: dict[str, Any]) -> str:
     lines = [f"plan {shown['plan_id']}"]
     lines += [f"  add   {item['name']}  {item['digest']}" for item in shown["added"]]
-    lines += [f"  move  {item['name']}  {item['old']} -> {item['new']}" for item in shown["moved"]]
+    lines += [
+        f"  move  {item['name']}  {item['old']} -> {item['new']}{'  (pinned)' if item['pinned'] else ''}"
+        for item in shown["moved"]
+    ]
     lines += [f"  fill  {name}" for name in shown["completed"]]
     lines += [
         f"  cover {item['name']}  {item['old']} (pushed by an operator) -> {item['new']}"
@@ -245,7 +354,10 @@ def _plan_text(shown: dict[str, Any]) -> str:
 
 
 def _images_text(shown: dict[str, Any]) -> str:
-    rows = [f"{row['digest']}  {row['name']}{'  (pushed)' if row['pushed'] else ''}" for row in shown["images"]]
+    rows = [
+        f"{row['digest']}  {row['name']}{'  (pushed)' if row['pushed'] else ''}{'  (pinned)' if row['pinned'] else ''}"
+        for row in shown["images"]
+    ]
     return "\n".join(rows) or "no images"
 
 

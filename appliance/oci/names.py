@@ -53,6 +53,14 @@ class Reference:
         """``registry/repository:tag``, the digest left out; the key under which a name is published."""
         return self.name if self.tag is None else f"{self.name}:{self.tag}"
 
+    @property
+    def key(self) -> str:
+        """The name under which a generation lists it: with a tag the digest is left out.
+
+        A tag is a key by itself: with a digest behind it, a moved tag would stand beside its old self.
+        """
+        return str(self) if self.tag is None else self.tagged
+
     def __str__(self) -> str:
         """The whole name, as it can be pulled."""
         return self.tagged if self.digest is None else f"{self.tagged}@{self.digest}"

@@ -14,6 +14,7 @@ from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, Manifest, parse_
 from appliance.oci.mediatypes import PIECE_MAP
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generation
+from appliance.store.pins import Pinned
 from appliance.store.pushes import Pushed
 from appliance.store.signed import Entry
 
@@ -123,4 +124,16 @@ def needed(generation: Generation, blobs: BlobStore) -> dict[str, Needed]:
             found.setdefault(item.descriptor.digest, item)
     for descriptor in generation.piece_maps.values():
         found[descriptor.digest] = Needed(descriptor, True)
+    return found
+
+
+def needed_by_pins(pinned: Pinned, blobs: BlobStore) -> dict[str, Needed]:
+    """Every blob that the pinned images need, by digest: what is kept whatever else is not.
+
+    An image that left the generation and whose manifest is not here is listed by its manifest alone.
+    """
+    found: dict[str, Needed] = {}
+    for entry in pinned.names.values():
+        for item in walk(entry, reader(blobs)):
+            found.setdefault(item.descriptor.digest, item)
     return found

@@ -10,9 +10,10 @@ from typing import Any
 from appliance.errors import ApplianceError
 from appliance.oci.digests import is_digest
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import Needed, needed, needed_by_pushes
+from appliance.store.closure import Needed, needed, needed_by_pins, needed_by_pushes
 from appliance.store.damage import hash_file
 from appliance.store.generations import Generations, parse
+from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 
 
@@ -56,12 +57,14 @@ def check(
     pushes: Pushes,
     *,
     whole: bool,
+    pins: Pins | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Hash every blob, and see that the current generation and what was pushed can be served.
 
     :param whole: whether every blob of both has to be here (a publisher, a store without a site), or
         only its manifests (any other node).
+    :param pins: what has to be kept beside them, where this store has pins.
     :param progress: called with the bytes hashed so far.
     """
     report = Report()
@@ -80,6 +83,8 @@ def check(
     wanted: dict[str, Needed] = {}
     try:
         current, pushed = generations.current(), pushes.current()
+        pinned = pins.current() if pins else None
+        wanted |= needed_by_pins(pinned, blobs) if pinned else {}
         wanted |= needed_by_pushes(pushed, blobs) if pushed else {}
         wanted |= needed(current, blobs) if current else {}
     except (ApplianceError, OSError) as error:

@@ -1,6 +1,7 @@
 """Archives that real tools write are read, and agree with what containerd makes of them.
 
-Needs root, skopeo, umoci, podman, buildah, and containerd with ctr; all work offline, below one temporary folder.
+Needs root, skopeo, umoci, podman, buildah, containerd with ctr, and docker; all work offline, below one temporary
+folder. Where Debian 12 has no tool for a format, ``tests/unit/archives/test_formats.py`` builds it from its description.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from pathlib import Path
 import pytest
 
 from appliance.archives.contents import ArchiveContents
-from appliance.archives.dispatch import read_source
+from appliance.archives.dispatch import expand_sources, read_source
+from appliance.archives.docker import DIGESTS_LOST
 from appliance.archives.sink import HashingSink
+from appliance.errors import ApplianceError
+from tests.unit.archives.test_formats import Docker25, buildx
 
 pytestmark = pytest.mark.integration
 
@@ -106,6 +110,38 @@ def storage(work: Path) -> list[object]:
     return ["--root", work / "storage", "--runroot", work / "run", "--storage-driver", "vfs"]
 
 
+@pytest.fixture(scope="module")
+def docker(work: Path, layout: Path) -> Iterator[Ctr]:
+    """A Docker engine of its own, with both images in it; calls ``docker``."""
+    folder = work / "docker"
+    folder.mkdir()
+    socket = folder / "sock"
+    (folder / "config.json").write_text(json.dumps({"deprecated-key-path": str(folder / "key.json")}))
+    words = ["/usr/sbin/dockerd", "--config-file", folder / "config.json", "--host", f"unix://{socket}"]
+    words += ["--data-root", folder / "root", "--exec-root", folder / "exec", "--pidfile", folder / "pid"]
+    words += ["--bridge=none", "--iptables=false", "--ip6tables=false", "--storage-driver=vfs"]
+
+    def call(*argv: object) -> str:
+        return run("/usr/bin/docker", "--host", f"unix://{socket}", *argv)
+
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([str(word) for word in words], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        ready = ["/usr/bin/docker", "--host", f"unix://{socket}", "version"]
+        while subprocess.run(ready, capture_output=True, check=False).returncode != 0:
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            assert process.poll() is None, (folder / "log").read_text()
+        for tag in ("one", "two"):
+            archive = work / f"to-docker-{tag}.tar"
+            run("skopeo", "copy", "-q", f"oci:{layout}:{tag}", f"docker-archive:{archive}:docker.io/rancher/{tag}:v1")
+            call("load", "-q", "-i", archive)
+        yield call
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def ctr_digest(ctr: Ctr, name: str) -> str:
     for line in ctr("images", "ls").splitlines()[1:]:
         if line.split()[0] == name:
@@ -177,34 +213,79 @@ def test_skopeo_dir(work: Path, layout: Path, oci_digest: str) -> None:
     assert found(work / "dir") == [("None", oci_digest)]
 
 
-def test_skopeo_multi_arch(work: Path, layout: Path) -> None:
-    """An index with both platforms, and the same copied without one child's content."""
+def test_skopeo_oci_directory(work: Path, layout: Path, oci_digest: str) -> None:
+    run("skopeo", "copy", "-q", f"oci:{layout}:one", f"oci:{work}/by-skopeo:{NAME}")
+    assert found(work / "by-skopeo") == [(NAME, oci_digest)]
+    run("skopeo", "copy", "-q", f"oci:{layout}:one", f"oci:{work}/by-skopeo-nameless")
+    assert found(work / "by-skopeo-nameless") == [("None", oci_digest)]
+
+
+@pytest.fixture(scope="module")
+def index(work: Path, layout: Path) -> tuple[Path, str, dict[str, str]]:
+    """A layout with one index for two platforms, tagged ``multi``; the index's digest, and the children's by platform."""
     multi = work / "multi"
     shutil.copytree(layout, multi)
-    index = json.loads((multi / "index.json").read_text())
+    run("umoci", "config", "--image", f"{multi}:two", "--os", "linux", "--architecture", "arm64")
+    document = json.loads((multi / "index.json").read_text())
+    tags = {entry["annotations"]["org.opencontainers.image.ref.name"]: entry for entry in document["manifests"]}
     children = [
-        {**entry, "annotations": {}, "platform": {"os": "linux", "architecture": arch}}
-        for entry, arch in zip(index["manifests"], ("amd64", "amd64"), strict=True)
+        {**tags[tag], "annotations": {}, "platform": {"os": "linux", "architecture": arch}}
+        for tag, arch in (("one", "amd64"), ("two", "arm64"))
     ]
-    body = json.dumps(
-        {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": children}
-    ).encode()
+    media_type = "application/vnd.oci.image.index.v1+json"
+    body = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": children}).encode()
     digest = hashlib.sha256(body).hexdigest()
     (multi / "blobs/sha256" / digest).write_bytes(body)
     entry = {
-        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "mediaType": media_type,
         "digest": f"sha256:{digest}",
         "size": len(body),
         "annotations": {"org.opencontainers.image.ref.name": "multi"},
     }
     (multi / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
-    path = work / "multi.tar"
+    return multi, f"sha256:{digest}", {child["platform"]["architecture"]: child["digest"] for child in children}
+
+
+def platforms(path: Path) -> list[str]:
+    (image,) = read(path).images
+    return sorted(map(str, image.platforms))
+
+
+Index = tuple[Path, str, dict[str, str]]
+
+
+def test_skopeo_index_whole_and_sparse(work: Path, index: Index) -> None:
+    multi, digest, children = index
+    path, sparse = work / "multi.tar", work / "multi-sparse.tar"
     run("skopeo", "copy", "-q", "--all", f"oci:{multi}:multi", f"oci-archive:{path}:{NAME}")
-    contents = read(path)
-    assert [(str(image.reference), image.descriptor.digest) for image in contents.images] == [
-        (NAME, f"sha256:{digest}")
-    ]
-    assert not contents.missing
+    assert found(path) == [(NAME, digest)]
+    assert (platforms(path), read(path).missing) == (["linux/amd64", "linux/arm64"], [])
+    # The index alone: without any child there is no image; with one it is sparse.
+    run("skopeo", "copy", "-q", "--multi-arch", "index-only", f"oci:{multi}:multi", f"oci:{work}/index-only:{NAME}")
+    with pytest.raises(ApplianceError, match="APL-0112"):
+        read(work / "index-only")
+    shutil.copytree(work / "layout/blobs", work / "index-only/blobs", dirs_exist_ok=True)
+    assert found(work / "index-only")[0] == (NAME, digest)
+    assert read(work / "index-only").missing == [children["arm64"]]
+    run("tar", "-C", work / "index-only", "-cf", sparse, ".")
+    assert read(sparse).missing == [children["arm64"]]
+
+
+def test_ctr_export_of_one_platform_and_of_all(work: Path, index: Index, ctr: Ctr) -> None:
+    multi, digest, children = index
+    source, one, both = work / "multi-in.tar", work / "ctr-one.tar", work / "ctr-all.tar"
+    name = f"{NAME}-multi"
+    run("skopeo", "copy", "-q", "--all", f"oci:{multi}:multi", f"oci-archive:{source}:{name}")
+    ctr("images", "import", "--no-unpack", "--all-platforms", source)
+    ctr("images", "export", "--platform", "linux/arm64", one, name)
+    ctr("images", "export", "--all-platforms", both, name)
+    assert found(both) == [(name, digest)]
+    assert (platforms(both), read(both).missing) == (["linux/amd64", "linux/arm64"], [])
+    # containerd 1.6 writes an index of its own for one platform, newer ones the whole index without the other child.
+    contents = read(one)
+    assert [str(image.reference) for image in contents.images] == [name]
+    assert platforms(one) == ["linux/arm64"]
+    assert children["arm64"] in contents.blobs and children["amd64"] not in contents.blobs
 
 
 def test_ctr_export(work: Path, layout: Path, ctr: Ctr, oci_digest: str) -> None:
@@ -257,3 +338,90 @@ def test_buildah_push(work: Path, storage: list[object], ctr: Ctr) -> None:
     # buildah writes the name that the image has in its own storage beside the one asked for.
     assert sorted(found(docker)) == [(name, ctr_digest(ctr, name)) for name in (f"{NAME}-built", "localhost/built:1")]
     assert [name for name, _ in found(oci)] == [f"{NAME}-built"]
+
+
+def test_docker_save_of_several_images(work: Path, docker: Ctr, ctr: Ctr) -> None:
+    """Legacy docker save, several names for one image among them; containerd reads the same digests from it."""
+    path = work / "docker-save.tar"
+    docker("tag", "rancher/one:v1", f"{NAME}-docker")
+    docker("save", "-o", path, "rancher/one:v1", "rancher/two:v1", f"{NAME}-docker")
+    names = ["docker.io/rancher/one:v1", "docker.io/rancher/two:v1", f"{NAME}-docker"]
+    ctr("images", "import", "--no-unpack", path)
+    assert sorted(found(path)) == [(name, ctr_digest(ctr, name)) for name in names]
+    contents = read(path)
+    assert (contents.format, contents.notes) == ("docker-archive", [DIGESTS_LOST])
+
+
+def test_docker_save_by_id_has_no_name(work: Path, docker: Ctr) -> None:
+    path = work / "docker-id.tar"
+    docker("save", "-o", path, docker("images", "-q", "rancher/one:v1").strip())
+    assert [name for name, _ in found(path)] == ["None"]
+    assert [str(image.reference) for image in read(path, NAME).images] == [NAME]
+
+
+def test_docker_save_of_a_repeated_layer(work: Path, docker: Ctr, ctr: Ctr) -> None:
+    """docker stores the repetition as a symbolic link."""
+    folder, source, path = work / "repeated", work / "repeated.tar", work / "docker-repeated.tar"
+    folder.mkdir()
+    run("tar", "-xf", work / "to-docker-one.tar", "-C", folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    config = json.loads((folder / manifest[0]["Config"]).read_text())
+    config["rootfs"]["diff_ids"] += config["rootfs"]["diff_ids"][:1]
+    config["history"] += config["history"][:1]
+    (folder / "config.json").write_text(json.dumps(config))
+    manifest[0] |= {
+        "Config": "config.json",
+        "RepoTags": ["repeated:1"],
+        "Layers": manifest[0]["Layers"] + manifest[0]["Layers"][:1],
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    run("tar", "-cf", source, "-C", folder, ".")
+    docker("load", "-q", "-i", source)
+    docker("save", "-o", path, "repeated:1")
+    with tarfile.open(path) as archive:
+        assert any(member.issym() for member in archive)
+    name = "docker.io/library/repeated:1"
+    ctr("images", "import", "--no-unpack", path)
+    assert found(path) == [(name, ctr_digest(ctr, name))]
+
+
+def test_k3s_airgap_images(work: Path, docker: Ctr, ctr: Ctr) -> None:
+    """As k3s-io/k3s:scripts/package-airgap makes them: docker save of all images, zstd with a window of 32 MiB."""
+    medium, plain = work / "airgap", work / "k3s-airgap-images-amd64.tar"
+    medium.mkdir()
+    docker("save", "-o", plain, "docker.io/rancher/one:v1", "docker.io/rancher/two:v1")
+    packed = medium / "k3s-airgap-images-amd64.tar.zst"
+    run("zstd", "-q", "-T0", "-16", "--long=25", plain, "-o", packed)
+    (medium / f"{packed.name}.sha256").write_text(run("sha256sum", packed.name, cwd=medium))
+    for window in (25, 27):
+        # From a pipe the size is unknown, and the frame asks for the whole window.
+        streamed = work / f"window-{window}.tar.zst"
+        run("sh", "-c", f"zstd -q -16 --ultra --long={window} -o {streamed} < {plain}")
+        assert found(streamed) == found(plain)
+    run("gzip", "-k", plain)
+    shutil.move(f"{plain}.gz", medium)
+    ctr("images", "import", "--no-unpack", plain)
+    sources = expand_sources([medium]).sources
+    assert [source.name for source in sources] == [f"{plain.name}.gz", packed.name]
+    for source in sources:
+        names = ["docker.io/rancher/one:v1", "docker.io/rancher/two:v1"]
+        assert sorted(found(source)) == [(name, ctr_digest(ctr, name)) for name in names]
+    packed.write_bytes(packed.read_bytes()[:-1] + b"!")
+    with pytest.raises(ApplianceError, match=r"APL-0115|APL-0103"):
+        read(packed)
+
+
+@pytest.mark.parametrize("form", ["docker 25", "buildx"])
+def test_containerd_agrees_on_archives_that_no_tool_here_writes(work: Path, ctr: Ctr, form: str) -> None:
+    path = work / f"{form}.tar"
+    if form == "buildx":
+        path.write_bytes(buildx()[0].tar())
+    else:
+        saved = Docker25()
+        saved.add("one", "from-docker-25:1")
+        saved.add("two", "from-docker-25:2", "from-docker-25:latest")
+        path.write_bytes(saved.tar())
+    ctr("images", "import", "--no-unpack", "--all-platforms", path)
+    listed = found(path)
+    assert len(listed) == (1 if form == "buildx" else 3)
+    assert listed == [(name, ctr_digest(ctr, name)) for name, _ in listed]

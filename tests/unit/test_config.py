@@ -50,6 +50,18 @@ def test_a_node_of_a_site() -> None:
     assert config.agent_socket == Path("/run/appliance/agent.sock")
 
 
+def test_what_the_nodes_run_lies_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(GOOD))
+    assert load(path).platforms == ()
+    (tmp_path / "platforms").write_text("# what the nodes run\nlinux/amd64\n\n linux/arm64 \n")
+    assert load(path).platforms == ("linux/amd64", "linux/arm64")
+    (tmp_path / "platforms").unlink()
+    (tmp_path / "platforms").mkdir()
+    with pytest.raises(ApplianceError, match="APL-0601"):
+        load(path)
+
+
 def test_the_publisher_is_the_first_seed() -> None:
     assert read(node="a").is_publisher
     assert read(seeds=["b", "a"], publisher="b").is_publisher

@@ -132,7 +132,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "docker: tags are no strings": (docker_with(RepoTags=[1]), "APL-0121"),
     "docker: no images": (tar(("manifest.json", b"[]")), "APL-0120"),
     "docker: list of strings": (tar(("manifest.json", b'["x"]')), "APL-0121"),
-    "docker: imgpkg's manifest.json": (tar(("manifest.json", b'[{"Image":{}}]')), "APL-0121"),
+    "docker: imgpkg's manifest.json": (tar(("manifest.json", b'[{"Image":{}}]')), "APL-0113"),
     "docker: wrong diff_id": (tar(*docker(layer(), diff_ids=[sha(b"x")], tags=[NAME])), "APL-0118"),
     "docker: packed layer with a wrong diff_id": (
         tar(*docker(layer(), stored=[gzip.compress(layer("other"))], tags=[NAME])),

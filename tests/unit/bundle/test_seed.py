@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from appliance.archives.docker import DIGESTS_LOST
 from appliance.archives.sink import HashingSink
 from appliance.bundle import seed as module
-from appliance.bundle.plan import Plan, make_plan, read_sources
+from appliance.bundle.plan import Plan, check_consent, make_plan, read_sources
 from appliance.bundle.seed import Result, seed
 from appliance.config import Config, Peer
 from appliance.errors import ApplianceError
@@ -18,6 +19,7 @@ from appliance.oci.platforms import parse_platform
 from appliance.store.blobs import BlobStore
 from appliance.store.fsck import check
 from appliance.store.generations import Generations, lock
+from appliance.store.pins import Pins, pin, unpin
 from tests.unit.store import made
 
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
@@ -41,13 +43,22 @@ class Site:
         # Another object each time, as another process would have.
         blobs = BlobStore(self.root / "store", reserve=0)
         config = Config(node="local", store=blobs.root)
-        return seed(config, blobs, made.generations(blobs), made.pushes(blobs), sources, **more)
+        return seed(config, blobs, made.generations(blobs), made.pushes(blobs), sources, pins=made.pins(blobs), **more)
 
     def plan(self, *sources: str, **more: Any) -> Plan:
         current = self.generations.current() if self.generations.index.exists() else None
         with HashingSink(self.blobs) as sink:
             reading = read_sources(sources, sink, self.blobs.root, current, **more)
-        return make_plan(reading, current, self.blobs, made.pushes(self.blobs).current())
+        return make_plan(
+            reading, current, self.blobs, made.pushes(self.blobs).current(), made.pins(self.blobs).current()
+        )
+
+    def pin(self, *names: str) -> list[str]:
+        return pin(self.blobs, self.generations, made.pins(self.blobs), names)
+
+    def pinned(self) -> dict[str, str]:
+        current = made.pins(self.blobs).current()
+        return {name: entry.descriptor.digest for name, entry in current.names.items()} if current else {}
 
     def served(self) -> dict[str, str]:
         current = self.generations.current()
@@ -115,7 +126,7 @@ def test_names_are_added_and_moved_and_never_taken_away(site: Site) -> None:
     assert (plan.added, plan.moved) == ([B], [A])
     shown = plan.as_dict()
     assert shown["added"] == [{"name": B, "digest": other.digest, "size": other.weight}]
-    assert shown["moved"] == [{"name": A, "old": old.digest, "new": new.digest}]
+    assert shown["moved"] == [{"name": A, "old": old.digest, "new": new.digest, "pinned": False}]
     assert shown["unchanged"] == shown["completed"] == []
     assert shown["registries"] == ["docker.io"]
     site.seed(site.archive("2.tar", b=other))
@@ -269,32 +280,33 @@ class Pulled(BaseException):
     """The power went off here."""
 
 
-@pytest.mark.parametrize("where", ["put", "publish", "record", "prune"])
+@pytest.mark.parametrize("where", ["put", "publish", "follow", "record", "prune"])
 def test_interrupted_anywhere_the_rerun_finishes_it(site: Site, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     old, new = made.image(1), made.image(2, layers=3)
     site.seed(site.archive("1.tar", a=old))
+    site.pin(A)
     source = site.archive("2.tar", a=new)
-    target: Any = {"put": BlobStore, "record": module}.get(where, Generations)
+    target: Any = {"put": BlobStore, "record": module, "follow": Pins}.get(where, Generations)
     real, calls = getattr(target, where), [0]
 
     def pulled(*arguments: Any, **more: Any) -> Any:
         calls[0] += 1
-        if where != "put" or calls[0] == 3:
+        if where not in ("put", "follow") or calls[0] == {"put": 3, "follow": 2}[where]:
             raise Pulled
         return real(*arguments, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(target, where, pulled)
         with pytest.raises(Pulled):
-            site.seed(source)
-    published = where in ("record", "prune")
+            site.seed(source, move_pinned=[A])
+    published = where in ("follow", "record", "prune")
     assert site.served() == {A: new.digest if published else old.digest}
     assert site.problems() == []
-    result = site.seed(source)
+    result = site.seed(source, move_pinned=[A])
     assert result.published is not published
-    assert site.served() == {A: new.digest}
+    assert site.served() == site.pinned() == {A: new.digest}
     assert site.problems() == []
-    assert [line["number"] for line in site.journal()] == [1, 2]
+    assert [line["number"] for line in site.journal() if "number" in line] == [1, 2]
     Path(source).unlink()
     assert not site.seed(source).published
 
@@ -482,3 +494,172 @@ def test_a_size_that_is_not_that_of_a_blob_held_already_is_refused_in_the_plan(t
         with pytest.raises(ApplianceError, match="APL-0106"):
             read(delta)
     assert set(site.served()) == {A}
+
+
+# pins
+
+
+def test_a_pinned_name_moves_only_by_consent(site: Site) -> None:
+    old, new = made.image(1), made.image(2)
+    site.seed(site.archive("1.tar", a=old, b=old))
+    assert site.pin("a:1") == [A]
+    source = site.archive("2.tar", a=new, b=new)
+    plan = site.plan(source)
+    assert (plan.moved, plan.moved_pins) == ([A, B], [A])
+    assert [item["pinned"] for item in plan.as_dict()["moved"]] == [True, False]
+    for consent in ([], [B], [f"{A}@{old.digest}"]):
+        with pytest.raises(ApplianceError) as caught:
+            check_consent(plan, consent)
+        assert caught.value.code == "APL-0141"
+        assert caught.value.why == f"{A} from {old.digest} to {new.digest}"
+        with pytest.raises(ApplianceError, match="APL-0141"):
+            site.seed(source, expect=plan.id, move_pinned=consent)
+    assert site.served() == {A: old.digest, B: old.digest}
+    assert site.pinned() == {A: old.digest}
+    assert site.seed(source, expect=plan.id, move_pinned=[f"a:1@{new.digest}"]).published
+    assert site.served() == {A: new.digest, B: new.digest}
+    assert site.pinned() == {A: new.digest}
+
+
+def test_all_pinned_names_that_would_move_are_named_at_once(site: Site) -> None:
+    site.seed(site.archive("1.tar", a=made.image(1), b=made.image(2)))
+    site.pin(A, B)
+    with pytest.raises(ApplianceError) as caught:
+        site.seed(site.archive("2.tar", a=made.image(3), b=made.image(4)), move_pinned=[B])
+    assert A in caught.value.why and B not in caught.value.why
+    with pytest.raises(ApplianceError) as caught:
+        site.seed(site.archive("2.tar", a=made.image(3), b=made.image(4)))
+    assert A in caught.value.why and B in caught.value.why
+
+
+def test_a_pin_is_in_nobodys_way_otherwise(site: Site) -> None:
+    one = made.image(1)
+    source = site.archive("1.tar", a=one)
+    site.seed(source)
+    site.pin(A)
+    assert not site.seed(source).published
+    assert site.seed(site.archive("2.tar", a=one, b=made.image(2))).published
+    unpin(site.blobs, made.pins(site.blobs), [A])
+    assert site.seed(site.archive("3.tar", a=made.image(3))).published
+    assert site.pinned() == {}
+
+
+def test_pins_that_cannot_be_read_stop_a_seeding(site: Site) -> None:
+    site.seed(site.archive("1.tar", a=made.image(1)))
+    site.pin(A)
+    (site.blobs.root / "pins.json").write_bytes(b"{}")
+    with pytest.raises(ApplianceError, match="APL-0331"):
+        site.seed(site.archive("2.tar", a=made.image(2)))
+    assert site.served() == {A: made.image(1).digest}
+
+
+# names
+
+
+def test_every_image_without_a_name_is_listed_at_once_and_may_be_named_over_all_sources(site: Site) -> None:
+    one, two, three = made.image(1), made.image(2), made.image(3)
+    first = str(made.write_layout(site.medium / "first", {"": one}))
+    second = str(made.write_layout(site.medium / "second", {"": two}))
+    third = site.archive("3.tar", a=three)
+    with pytest.raises(ApplianceError) as caught:
+        site.seed(first, second, third)
+    assert caught.value.code == "APL-0124"
+    assert all(word in caught.value.why for word in (one.digest, first, two.digest, second))
+    with pytest.raises(ApplianceError, match="APL-0123"):
+        site.seed(first, second, third, names=["x:1"])
+    with pytest.raises(ApplianceError, match="APL-0123"):
+        site.seed(first, second, third, names=[f"x:1@{made.image(9).digest}"])
+    with pytest.raises(ApplianceError) as caught:
+        site.seed(first, second, third, names=[f"x:1@{one.digest}"])
+    assert one.digest not in caught.value.why and two.digest in caught.value.why
+    given = [f"x:1@{one.digest}", f"quay.io/team/y@{two.digest}", f"z:3@{three.digest}"]
+    assert site.seed(first, second, third, names=given).published
+    assert site.served() == {
+        A: three.digest,
+        "docker.io/library/x:1": one.digest,
+        "docker.io/library/z:3": three.digest,
+        "quay.io/team/y:latest": two.digest,
+    }
+
+
+def test_the_only_image_without_a_name_among_several_sources_takes_a_bare_name(site: Site) -> None:
+    one = made.image(1)
+    source = str(made.write_layout(site.medium / "layout", {"": one}))
+    assert site.seed(source, site.archive("1.tar", a=made.image(2)), names=["b:1"]).published
+    assert site.served()[B] == one.digest
+
+
+def test_the_address_of_a_node_is_no_registry_of_its_own(site: Site) -> None:
+    """Clients that ask a node by its address are answered as if they had asked for no registry."""
+    source = made.write_oci_archive(site.medium / "1.tar", {"192.0.2.10:5443/team/app:1": made.image(1)})
+    reading = site.plan(str(source), site_addresses=["192.0.2.10:5443"]).reading
+    assert list(reading.names) == ["docker.io/team/app:1"]
+
+
+# allow-lists
+
+
+def test_a_source_brings_only_what_its_list_allows_and_all_else_is_named_at_once(site: Site) -> None:
+    first = site.archive("1.tar", a=made.image(1), b=made.image(2))
+    second = str(made.write_oci_archive(site.medium / "2.tar", {"quay.io/team/app:1": made.image(3)}))
+    with pytest.raises(ApplianceError) as caught:
+        site.seed(first, second, allow=[f"{first}=docker.io/library/a", f"{second}=quay.io/other/*"])
+    assert caught.value.code == "APL-0142"
+    assert B in caught.value.why and "quay.io/team/app:1" in caught.value.why and A not in caught.value.why
+    assert site.served() == {}
+    with pytest.raises(ApplianceError) as caught:
+        site.seed(first, second, allow=[f"{first}=docker.io/*"])
+    assert "no list is given" in caught.value.why and B not in caught.value.why
+    assert site.seed(first, second, allow=[f"{first}=docker.io/*", "quay.io/*"]).published
+    assert set(site.served()) == {A, B, "quay.io/team/app:1"}
+
+
+def test_what_lies_in_a_directory_falls_under_the_directorys_list(site: Site) -> None:
+    site.archive("deep/1.tar", a=made.image(1))
+    medium = str(site.medium)
+    with pytest.raises(ApplianceError, match="APL-0142"):
+        site.seed(medium, allow=[f"{medium}=quay.io/*"])
+    assert site.seed(f"{medium}/", allow=[f"{medium}=docker.io/library/a"]).published
+
+
+def test_names_that_are_given_by_hand_fall_under_the_list_too(site: Site) -> None:
+    source = str(made.write_layout(site.medium / "layout", {"": made.image(1)}))
+    with pytest.raises(ApplianceError, match="APL-0142"):
+        site.seed(source, names=["quay.io/evil/x:1"], allow=["docker.io/*"])
+    assert site.seed(source, names=["x:1"], allow=["docker.io/*"]).published
+
+
+# platforms
+
+
+def test_images_for_no_node_are_all_listed_and_taken_only_when_asked(site: Site) -> None:
+    arm = {"a": made.image(1, arch="arm64"), "b": made.image(2, arch="s390x")}
+    sources = [site.archive(f"{name}.tar", **{name: item}) for name, item in arm.items()]
+    amd64 = [parse_platform("linux/amd64")]
+    with pytest.raises(ApplianceError) as caught:
+        site.seed(*sources, platforms=amd64)
+    assert f"{A} (linux/arm64)" in caught.value.why and f"{B} (linux/s390x)" in caught.value.why
+    result = site.seed(*sources, platforms=amd64, any_platform=True)
+    assert result.published
+    assert any("No node can run" in note and A in note and B in note for note in result.plan.reading.notes)
+
+
+def test_images_for_some_of_the_nodes_are_remarked_on(site: Site) -> None:
+    children = {"amd64": made.image(1), "arm64": made.image(2, arch="arm64")}
+    source = site.archive("1.tar", a=made.image(3), b=made.index(children))
+    plan = site.plan(source, platforms=[parse_platform("amd64"), parse_platform("arm64")])
+    assert [note for note in plan.reading.notes if "Some nodes" in note] == [
+        f"Some nodes cannot run these: {A} (not linux/arm64)."
+    ]
+
+
+# docker-archives
+
+
+def test_the_loss_of_digests_is_said_once(site: Site) -> None:
+    sources = [
+        str(made.write_docker_archive(site.medium / f"{name}.tar", f"{name}:1", made.image(number)))
+        for number, name in enumerate("ab")
+    ]
+    notes = site.plan(*sources).reading.notes
+    assert [note for note in notes if DIGESTS_LOST in note] == [f"a.tar, b.tar: {DIGESTS_LOST}"]

@@ -81,7 +81,15 @@ def test_plan_seed_images_fsck(run: Any, tmp_path: Path, source: Path) -> None:
     assert listed.document == {
         "generation": 1,
         "pushes": None,
-        "images": [{"name": A, "digest": one.digest, "mediaType": one.descriptor["mediaType"], "pushed": False}],
+        "images": [
+            {
+                "name": A,
+                "digest": one.digest,
+                "mediaType": one.descriptor["mediaType"],
+                "pushed": False,
+                "pinned": False,
+            }
+        ],
     }
     checked = run("fsck", "--store", store, "--json")
     assert (checked.code, checked.document["problems"]) == (0, [])
@@ -99,6 +107,57 @@ def test_what_was_pushed_is_listed_as_that(run: Any, tmp_path: Path, source: Pat
     ]
     assert "docker.io/team/app:1  (pushed)" in run("images", "--store", store).out
     assert run("fsck", "--store", store).code == 0
+
+
+def test_pin_and_what_it_stops(run: Any, tmp_path: Path, source: Path) -> None:
+    store, one, two = tmp_path / "store", made.image(1), made.image(2)
+    run("seed", "--store", store, source)
+    assert run("pin", "--store", store, "a:1").out == f"pinned {A}\n"
+    assert run("pin", "--store", store, "--json", "a:1").document == {"changed": [], "pinned": [A]}
+    assert [row["pinned"] for row in run("images", "--store", store, "--json").document["images"]] == [True]
+    assert f"{A}  (pinned)" in run("images", "--store", store).out
+    made.write_oci_archive(source, {A: two})
+    planned = run("plan", "--store", store, "--json", source)
+    # The plan is shown, and then why it is refused: a playbook shows both.
+    assert planned.code == 1
+    assert planned.document["moved"] == [{"name": A, "old": one.digest, "new": two.digest, "pinned": True}]
+    assert json.loads(planned.err.splitlines()[-1])["code"] == "APL-0141"
+    assert f"move  {A}  {one.digest} -> {two.digest}  (pinned)" in run("plan", "--store", store, source).out
+    refused = run("seed", "--store", store, source)
+    assert (refused.code, refused.out) == (1, "")
+    assert "--move-pinned" in refused.err
+    agreed = run("plan", "--store", store, "--move-pinned", A, "--json", source)
+    assert agreed.code == 0
+    words = ["--expect", agreed.document["plan_id"], "--move-pinned", A]
+    assert run("seed", "--store", store, *words, source).code == 0
+    assert run("unpin", "--store", store, A).out == f"unpinned {A}\n"
+    assert "APL-0333" in run("unpin", "--store", store, A).err
+    assert "APL-0332" in run("pin", "--store", store, "nothing:1").err
+    assert run("fsck", "--store", store).code == 0
+
+
+def test_what_the_nodes_run_is_known_on_the_publisher(run: Any, tmp_path: Path, source: Path) -> None:
+    store, config = tmp_path / "store", tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"node": "a", "store": str(store)}))
+    words = ["--store", store, "--config", config]
+    (tmp_path / "platforms").write_text("linux/arm64\n")
+    for command in ("plan", "seed"):
+        assert "APL-0128" in run(command, *words, source).err
+    assert run("plan", *words, "--platform", "linux/amd64", source).code == 0
+    taken = run("seed", *words, "--any-platform", "--json", source)
+    assert taken.code == 0
+    assert any("No node can run" in note for note in taken.document["notes"])
+
+
+def test_pins_are_the_publishers(run: Any, tmp_path: Path, source: Path) -> None:
+    store, config = tmp_path / "store", tmp_path / "config.yaml"
+    run("seed", "--store", store, source)
+    peers = [{"id": name, "address": f"192.0.2.{number}"} for number, name in enumerate("ab", 1)]
+    config.write_text(yaml.safe_dump({"node": "b", "store": str(store), "seeds": ["a"], "peers": peers}))
+    for words in (["pin"], ["unpin"]):
+        refused = run(*words, "--store", store, "--config", config, A)
+        assert "APL-0312" in refused.err
+        assert "a" in refused.err
 
 
 def test_hash_password_makes_a_line_and_shows_no_password(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +212,8 @@ def test_a_plan_that_fails_writes_nothing_either(run: Any, tmp_path: Path, sourc
         ["seed", "--store", "x"],
         ["seed", "--store", "x", "--frobnicate", "y"],
         ["images"],
+        ["pin", "--store", "x"],
+        ["unpin", "a:1"],
         ["fsck", "--store"],
         ["serve", "--store", "x"],
         ["unit", "nonsense"],
@@ -175,7 +236,11 @@ def test_wrong_usage_is_two(run: Any, arguments: list[str]) -> None:
         (["plan", "--store", "{tmp}/s", "--platform", "a/b/c/d", "{source}"], "APL-0205"),
         (["plan", "--store", "{tmp}/s", "--name", "UPPER", "{source}"], "APL-0202"),
         (["plan", "--store", "{tmp}/s", "--config", "{tmp}/none.yaml", "{source}"], "APL-0601"),
+        (["plan", "--store", "{tmp}/s", "--allow", "quay.io/*", "{source}"], "APL-0142"),
+        (["seed", "--store", "{tmp}/s", "--allow", "{source}=a b", "{source}"], "APL-0143"),
         (["images", "--store", "{tmp}/s"], "APL-0301"),
+        (["pin", "--store", "{tmp}/s", "a:1"], "APL-0301"),
+        (["unpin", "--store", "{tmp}/s", "a:1"], "APL-0301"),
         (["fsck", "--store", "{tmp}"], "APL-0301"),
         (["status", "--config", "{tmp}/none.yaml"], "APL-0601"),
         (["seed", "--store", "{source}/s", "{source}"], "APL-0311"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from ansible.errors import AnsibleFilterError
 from ansible_collections.site.appliance.plugins.filter import plan
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -190,3 +193,66 @@ def test_a_pushed_name_that_a_medium_covers_is_shown() -> None:
         "  cover ksd.test.com/ksd/nginx:1.27  sha256:aaaaaaaaaaaa (pushed by an operator) -> sha256:bbbbbbbbbbbb"
         in lines
     )
+
+
+def test_a_pinned_name_that_would_move_is_marked_and_the_refusal_shows_the_plan() -> None:
+    images = {**IMAGES, "moved": [{**IMAGES["moved"][0], "pinned": True}]}
+    line = "  move  docker.io/library/redis:7    sha256:aaaaaaaaaaaa -> sha256:bbbbbbbbbbbb  (pinned)"
+    assert line in plan.plan_text(images, []).splitlines()
+    refused = {"rc": 1, "stdout": json.dumps(images), "stderr": "APL-0141: the sources would move pinned names\n{}"}
+    shown = plan.plan_refusal(refused).splitlines()
+    assert line in shown
+    assert shown[-1] == "APL-0141: the sources would move pinned names"
+    failed = {"rc": 1, "stdout": "", "stderr": "APL-0107: the file is not what it says [x.tar]"}
+    assert plan.plan_refusal(failed) == "APL-0107: the file is not what it says [x.tar]"
+
+
+OPTIONS: dict[str, Any] = {
+    "sources": ["/media/stick/", "/srv/more.tar"],
+    "names": ["app:1"],
+    "allow": {},
+    "move_pinned": ["docker.io/library/redis:7"],
+    "platforms": [],
+    "any_platform": False,
+    "machines": ["x86_64", "x86_64"],
+    "staging": "",
+}
+
+
+def test_the_options_of_plan_and_seed() -> None:
+    assert plan.plan_options(OPTIONS) == [
+        "--platform=linux/amd64",
+        "--name=app:1",
+        "--move-pinned=docker.io/library/redis:7",
+        "--json",
+        "--",
+        "/media/stick/",
+        "/srv/more.tar",
+    ]
+    allow = {"/media/stick/": ["docker.io/rancher/*", "nginx"], "*": "ksd.test.com/*"}
+    more = {**OPTIONS, "platforms": ["linux/arm64"], "any_platform": True, "allow": allow}
+    words = plan.plan_options(more)
+    assert words[:2] == ["--platform=linux/arm64", "--any-platform"]
+    allowed = [word for word in words if word.startswith("--allow")]
+    assert allowed == [
+        "--allow=/media/stick/=docker.io/rancher/*",
+        "--allow=/media/stick/=nginx",
+        "--allow=ksd.test.com/*",
+    ]
+
+
+def test_what_is_carried_from_the_controller_keeps_its_allow_list() -> None:
+    words = plan.plan_options({**OPTIONS, "staging": "/var/staging", "allow": {"/media/stick": ["nginx"]}})
+    assert "--allow=/var/staging/stick=nginx" in words
+    assert words[-2:] == ["/var/staging/stick", "/var/staging/more.tar"]
+
+
+@pytest.mark.parametrize("nothing", [[], None, ""])
+def test_an_allow_list_without_patterns_does_not_mean_everything(nothing: Any) -> None:
+    with pytest.raises(AnsibleFilterError, match="APL-0143"):
+        plan.plan_options({**OPTIONS, "allow": {"/media/stick": nothing}})
+
+
+def test_machines_are_those_of_the_nodes_that_were_asked() -> None:
+    hostvars: dict[str, dict[str, Any]] = {"a": {"ansible_facts": {"architecture": "aarch64"}}, "b": {}}
+    assert plan.plan_machines(hostvars, ["a", "b"]) == ["aarch64"]

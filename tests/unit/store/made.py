@@ -18,6 +18,7 @@ from appliance.oci.names import parse_reference
 from appliance.oci.piecemap import BIG_BLOB, PieceHasher
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generation, Generations, make
+from appliance.store.pins import Pins
 from appliance.store.pushes import Pushed, Pushes
 from appliance.store.signed import Entry
 from appliance.trust import Trust
@@ -210,6 +211,11 @@ def generations(blobs: BlobStore) -> Generations:
 def pushes(blobs: BlobStore) -> Pushes:
     """Its index of pushes, unsigned."""
     return Pushes(blobs, Trust(None, "local", ()))
+
+
+def pins(blobs: BlobStore) -> Pins:
+    """Its index of pins, unsigned."""
+    return Pins(blobs, Trust(None, "local", ()))
 
 
 def push(blobs: BlobStore, names: Mapping[str, Image | Entry], *, piece_maps: bool = False) -> Pushed:

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from ansible.errors import AnsibleFilterError
 
 from ansible_collections.site.appliance.plugins.plugin_utils.problems import plain
 
@@ -27,6 +30,40 @@ def plan_platforms(machines: Iterable[str]) -> list[str]:
     return sorted({_PLATFORMS.get(machine, f"linux/{machine}") for machine in machines})
 
 
+def plan_machines(hostvars: Mapping[str, Mapping[str, Any]], hosts: Iterable[str]) -> list[str]:
+    """Return the machine names of the nodes that were asked (``uname -m``); with ``--limit`` not all were."""
+    found = [(hostvars[host].get("ansible_facts") or {}).get("architecture") for host in hosts]
+    return [str(machine) for machine in found if machine]
+
+
+def plan_options(settings: Mapping[str, Any]) -> list[str]:
+    """Return what ``appliance plan`` and ``appliance seed`` get alike: options, and behind ``--`` the sources.
+
+    :param settings: ``sources``, ``names``, ``move_pinned`` (lists), ``allow`` (source, or ``*`` for all, to patterns),
+        ``platforms`` (what the nodes run; empty: what ``machines`` says), ``any_platform``, and ``staging`` (where the
+        sources were carried to; empty where they are read in place).
+    """
+    staging = settings["staging"]
+
+    def place(source: str) -> str:
+        return f"{staging}/{os.path.basename(source.rstrip('/'))}" if staging else source
+
+    words = [f"--platform={platform}" for platform in settings["platforms"] or plan_platforms(settings["machines"])]
+    words += ["--any-platform"] if settings["any_platform"] else []
+    words += [f"--name={name}" for name in settings["names"]]
+    words += [f"--move-pinned={name}" for name in settings["move_pinned"]]
+    for source, given in settings["allow"].items():
+        patterns = [given] if isinstance(given, str) and given else list(given or [])
+        if not patterns:
+            # No option at all would mean that everything may come.
+            raise AnsibleFilterError(
+                f"APL-0143: seed_allow lists nothing for {source}. Give it patterns, or take {source} out of seed_sources"
+            )
+        prefix = "" if source == "*" else f"{place(source)}="
+        words += [f"--allow={prefix}{pattern}" for pattern in patterns]
+    return plain([*words, "--json", "--", *[place(source) for source in settings["sources"]]])
+
+
 def plan_error(result: Mapping[str, Any]) -> str:
     """Return the one line that a failed command of the appliance has for the operator, or all that it said.
 
@@ -35,6 +72,19 @@ def plan_error(result: Mapping[str, Any]) -> str:
     said = str(result.get("stderr") or result.get("stdout") or result.get("msg") or "").strip()
     own = [line for line in said.splitlines() if line.startswith("APL-")]
     return "\n".join(own) if own else said
+
+
+def plan_refusal(result: Mapping[str, Any]) -> str:
+    """Return what a failed ``appliance plan --json`` has for the operator: the plan as far as it was made, and the error.
+
+    :param result: result of ``ansible.builtin.command``.
+    """
+    try:
+        images = json.loads(str(result.get("stdout") or ""))
+    except ValueError:
+        images = None
+    shown = _image_lines(images) if isinstance(images, dict) else []
+    return "\n".join([*shown, plan_error(result)])
 
 
 def plan_nodes(
@@ -129,7 +179,9 @@ def _image_lines(images: Mapping[str, Any] | None) -> list[str]:
         f"  add   {item['name']:<{width}}  {_short(item['digest'])}  {_size(item['size'])}" for item in images["added"]
     ]
     lines += [
-        f"  move  {item['name']:<{width}}  {_short(item['old'])} -> {_short(item['new'])}" for item in images["moved"]
+        f"  move  {item['name']:<{width}}  {_short(item['old'])} -> {_short(item['new'])}"
+        f"{'  (pinned)' if item.get('pinned') else ''}"
+        for item in images["moved"]
     ]
     lines += [f"  fill  {name}  (platforms that were left out before)" for name in images["completed"]]
     lines += [
@@ -204,9 +256,12 @@ class FilterModule:
         return {
             "plan_error": plan_error,
             "plan_is_empty": plan_is_empty,
+            "plan_machines": plan_machines,
             "plan_nodes": plan_nodes,
+            "plan_options": plan_options,
             "plan_platforms": plan_platforms,
             "plan_publishes": plan_publishes,
+            "plan_refusal": plan_refusal,
             "plan_roles": plan_roles,
             "plan_text": plan_text,
             "plan_too_small": plan_too_small,

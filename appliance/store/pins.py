@@ -1,0 +1,199 @@
+"""Pinned names: those that no medium may move without the operator's consent, and whose images are always kept.
+
+They are a third index of the form of a generation, ``pins.json`` in the publisher's store, signed by its node key. Each
+name is listed with what it pointed to when it was pinned or last moved by consent, so that what is kept is known even
+where the name itself has left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
+
+from appliance.errors import fail
+from appliance.oci import mediatypes
+from appliance.oci.digests import digest_of
+from appliance.oci.manifests import Descriptor
+from appliance.oci.names import parse_reference
+from appliance.store.blobs import BlobStore
+from appliance.store.generations import Generations, lock
+from appliance.store.journal import note
+from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
+from appliance.trust import Trust
+
+NUMBER = PREFIX + "pins"
+_SIGNATURES = 4
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """One state of the pins.
+
+    :param number: counts up by one with every change.
+    :param created: the publisher's time, ISO 8601 in UTC; says what a clock said, orders nothing.
+    :param names: full reference to what is kept for it.
+    :param raw: its bytes.
+    :param digest: digest of its bytes: what it is signed by.
+    """
+
+    number: int
+    created: str
+    names: Mapping[str, Entry]
+    raw: bytes = field(default=b"", repr=False)
+    digest: str = ""
+
+    @property
+    def piece_maps(self) -> Mapping[str, Descriptor]:
+        """None: those of the generation serve."""
+        return {}
+
+
+def make(before: Pinned | None, names: Mapping[str, Entry], created: str) -> Pinned:
+    """The state that follows ``before`` and pins exactly ``names``; its bytes depend on nothing else."""
+    made = Pinned(before.number + 1 if before else 1, created, dict(sorted(names.items())))
+    index = {
+        "schemaVersion": 2,
+        "mediaType": mediatypes.OCI_INDEX,
+        "manifests": list_names(made.names, {}),
+        "annotations": {NUMBER: str(made.number), CREATED: created},
+    }
+    raw = json.dumps(index, separators=(",", ":")).encode()
+    return replace(made, raw=raw, digest=digest_of(raw))
+
+
+def parse(raw: bytes, where: str) -> Pinned | None:
+    """Read an index of pins.
+
+    :raises ApplianceError: APL-0331 when the bytes are none.
+    """
+    with reading(raw, lambda why: _damaged(where, why)) as index:
+        annotations = index["annotations"]
+        number, created = int(annotations[NUMBER]), annotations[CREATED]
+        if number < 1 or not isinstance(created, str):
+            raise ValueError("its number or its time is of a wrong kind")
+        names, _ = read_names(index["manifests"])
+        return Pinned(number, created, names, raw, digest_of(raw))
+
+
+def _damaged(where: str, why: str) -> NoReturn:
+    fail(
+        "APL-0331",
+        "not an index of pins",
+        where=where,
+        why=why,
+        fix="Remove pins.json and pin the names again; the journal lists them",
+    )
+
+
+class Pins(SignedIndex[Pinned]):
+    """The pins of one store, ``pins.json``, and the one way to change them; only under the store's lock."""
+
+    def __init__(self, blobs: BlobStore, trust: Trust) -> None:
+        super().__init__(blobs.root / "pins.json", blobs.root / "pins", trust, parse, "index of pins")
+
+    def current(self) -> Pinned | None:
+        """What is pinned now; None where nothing ever was."""
+        try:
+            return super().current()
+        except FileNotFoundError:
+            return None
+
+    def replace(self, names: Mapping[str, Entry]) -> Pinned:
+        """Sign and write the state that pins exactly ``names``."""
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        following = make(self.current(), names, now)
+        # Made here: stores that are older than pins have none.
+        self._directory.mkdir(exist_ok=True)
+        for leftover in self.index.parent.glob(f".{self.index.name}.*"):
+            leftover.unlink(missing_ok=True)  # of a run that was killed
+        self.publish(following)
+        self._forget(_SIGNATURES)
+        return following
+
+    def follow(self, served: Mapping[str, Entry]) -> None:
+        """Let every pin keep what its name points to now: names move only by consent, and the pin moves along."""
+        current = self.current()
+        if current is None:
+            return
+        following = {name: served.get(name, entry) for name, entry in current.names.items()}
+        if following != current.names:
+            self.replace(following)
+
+
+def pin(blobs: BlobStore, generations: Generations, pins: Pins, texts: Sequence[str]) -> list[str]:
+    """Pin names of the current generation; returns those that were not pinned before, written out in full.
+
+    :raises ApplianceError: APL-0332 for a name that the generation does not have, APL-0202 for no name at all,
+        APL-0307 while a seeding runs.
+    """
+    with _changing(blobs):
+        current = generations.current()
+        served = current.names if current else {}
+        wanted = [_key(text) for text in texts]
+        unknown = sorted({name for name in wanted if name not in served})
+        if unknown:
+            fail(
+                "APL-0332",
+                "only names of the generation that is served can be pinned",
+                where=str(blobs.root),
+                why=f"not there: {', '.join(unknown)}",
+                fix="'appliance images' lists them; what operators pushed is kept until they delete it",
+            )
+        before = _names(pins)
+        return _change(blobs, pins, before, {**before, **{name: served[name] for name in wanted}}, "pin")
+
+
+def unpin(blobs: BlobStore, pins: Pins, texts: Sequence[str]) -> list[str]:
+    """Take pins away; returns their names, written out in full.
+
+    :raises ApplianceError: APL-0333 for a name that is not pinned, APL-0202 for no name at all, APL-0307 while a
+        seeding runs.
+    """
+    with _changing(blobs):
+        before = _names(pins)
+        wanted = [_key(text) for text in texts]
+        unknown = sorted({name for name in wanted if name not in before})
+        if unknown:
+            fail(
+                "APL-0333",
+                "names that are not pinned",
+                where=str(blobs.root),
+                why=f"{', '.join(unknown)}; pinned: {', '.join(before) or 'nothing'}",
+                fix="'appliance images' marks what is pinned; nothing was changed",
+            )
+        after = {name: entry for name, entry in before.items() if name not in wanted}
+        return _change(blobs, pins, before, after, "unpin")
+
+
+def _names(pins: Pins) -> dict[str, Entry]:
+    current = pins.current()
+    return dict(current.names) if current else {}
+
+
+def _change(
+    blobs: BlobStore, pins: Pins, before: Mapping[str, Entry], after: Mapping[str, Entry], action: str
+) -> list[str]:
+    changed = sorted(set(before) ^ set(after))
+    if before != after:
+        made = pins.replace(after)
+        note(blobs.root, {"action": action, "time": made.created, "names": changed})
+    return changed
+
+
+def _key(text: str) -> str:
+    return parse_reference(text, where="the command line").key
+
+
+@contextlib.contextmanager
+def _changing(blobs: BlobStore) -> Iterator[None]:
+    """Hold the store's lock: pins change neither beside each other nor under a seeding."""
+    handle = lock(blobs.root)
+    try:
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,136 @@
+"""Pins: what they list, what they keep, and what changes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from appliance import pki
+from appliance.errors import ApplianceError
+from appliance.store.blobs import BlobStore
+from appliance.store.closure import needed_by_pins
+from appliance.store.fsck import check
+from appliance.store.generations import lock
+from appliance.store.pins import Pins, make, parse, pin, unpin
+from appliance.trust import Trust
+from tests.unit.store import made
+
+A, B = "docker.io/library/a:1", "docker.io/library/b:1"
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobStore:
+    """A store that serves two names."""
+    store = made.open_store(tmp_path / "store")
+    made.publish(store, {A: made.image(1), B: made.image(2)})
+    return store
+
+
+def names(blobs: BlobStore) -> list[str]:
+    current = made.pins(blobs).current()
+    return list(current.names) if current else []
+
+
+def change(blobs: BlobStore, *texts: str) -> list[str]:
+    return pin(blobs, made.generations(blobs), made.pins(blobs), texts)
+
+
+def test_pin_and_unpin(blobs: BlobStore) -> None:
+    assert names(blobs) == []
+    assert change(blobs, "b:1", "a:1", "docker.io/library/a:1") == [A, B]
+    assert names(blobs) == [A, B]
+    raw = (blobs.root / "pins.json").read_bytes()
+    assert change(blobs, "a:1") == []
+    assert (blobs.root / "pins.json").read_bytes() == raw
+    assert unpin(blobs, made.pins(blobs), ["a:1"]) == [A]
+    assert names(blobs) == [B]
+    assert unpin(blobs, made.pins(blobs), ["b:1"]) == [B]
+    assert names(blobs) == []
+
+
+def test_the_journal_says_what_was_pinned(blobs: BlobStore) -> None:
+    change(blobs, "a:1")
+    change(blobs, "a:1")
+    unpin(blobs, made.pins(blobs), ["a:1"])
+    lines = [json.loads(line) for line in (blobs.root / "journal.jsonl").read_text().splitlines()]
+    assert [(line["action"], line["names"]) for line in lines] == [("pin", [A]), ("unpin", [A])]
+
+
+@pytest.mark.parametrize("text", ["c:1", "a:2", "quay.io/library/a:1"])
+def test_only_what_is_served_can_be_pinned_and_nothing_is_half_done(blobs: BlobStore, text: str) -> None:
+    with pytest.raises(ApplianceError, match="APL-0332"):
+        change(blobs, "a:1", text)
+    assert names(blobs) == []
+
+
+def test_a_pin_that_is_not_there_cannot_be_taken_away(blobs: BlobStore) -> None:
+    change(blobs, "a:1")
+    with pytest.raises(ApplianceError, match=r"APL-0333.*b:1"):
+        unpin(blobs, made.pins(blobs), ["a:1", "b:1"])
+    assert names(blobs) == [A]
+
+
+def test_not_under_a_seeding(blobs: BlobStore) -> None:
+    held = lock(blobs.root)
+    assert held
+    with pytest.raises(ApplianceError, match="APL-0307"):
+        change(blobs, "a:1")
+
+
+def test_what_a_pin_keeps_is_known_when_its_name_has_left(blobs: BlobStore) -> None:
+    one = made.image(1)
+    change(blobs, "a:1")
+    made.publish(blobs, {B: made.image(2)})
+    made.pins(blobs).follow({})
+    current = made.pins(blobs).current()
+    assert current is not None
+    assert set(needed_by_pins(current, blobs)) == set(one.blobs)
+    blobs.path(one.layers[0]).unlink()
+    arguments = (blobs, made.generations(blobs), made.pushes(blobs))
+    assert check(*arguments, whole=True).problems == []
+    assert check(*arguments, whole=True, pins=made.pins(blobs)).problems == [f"{one.layers[0]} is missing"]
+
+
+def test_a_pin_follows_its_name(blobs: BlobStore) -> None:
+    change(blobs, "a:1")
+    made.publish(blobs, {A: made.image(3), B: made.image(2)})
+    served = made.generations(blobs).current()
+    assert served is not None
+    made.pins(blobs).follow(served.names)
+    current = made.pins(blobs).current()
+    assert current is not None
+    assert (current.number, current.names[A].descriptor.digest) == (2, made.image(3).digest)
+
+
+def test_the_bytes_depend_on_nothing_else() -> None:
+    one, two = made.image(1).entry, made.image(2).entry
+    first = make(None, {B: two, A: one}, made.CREATED)
+    assert first.raw == make(None, {A: one, B: two}, made.CREATED).raw
+    assert parse(first.raw, "x") == first
+    assert first.piece_maps == {}
+
+
+@pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b'{"manifests":[],"annotations":{}}', b"\xff"])
+def test_damaged_pins_are_an_error(blobs: BlobStore, raw: bytes) -> None:
+    (blobs.root / "pins.json").write_bytes(raw)
+    with pytest.raises(ApplianceError, match="APL-0331"):
+        made.pins(blobs).current()
+    report = check(blobs, made.generations(blobs), made.pushes(blobs), whole=True, pins=made.pins(blobs))
+    assert any("APL-0331" in problem for problem in report.problems)
+
+
+def test_pins_are_signed_by_the_publisher(blobs: BlobStore, tmp_path: Path) -> None:
+    pki.init_ca(tmp_path / "ca")
+    pki.request(tmp_path / "pki", "a", "192.0.2.1")
+    pki.sign(tmp_path / "ca", tmp_path / "pki/node.csr", tmp_path / "pki/node.crt", "a", "192.0.2.1")
+    (tmp_path / "pki/ca.crt").write_bytes((tmp_path / "ca/ca.crt").read_bytes())
+    trust = Trust(tmp_path / "pki", "a", ("a",))
+    pins = Pins(blobs, trust)
+    pin(blobs, made.generations(blobs), pins, ["a:1"])
+    current = pins.current()
+    assert current is not None
+    trust.check(current.raw, pins.signature(current))
+    with pytest.raises(ApplianceError, match="APL-0606"):
+        trust.check(current.raw + b" ", pins.signature(current))
