@@ -71,6 +71,7 @@ def seed(
         current = generations.current()
         if current is not None:
             catch_up(blobs.root, current)
+            blobs.mapped = {blob for blob, item in current.piece_maps.items() if blobs.has(item.digest)}
         reading = read_sources(
             sources,
             blobs,
