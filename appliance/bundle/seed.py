@@ -64,13 +64,15 @@ def seed(
             why=f"the publisher of this site is {config.publisher}",
             fix=f"Plug the medium into {config.publisher} and seed there",
         )
-    blobs.create()
-    handle = lock(blobs.root)
+    with blobs.writing("a new store"):
+        blobs.create()
+        handle = lock(blobs.root)
     try:
         blobs.clear_incoming()
         current = generations.current()
         if current is not None:
-            catch_up(blobs.root, current)
+            with blobs.writing("the journal"):
+                catch_up(blobs.root, current)
             blobs.mapped = {blob for blob, item in current.piece_maps.items() if blobs.has(item.digest)}
         reading = read_sources(
             sources,
@@ -106,7 +108,8 @@ def seed(
             sources=reading.published_sources,
         )
         _prove(following, reading, blobs)
-        generations.publish(following)
+        with blobs.writing("the generation"):
+            generations.publish(following)
         try:
             record(blobs.root, following)
         except OSError as error:

@@ -60,8 +60,17 @@ class BlobStore:
 
     def create(self) -> None:
         """Make the directories and the two files of an empty layout, where they are not there yet."""
-        for name in _DIRECTORIES:
-            (self.root / name).mkdir(parents=True, exist_ok=True)
+        root = self.root.absolute()
+        above = next(path for path in (root, *root.parents) if path.exists())
+        missing = [name for name in _DIRECTORIES if not (root / name).is_dir()]
+        for name in missing:
+            (root / name).mkdir(parents=True, exist_ok=True)
+        if missing:
+            # Or a power loss could take them, with all that was synced in them.
+            for path in (root / "blobs", root, *root.parents):
+                sync_directory(path)
+                if path == above:
+                    break
         for name, content in (("oci-layout", LAYOUT), ("index.json", EMPTY_INDEX)):
             if not (self.root / name).exists():
                 write_atomically(self.root / name, content)
