@@ -11,7 +11,7 @@ from pathlib import Path
 
 from appliance.archives.compression import Decoder, detect
 from appliance.archives.limits import Limits
-from appliance.archives.rawfile import READ_STEP, Progress, RawFile, open_readonly
+from appliance.archives.rawfile import READ_STEP, Progress, RawFile, open_kept, open_readonly
 from appliance.archives.sink import BlobSink, HashingSink
 from appliance.archives.tarstream import Entry, TarStream
 from appliance.errors import ApplianceError, fail
@@ -230,7 +230,8 @@ class Directory:
         self._total = 0
         self._seen: dict[str, StoredBlob | None] = {}
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            kept = open_kept(path)
+            self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if kept is None else kept
         except OSError as error:
             fail("APL-0101", "source cannot be opened", where=str(path), why=str(error.strerror))
 

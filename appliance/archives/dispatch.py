@@ -22,7 +22,7 @@ from appliance.archives.layout import (
     resolve_layout,
 )
 from appliance.archives.limits import Limits
-from appliance.archives.rawfile import Progress, RawFile
+from appliance.archives.rawfile import Progress, RawFile, is_directory
 from appliance.archives.sink import BlobSink
 from appliance.errors import ApplianceError, fail
 from appliance.oci.blob import StoredBlob
@@ -122,7 +122,7 @@ def read_source(
     :raises ApplianceError: APL-01xx for archives, APL-02xx for names and documents inside them.
     """
     limits = limits or Limits()
-    contents = _read_directory(path, sink, limits, progress) if path.is_dir() else None
+    contents = _read_directory(path, sink, limits, progress) if is_directory(path) else None
     contents = contents or _read_file(path, sink, limits, deep, progress)
     apply_names(contents, names, str(path))
     return contents

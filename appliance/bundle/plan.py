@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from appliance.archives.contents import ArchiveContents, NamedImage
-from appliance.archives.dispatch import expand_sources, read_source
+from appliance.archives.dispatch import read_source
 from appliance.archives.limits import Limits
+from appliance.archives.medium import expand
 from appliance.archives.sink import BlobSink
 from appliance.errors import ApplianceError, fail
 from appliance.oci.platforms import Platform, matches
@@ -208,7 +209,7 @@ def make_plan(reading: Reading, current: Generation | None, blobs: BlobStore, pu
 
 def _files(source: str, store: Path, current: Generation | None, reading: Reading) -> list[Path]:
     try:
-        return expand_sources([Path(source)]).sources
+        return expand(Path(source))
     except ApplianceError as error:
         # Not there, or nothing in it: a stick that was pulled out after it had been published is no error.
         if error.code in ("APL-0101", "APL-0122") and was_published(store, current, source):

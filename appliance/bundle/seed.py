@@ -6,7 +6,6 @@ import datetime
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from appliance.bundle.plan import Plan, Reading, make_plan, read_sources
 from appliance.config import Config
@@ -137,16 +136,3 @@ def _prove(generation: Generation, reading: Reading, blobs: BlobStore) -> None:
             why=", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),
             fix="Nothing was published. Bring a medium that holds them, or run 'appliance fsck'",
         )
-
-
-def drop_privileges(store: Path) -> None:
-    """Go on as the owner of the store: archives are hostile until proved otherwise, and root reads none of them."""
-    if os.geteuid() != 0:
-        return
-    absolute = store.absolute()
-    owner = next(path for path in (absolute, *absolute.parents) if path.exists()).stat()
-    if owner.st_uid == 0:
-        return
-    os.setgroups([])
-    os.setgid(owner.st_gid)
-    os.setuid(owner.st_uid)

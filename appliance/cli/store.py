@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,26 +52,29 @@ def plan(
     """Read and verify SOURCES whole and say what seeding them would change. Writes nothing."""
     from appliance.archives.sink import HashingSink
     from appliance.bundle.plan import make_plan, read_sources
-    from appliance.bundle.seed import drop_privileges
     from appliance.oci.platforms import parse_platform
 
-    drop_privileges(directory)
-    blobs, generations, pushes, config = _open(directory, config_file)
-    current = generations.current() if generations.index.exists() else None
-    with HashingSink(blobs) as sink:
-        reading = read_sources(
-            sources,
-            sink,
-            directory,
-            current,
-            names=names,
-            platforms=[parse_platform(text) for text in platforms],
-            site_addresses=config.site_addresses,
-            progress=_progress(as_json),
-        )
-    made = make_plan(reading, current, blobs, pushes.current())
-    blobs.check_room(made.bytes_to_write)
-    _show(made.as_dict(), as_json, _plan_text)
+    wanted = [parse_platform(text) for text in platforms]
+
+    def work(report: Callable[[int, int], None]) -> dict[str, Any]:
+        blobs, generations, pushes, config = _open(directory, config_file)
+        current = generations.current() if generations.index.exists() else None
+        with HashingSink(blobs) as sink:
+            reading = read_sources(
+                sources,
+                sink,
+                directory,
+                current,
+                names=names,
+                platforms=wanted,
+                site_addresses=config.site_addresses,
+                progress=report,
+            )
+        made = make_plan(reading, current, blobs, pushes.current())
+        blobs.check_room(made.bytes_to_write)
+        return made.as_dict()
+
+    _show(_read(directory, sources, work, as_json), as_json, _plan_text)
 
 
 @click.command()
@@ -93,29 +95,32 @@ def seed(
     sources: tuple[str, ...],
 ) -> None:
     """Import SOURCES (tarballs, layouts, directories of them) and publish them as one new generation."""
-    from appliance.bundle.seed import drop_privileges
     from appliance.bundle.seed import seed as run
     from appliance.oci.platforms import parse_platform
 
-    drop_privileges(directory)
-    blobs, generations, pushes, config = _open(directory, config_file)
-    result = run(
-        config,
-        blobs,
-        generations,
-        pushes,
-        sources,
-        names=names,
-        platforms=[parse_platform(text) for text in platforms],
-        expect=expect,
-        progress=_progress(as_json),
-    )
-    shown = result.plan.as_dict()
-    shown["published"] = result.published
-    shown["generation"] = (
-        {"number": result.generation.number, "digest": result.generation.digest} if result.generation else None
-    )
-    _show(shown, as_json, _seed_text)
+    wanted = [parse_platform(text) for text in platforms]
+
+    def work(report: Callable[[int, int], None]) -> dict[str, Any]:
+        blobs, generations, pushes, config = _open(directory, config_file)
+        result = run(
+            config,
+            blobs,
+            generations,
+            pushes,
+            sources,
+            names=names,
+            platforms=wanted,
+            expect=expect,
+            progress=report,
+        )
+        shown = result.plan.as_dict()
+        shown["published"] = result.published
+        shown["generation"] = (
+            {"number": result.generation.number, "digest": result.generation.digest} if result.generation else None
+        )
+        return shown
+
+    _show(_read(directory, sources, work, as_json), as_json, _seed_text)
 
 
 @click.command()
@@ -254,15 +259,21 @@ def _status_text(shown: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _progress(as_json: bool) -> Callable[[int, int], None] | None:
-    """A line on standard error every few seconds, for people; nothing for scripts."""
-    if as_json or not sys.stderr.isatty():
-        return None
-    last = [time.monotonic()]
+def _read(
+    directory: Path,
+    sources: tuple[str, ...],
+    work: Callable[[Callable[[int, int], None]], dict[str, Any]],
+    as_json: bool,
+) -> dict[str, Any]:
+    """Read the sources in a process of their own, and say on standard error how far it is."""
+    from appliance.archives.medium import weigh
+    from appliance.bundle.confined import confined
+    from appliance.cli.progress import Form, Progress
 
-    def show(done: int, total: int) -> None:
-        if time.monotonic() - last[0] > 2:
-            last[0] = time.monotonic()
-            click.echo(f"  {done} of {total} bytes read", err=True)
-
-    return show
+    form: Form = "json" if as_json else "bar" if sys.stderr.isatty() else "lines"
+    total = weigh([Path(source) for source in sources])
+    progress = Progress(form, lambda text: click.echo(text, err=True, nl=form != "bar"), total)
+    try:
+        return confined(directory, sources, work, progress)
+    finally:
+        progress.close()
