@@ -7,7 +7,7 @@ venv=$1
 packages=(
   python3-venv git ca-certificates openssh-client shellcheck zstd
   mmdebstrap systemd-container iproute2 nftables tcpdump e2fsprogs exfatprogs exfat-fuse
-  skopeo umoci podman buildah containerd runc busybox-static openssl gcc libc6-dev
+  skopeo umoci podman buildah containerd runc busybox-static openssl gcc libc6-dev strace
 )
 missing=()
 for package in "${packages[@]}"; do

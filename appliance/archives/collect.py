@@ -11,7 +11,7 @@ from pathlib import Path
 
 from appliance.archives.compression import Decoder, detect
 from appliance.archives.limits import Limits
-from appliance.archives.rawfile import READ_STEP, Progress, RawFile, open_readonly
+from appliance.archives.rawfile import READ_STEP, Progress, RawFile, open_kept, open_readonly
 from appliance.archives.sink import BlobSink, HashingSink
 from appliance.archives.tarstream import Entry, TarStream
 from appliance.errors import ApplianceError, fail
@@ -22,6 +22,8 @@ DOCUMENTS = ("oci-layout", "index.json", "manifest.json", "repositories")
 """Members that are read into memory; everything else goes to the sink."""
 
 _BLOB = re.compile(r"blobs/(sha256|sha512)/([^/]+)")
+_NAMED = re.compile(r"(?:sha256:)?([0-9a-f]{64})(?:\.(?:tar|tar\.gz|json))?")
+"""Layers and configs of a docker-archive as skopeo, podman and crane name them: by digest."""
 _LEGACY = re.compile(r"[0-9a-f]{64}/(?:VERSION|json)")
 
 
@@ -168,6 +170,9 @@ def _file(entry: Entry, result: Collected, sink: BlobSink, limits: Limits, where
     if expect is not None and not is_digest(expect):
         return  # a stray file beside the blobs: no digest can name it
     data_in: Iterable[memoryview] = entry.data
+    if expect is None and (named := _NAMED.fullmatch(entry.name)) and sink.size(f"sha256:{named[1]}") == entry.size:
+        # Held already, as far as name and size say: then the bytes are only hashed, and have to be those.
+        expect = f"sha256:{named[1]}"
     watch = DiffId(limits, place) if deep or not (blob or entry.name.endswith(".json")) else None
     if watch is not None:
         data_in = watch.pass_through(data_in)
@@ -225,7 +230,8 @@ class Directory:
         self._total = 0
         self._seen: dict[str, StoredBlob | None] = {}
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            kept = open_kept(path)
+            self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if kept is None else kept
         except OSError as error:
             fail("APL-0101", "source cannot be opened", where=str(path), why=str(error.strerror))
 

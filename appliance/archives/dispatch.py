@@ -22,7 +22,7 @@ from appliance.archives.layout import (
 )
 from appliance.archives.limits import Limits
 from appliance.archives.parts import ARCHIVE_NAME, parts_of, whole_name
-from appliance.archives.rawfile import Progress, RawFile
+from appliance.archives.rawfile import Progress, RawFile, is_directory
 from appliance.archives.sink import BlobSink
 from appliance.archives.unread import refuse_imgpkg, refuse_unknown
 from appliance.errors import ApplianceError, fail
@@ -133,7 +133,7 @@ def read_source(
     :raises ApplianceError: APL-01xx for archives, APL-02xx for names and documents inside them.
     """
     limits = limits or Limits()
-    contents = _read_directory(path, sink, limits, progress) if path.is_dir() else None
+    contents = _read_directory(path, sink, limits, progress) if is_directory(path) else None
     contents = contents or _read_file(path, sink, limits, deep, progress)
     if names is not None:
         apply_names(contents, names, str(path))

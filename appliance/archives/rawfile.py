@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import queue
@@ -133,6 +134,52 @@ class _Check:
             )
 
 
+_kept: dict[str, int | None] = {}
+"""Descriptors of what was opened beforehand, by path; None for what is known not to be there."""
+
+
+def keep_open(path: Path, *, follow: bool) -> None:
+    """Open a file or directory now and keep it, for when it is read and this process may not open it any more.
+
+    :param follow: whether a symbolic link may lead elsewhere.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    try:
+        _kept[os.fspath(path)] = _open_unseen(path, flags)
+    except FileNotFoundError:
+        _kept[os.fspath(path)] = None
+
+
+def open_kept(path: Path | str) -> int | None:
+    """A descriptor of its own for what was opened beforehand, at the beginning; None where nothing was.
+
+    :raises FileNotFoundError: it was looked for beforehand, and was not there.
+    """
+    if os.fspath(path) not in _kept:
+        return None
+    handle = _kept[os.fspath(path)]
+    if handle is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+    handle = os.dup(handle)
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        os.lseek(handle, 0, os.SEEK_SET)
+    return handle
+
+
+def is_directory(path: Path) -> bool:
+    """Whether a source is a directory, also where it was opened beforehand."""
+    handle = _kept.get(os.fspath(path))
+    return path.is_dir() if handle is None else stat.S_ISDIR(os.fstat(handle).st_mode)
+
+
+def _open_unseen(path: Path | str, flags: int, dir_fd: int | None = None) -> int:
+    """Open without leaving a time of access on the medium, where that is allowed (to the owner and to root)."""
+    try:
+        return os.open(path, flags | os.O_NOATIME, dir_fd=dir_fd)
+    except PermissionError:
+        return os.open(path, flags, dir_fd=dir_fd)
+
+
 def open_readonly(path: Path | str, dir_fd: int | None = None, *, follow: bool = True) -> int:
     """Open a regular file for reading; returns the descriptor.
 
@@ -143,13 +190,19 @@ def open_readonly(path: Path | str, dir_fd: int | None = None, *, follow: bool =
     # O_NONBLOCK: opening a pipe must not wait for a writer.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, flags, dir_fd=dir_fd)
+        kept = open_kept(path) if dir_fd is None else None
+        descriptor = _open_unseen(path, flags, dir_fd) if kept is None else kept
     except OSError as error:
         fail("APL-0101", "source cannot be opened", where=str(path), why=str(error.strerror))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         fail("APL-0101", "source is not a regular file", where=str(path))
     return descriptor
+
+
+def checksum_file(path: Path) -> Path:
+    """Where the checksum of a file lies."""
+    return path.with_name(path.name + ".sha256")
 
 
 def read_sidecar(path: Path) -> str | None:
@@ -189,8 +242,11 @@ def read_sidecars(parts: Sequence[Path]) -> dict[str | None, str]:
 
 def _sidecar(path: Path) -> dict[str, str] | None:
     """The lines of ``<file>.sha256``: file name to digest; a bare digest has the name ``""``."""
-    sidecar = path.with_name(path.name + ".sha256")
-    if not sidecar.exists():
+    sidecar = checksum_file(path)
+    if os.fspath(sidecar) in _kept:
+        if _kept[os.fspath(sidecar)] is None:
+            return None
+    elif not sidecar.exists():
         return None
     descriptor = open_readonly(sidecar)
     try:

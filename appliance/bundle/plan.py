@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from appliance.archives.contents import ArchiveContents
-from appliance.archives.dispatch import expand_sources, read_source
+from appliance.archives.dispatch import read_source
 from appliance.archives.docker import DIGESTS_LOST
 from appliance.archives.limits import Limits
+from appliance.archives.medium import expand
 from appliance.archives.sink import BlobSink
 from appliance.bundle.allow import AllowLists
 from appliance.bundle.naming import Found, name_images
@@ -237,9 +238,14 @@ def check_consent(plan: Plan, consent: Iterable[str]) -> None:
     :raises ApplianceError: APL-0141 with every name that is refused, and where it would move; APL-0202 and APL-0201
         for what is no name.
     """
+    check_moves(plan.as_dict()["moved"], consent)
+
+
+def check_moves(moved: Iterable[Mapping[str, Any]], consent: Iterable[str]) -> None:
+    """:func:`check_consent` for the ``moved`` of a plan as it is shown."""
     agreed = {(item.key, item.digest) for item in (parse_reference(text, where="--move-pinned") for text in consent)}
     refused = []
-    for item in plan.as_dict()["moved"]:
+    for item in moved:
         if item["pinned"] and not agreed & {(item["name"], None), (item["name"], item["new"])}:
             refused.append(f"{item['name']} from {item['old']} to {item['new']}")
     if refused:
@@ -253,7 +259,7 @@ def check_consent(plan: Plan, consent: Iterable[str]) -> None:
 
 def _files(source: str, store: Path, current: Generation | None, reading: Reading) -> list[Path]:
     try:
-        return expand_sources([Path(source)]).sources
+        return expand(Path(source))
     except ApplianceError as error:
         # Not there, or nothing in it: a stick that was pulled out after it had been published is no error.
         if error.code in ("APL-0101", "APL-0122") and was_published(store, current, source):

@@ -6,7 +6,6 @@ import datetime
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from appliance.bundle.plan import Plan, Reading, check_consent, make_plan, read_sources
 from appliance.config import Config
@@ -71,15 +70,18 @@ def seed(
             why=f"the publisher of this site is {config.publisher}",
             fix=f"Plug the medium into {config.publisher} and seed there",
         )
-    blobs.create()
-    handle = lock(blobs.root)
+    with blobs.writing("a new store"):
+        blobs.create()
+        handle = lock(blobs.root)
     try:
         blobs.clear_incoming()
         current = generations.current()
         if current is not None:
-            catch_up(blobs.root, current)
-            if pins is not None:
-                pins.follow(current.names)  # where the run before was ended between its switch and this
+            with blobs.writing("the journal"):
+                catch_up(blobs.root, current)
+                if pins is not None:
+                    pins.follow(current.names)  # where the run before was ended between its switch and this
+            blobs.mapped = {blob for blob, item in current.piece_maps.items() if blobs.has(item.digest)}
         reading = read_sources(
             sources,
             blobs,
@@ -117,7 +119,8 @@ def seed(
             sources=reading.published_sources,
         )
         _prove(following, reading, blobs)
-        generations.publish(following)
+        with blobs.writing("the generation"):
+            generations.publish(following)
         try:
             if pins is not None:
                 pins.follow(following.names)
@@ -147,16 +150,3 @@ def _prove(generation: Generation, reading: Reading, blobs: BlobStore) -> None:
             why=", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),
             fix="Nothing was published. Bring a medium that holds them, or run 'appliance fsck'",
         )
-
-
-def drop_privileges(store: Path) -> None:
-    """Go on as the owner of the store: archives are hostile until proved otherwise, and root reads none of them."""
-    if os.geteuid() != 0:
-        return
-    absolute = store.absolute()
-    owner = next(path for path in (absolute, *absolute.parents) if path.exists()).stat()
-    if owner.st_uid == 0:
-        return
-    os.setgroups([])
-    os.setgid(owner.st_gid)
-    os.setuid(owner.st_uid)

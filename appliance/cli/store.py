@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,30 +78,34 @@ def plan(
 ) -> None:
     """Read and verify SOURCES whole and say what seeding them would change. Writes nothing."""
     from appliance.archives.sink import HashingSink
-    from appliance.bundle.plan import check_consent, make_plan, read_sources
-    from appliance.bundle.seed import drop_privileges
+    from appliance.bundle.plan import check_moves, make_plan, read_sources
     from appliance.oci.platforms import parse_platform
 
-    drop_privileges(directory)
-    blobs, generations, pushes, config = _open(directory, config_file)
-    current = generations.current() if generations.index.exists() else None
-    with HashingSink(blobs) as sink:
-        reading = read_sources(
-            sources,
-            sink,
-            directory,
-            current,
-            names=names,
-            platforms=[parse_platform(text) for text in platforms or config.platforms],
-            any_platform=any_platform,
-            allow=allow,
-            site_addresses=config.site_addresses,
-            progress=_progress(as_json),
-        )
-    made = make_plan(reading, current, blobs, pushes.current(), _pins(blobs, config).current())
-    blobs.check_room(made.bytes_to_write)
-    _show(made.as_dict(), as_json, _plan_text)
-    check_consent(made, move_pinned)
+    wanted = [parse_platform(text) for text in platforms]
+
+    def work(report: Callable[[int, int], None]) -> dict[str, Any]:
+        blobs, generations, pushes, config = _open(directory, config_file)
+        current = generations.current() if generations.index.exists() else None
+        with HashingSink(blobs) as sink:
+            reading = read_sources(
+                sources,
+                sink,
+                directory,
+                current,
+                names=names,
+                platforms=wanted or [parse_platform(text) for text in config.platforms],
+                any_platform=any_platform,
+                allow=allow,
+                site_addresses=config.site_addresses,
+                progress=report,
+            )
+        made = make_plan(reading, current, blobs, pushes.current(), _pins(blobs, config).current())
+        blobs.check_room(made.bytes_to_write)
+        return made.as_dict()
+
+    shown = _read(directory, sources, work, as_json)
+    _show(shown, as_json, _plan_text)
+    check_moves(shown["moved"], move_pinned)
 
 
 @click.command()
@@ -129,33 +132,36 @@ def seed(
     sources: tuple[str, ...],
 ) -> None:
     """Import SOURCES (tarballs, layouts, directories of them) and publish them as one new generation."""
-    from appliance.bundle.seed import drop_privileges
     from appliance.bundle.seed import seed as run
     from appliance.oci.platforms import parse_platform
 
-    drop_privileges(directory)
-    blobs, generations, pushes, config = _open(directory, config_file)
-    result = run(
-        config,
-        blobs,
-        generations,
-        pushes,
-        sources,
-        names=names,
-        platforms=[parse_platform(text) for text in platforms or config.platforms],
-        any_platform=any_platform,
-        allow=allow,
-        expect=expect,
-        pins=_pins(blobs, config),
-        move_pinned=move_pinned,
-        progress=_progress(as_json),
-    )
-    shown = result.plan.as_dict()
-    shown["published"] = result.published
-    shown["generation"] = (
-        {"number": result.generation.number, "digest": result.generation.digest} if result.generation else None
-    )
-    _show(shown, as_json, _seed_text)
+    wanted = [parse_platform(text) for text in platforms]
+
+    def work(report: Callable[[int, int], None]) -> dict[str, Any]:
+        blobs, generations, pushes, config = _open(directory, config_file)
+        result = run(
+            config,
+            blobs,
+            generations,
+            pushes,
+            sources,
+            names=names,
+            platforms=wanted or [parse_platform(text) for text in config.platforms],
+            any_platform=any_platform,
+            allow=allow,
+            expect=expect,
+            pins=_pins(blobs, config),
+            move_pinned=move_pinned,
+            progress=report,
+        )
+        shown = result.plan.as_dict()
+        shown["published"] = result.published
+        shown["generation"] = (
+            {"number": result.generation.number, "digest": result.generation.digest} if result.generation else None
+        )
+        return shown
+
+    _show(_read(directory, sources, work, as_json), as_json, _seed_text)
 
 
 @click.command()
@@ -197,7 +203,7 @@ def images(directory: Path, as_json: bool) -> None:
 @click.argument("names", nargs=-1, required=True)
 def pin(directory: Path, config_file: Path | None, as_json: bool, names: tuple[str, ...]) -> None:
     """Pin NAMES: no medium moves them without --move-pinned, and their images are always kept."""
-    from appliance.bundle.seed import drop_privileges
+    from appliance.bundle.confined import drop_privileges
     from appliance.store.pins import pin as run
 
     drop_privileges(directory)
@@ -215,7 +221,7 @@ def pin(directory: Path, config_file: Path | None, as_json: bool, names: tuple[s
 @click.argument("names", nargs=-1, required=True)
 def unpin(directory: Path, config_file: Path | None, as_json: bool, names: tuple[str, ...]) -> None:
     """Take the pins of NAMES away; what they name is served on."""
-    from appliance.bundle.seed import drop_privileges
+    from appliance.bundle.confined import drop_privileges
     from appliance.store.pins import unpin as run
 
     drop_privileges(directory)
@@ -381,15 +387,21 @@ def _status_text(shown: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _progress(as_json: bool) -> Callable[[int, int], None] | None:
-    """A line on standard error every few seconds, for people; nothing for scripts."""
-    if as_json or not sys.stderr.isatty():
-        return None
-    last = [time.monotonic()]
+def _read(
+    directory: Path,
+    sources: tuple[str, ...],
+    work: Callable[[Callable[[int, int], None]], dict[str, Any]],
+    as_json: bool,
+) -> dict[str, Any]:
+    """Read the sources in a process of their own, and say on standard error how far it is."""
+    from appliance.archives.medium import weigh
+    from appliance.bundle.confined import confined
+    from appliance.cli.progress import Form, Progress
 
-    def show(done: int, total: int) -> None:
-        if time.monotonic() - last[0] > 2:
-            last[0] = time.monotonic()
-            click.echo(f"  {done} of {total} bytes read", err=True)
-
-    return show
+    form: Form = "json" if as_json else "bar" if sys.stderr.isatty() else "lines"
+    total = weigh([Path(source) for source in sources])
+    progress = Progress(form, lambda text: click.echo(text, err=True, nl=form != "bar"), total)
+    try:
+        return confined(directory, sources, work, progress)
+    finally:
+        progress.close()

@@ -11,6 +11,9 @@ from typing import Any, NoReturn
 
 from appliance.errors import fail
 
+VALUES = 1_000_000
+"""Most commas and opening brackets in a document: 20 MiB of ``[[],[],`` are half a gigabyte as objects."""
+
 
 def load_json(data: bytes | bytearray | memoryview, *, limit: int, where: str = "") -> Any:
     """Parse a JSON document that nobody vouches for.
@@ -27,8 +30,11 @@ def load_json(data: bytes | bytearray | memoryview, *, limit: int, where: str = 
             where=where,
             why=f"{len(data)} bytes, the limit is {limit}",
         )
+    data = bytes(data)
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > VALUES:
+        fail("APL-0204", "JSON document has too many values", where=where, why=f"over {VALUES}")
     try:
-        return json.loads(bytes(data).decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:
         fail("APL-0204", "JSON document is nested too deep", where=where)
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors, and the hooks raise them

@@ -12,7 +12,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,9 +20,13 @@ from appliance.errors import fail
 from appliance.oci.blob import HEAD_BYTES, StoredBlob, check_put
 from appliance.oci.digests import check_digest, hasher, is_digest
 from appliance.oci.piecemap import BIG_BLOB, PieceHasher, PieceMap
+from appliance.store.lanes import Lanes
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
+
+WRITE_BACK = 32 << 20
+"""Bytes after which :func:`write_back` is called again."""
 
 _DIRECTORIES = (
     "blobs/sha256",
@@ -53,11 +57,22 @@ class BlobStore:
         self._algorithms: set[str] = set()
         self.piece_maps: dict[str, PieceMap] = {}
         """Piece maps of the big blobs that passed through :meth:`put` of this object, by blob digest."""
+        self.mapped: Collection[str] = ()
+        """Digests of blobs whose piece map is here already: it is not made again."""
 
     def create(self) -> None:
         """Make the directories and the two files of an empty layout, where they are not there yet."""
-        for name in _DIRECTORIES:
-            (self.root / name).mkdir(parents=True, exist_ok=True)
+        root = self.root.absolute()
+        above = next(path for path in (root, *root.parents) if path.exists())
+        missing = [name for name in _DIRECTORIES if not (root / name).is_dir()]
+        for name in missing:
+            (root / name).mkdir(parents=True, exist_ok=True)
+        if missing:
+            # Or a power loss could take them, with all that was synced in them.
+            for path in (root / "blobs", root, *root.parents):
+                sync_directory(path)
+                if path == above:
+                    break
         for name, content in (("oci-layout", LAYOUT), ("index.json", EMPTY_INDEX)):
             if not (self.root / name).exists():
                 write_atomically(self.root / name, content)
@@ -158,27 +173,25 @@ class BlobStore:
         if size is not None and not present:
             self.check_room(size)
         digester, pieces = hasher(algorithm), None
+        uses: list[Callable[[Any], object]] = [digester.update]
+        if size is not None and size > BIG_BLOB and (expect is None or expect not in self.mapped):
+            pieces = PieceHasher(size)
+            uses.append(pieces.update)
         head, total = b"", 0
         temporary = self.root / "incoming" / secrets.token_hex(16)
         with contextlib.ExitStack() as stack:
-            write: Callable[[Any], object]
-            if present:
-                write = _discard
-            else:
+            if not present:
                 handle = self._create(temporary, where)
                 stack.callback(_unlink, temporary)
                 stack.callback(os.close, handle)
-                write = _writer(handle)
-            if size is not None and size > BIG_BLOB:
-                pieces = PieceHasher(size)
+                uses.append(_writer(handle))
+            lanes = stack.enter_context(Lanes(uses))
             for chunk in chunks:
                 if len(head) < HEAD_BYTES:
                     head += bytes(chunk[: HEAD_BYTES - len(head)])
-                digester.update(chunk)
-                if pieces is not None:
-                    pieces.update(chunk)
                 total += len(chunk)
-                self._guard(write, chunk, total, where)
+                self._guard(lanes.take, chunk, total, where)
+            self._guard(lambda _: lanes.wait(), b"", total, where)
             digest = check_put(
                 f"{algorithm}:{digester.hexdigest()}", total, size=size, expect=expect, where=where or expect or ""
             )
@@ -356,16 +369,27 @@ def sync_directory(path: Path) -> None:
 
 
 def _writer(handle: int) -> Callable[[Any], object]:
+    written = 0
+
     def write(chunk: Any) -> None:
-        view = memoryview(chunk)
+        nonlocal written
+        view, before = memoryview(chunk), written
         while view:
-            view = view[os.write(handle, view) :]
+            count = os.write(handle, view)
+            view, written = view[count:], written + count
+        if written // WRITE_BACK > before // WRITE_BACK:
+            write_back(handle, written)
 
     return write
 
 
-def _discard(_: object) -> None:
-    return None
+def write_back(handle: int, size: int) -> None:
+    """Start writing to the disk the first ``size`` bytes of a file, and do not wait for it.
+
+    The memory of what is there is given back: the sync at the end has less to wait for, and what comes does not
+    displace what is being read. It is a hint, for this Linux and others may ignore it.
+    """
+    os.posix_fadvise(handle, 0, size, os.POSIX_FADV_DONTNEED)
 
 
 def _unlink(path: Path) -> None:

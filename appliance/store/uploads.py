@@ -26,7 +26,7 @@ from appliance.oci.digests import check_digest, hasher
 from appliance.oci.manifests import Descriptor
 from appliance.oci.mediatypes import PIECE_MAP
 from appliance.oci.piecemap import BIG_BLOB, PieceHasher
-from appliance.store.blobs import BlobStore
+from appliance.store.blobs import WRITE_BACK, BlobStore, write_back
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -37,7 +37,6 @@ IDLE_SECONDS = 24 * 3600
 """An upload without a byte for so long is dropped, and so is the claim of a blob that no manifest came for."""
 _ID = re.compile(r"[0-9a-f]{32}")
 _STEP = 1 << 20
-_WRITE_BACK = 32 << 20
 _REMEMBERED = 128
 
 
@@ -225,11 +224,8 @@ class Upload:
             while view:
                 written = os.pwrite(self._handle, view, position)
                 view, position = view[written:], position + written
-        if position // _WRITE_BACK > self.size // _WRITE_BACK:
-            # Starts writing to the disk what has come so far and does not wait for it, and gives back the memory of
-            # what is there: the sync at the end has less to wait for, and a push does not displace what is being read.
-            # It is a hint, for this Linux and others may ignore it.
-            os.posix_fadvise(self._handle, 0, position, os.POSIX_FADV_DONTNEED)
+        if position // WRITE_BACK > self.size // WRITE_BACK:
+            write_back(self._handle, position)
         if self._hashing is not None and self._hashing.offset == self.size:
             self._hashing.take(chunk)
         self.size = position

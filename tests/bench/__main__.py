@@ -15,9 +15,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import cases, report
+from tests.bench import cases, report, seeding
 from tests.bench.content import Layout, docker_registry_tree
 from tests.bench.processes import Child, Failed, free_port
 from tests.bench.pushes import Layer as PushedLayer
@@ -41,7 +42,7 @@ _PLAIN_GOALS = {
     ("nginx", "processor time"): Goal(1.25, "most"),
 }
 _TLS_GOALS = {("nginx", "throughput"): Goal(250, "least", of="ours")}
-GROUPS = ("blobs", "tls", "manifests", "push", "tags", "images", "memory")
+GROUPS = ("blobs", "tls", "manifests", "push", "seeding", "tags", "images", "memory")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,10 +50,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure the mirror beside its peers.")
     parser.add_argument("--quick", action="store_true", default=bool(os.environ.get("BENCH_QUICK")))
     parser.add_argument("--only", action="append", choices=GROUPS, help="a group of cases; may be repeated")
+    parser.add_argument("--seed-mib", type=int, help="MiB of the image that is seeded, instead of the usual")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), help="where the results go")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     scale = QUICK if options.quick else FULL
+    if options.seed_mib:
+        scale = replace(scale, seed_bytes=options.seed_mib << 20)
     root = Path(tempfile.mkdtemp(prefix="apl-bench-"))
     try:
         with ExitStack() as stack:
@@ -76,6 +80,10 @@ def run(root: Path, scale: Scale, groups: Sequence[str], stack: ExitStack) -> li
     if "push" in groups:
         with ExitStack() as servers:
             results += _pushes(root / "push", scale, servers)
+    if "seeding" in groups:
+        for archive in seeding.archives(root / "archives", scale.seed_bytes):
+            results += _say(seeding.measure(root / "archives", archive, scale.seedings))
+        shutil.rmtree(root / "archives")
     if "tags" in groups:
         with ExitStack() as servers:
             results += _tags(root / "tags", scale, servers)
@@ -240,7 +248,7 @@ def _say(results: list[Result]) -> list[Result]:
 
 def versions() -> dict[str, str]:
     """What was measured, by Debian's package and its version."""
-    packages = ("docker-registry", "nginx-light", "wrk", "openssl")
+    packages = ("docker-registry", "nginx-light", "wrk", "openssl", "skopeo", "zstd")
     words = ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *packages]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)

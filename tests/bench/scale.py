@@ -15,6 +15,8 @@ class Scale:
     :param load_seconds: seconds that one turn of manifest requests lasts.
     :param pulls: manifest requests, at least, between the two measurements of memory under load.
     :param push_bytes: size of the blob that is pushed.
+    :param seed_bytes: size of the image that is seeded.
+    :param seedings: turns of each archive that is seeded.
     """
 
     blob_bytes: int
@@ -23,8 +25,28 @@ class Scale:
     load_seconds: int
     pulls: int
     push_bytes: int
+    seed_bytes: int
+    seedings: int
 
 
-FULL = Scale(blob_bytes=512 << 20, images=10_000, repetitions=5, load_seconds=4, pulls=10_000, push_bytes=1 << 30)
-QUICK = Scale(blob_bytes=16 << 20, images=100, repetitions=1, load_seconds=1, pulls=200, push_bytes=32 << 20)
+FULL = Scale(
+    blob_bytes=512 << 20,
+    images=10_000,
+    repetitions=5,
+    load_seconds=4,
+    pulls=10_000,
+    push_bytes=1 << 30,
+    seed_bytes=4 << 30,
+    seedings=3,
+)
+QUICK = Scale(
+    blob_bytes=16 << 20,
+    images=100,
+    repetitions=1,
+    load_seconds=1,
+    pulls=200,
+    push_bytes=32 << 20,
+    seed_bytes=32 << 20,
+    seedings=1,
+)
 """Shows that everything works; its figures say nothing."""

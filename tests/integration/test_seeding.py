@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import pytest
 
 from appliance.store.blobs import BlobStore
 from appliance.store.fsck import check
-from tests.integration.conftest import APPLIANCE, Process, appliance, run
+from tests.integration.conftest import APPLIANCE, Process, appliance, run, wait_for
 from tests.unit.store import made
 
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
@@ -125,18 +126,124 @@ def test_a_disk_that_fills_up_under_a_blob(root: Path) -> None:
     assert done.stdout.strip() == "APL-0310"
 
 
-def test_root_reads_no_archive_as_root(root: Path) -> None:
-    """What plan and seed read, they read as the owner of the store."""
+def test_root_opens_the_sources_and_reads_nothing_of_them(root: Path) -> None:
+    """What plan and seed read, they read as the owner of the store, through what root opened before."""
+    root.chmod(0o755)
+    store, medium = root / "store", root / "medium"
+    store.mkdir()
+    os.chown(store, 65534, 65534)
+    medium.mkdir(mode=0o700)
+    source = made.write_oci_archive(medium / "a.tar", {A: OLD})
+    source.chmod(0o600)
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    source.with_name("a.tar.sha256").write_text(f"{digest}  a.tar\n")
+    for named in (source, medium):
+        appliance("plan", "--store", store, named)
+    appliance("seed", "--store", store, medium)
+    assert {path.stat().st_uid for path in store.rglob("*")} == {65534}
+    source.with_name("a.tar.sha256").write_text(f"{'0' * 64}  a.tar\n")
+    refused = appliance("plan", "--store", store, medium, check=False)
+    assert (refused.returncode, refused.stderr.split(":")[0]) == (1, "APL-0115")
+    missing = appliance("plan", "--store", store, medium / "b.tar", check=False)
+    assert (missing.returncode, missing.stderr.split(":")[0]) == (1, "APL-0101")
+    (medium / "link.tar").symlink_to("/etc/shadow")
+    source.with_name("a.tar.sha256").unlink()
+    appliance("seed", "--store", store, medium)
+
+
+def test_root_reads_a_layout_as_the_owner_of_the_store(root: Path) -> None:
     root.chmod(0o755)
     store = root / "store"
     store.mkdir()
     os.chown(store, 65534, 65534)
+    layout = made.write_layout(root / "layout", {A: OLD})
+    (layout / "index.json").chmod(0o600)
+    refused = appliance("plan", "--store", store, layout, check=False)
+    assert (refused.returncode, refused.stderr.split(":")[0]) == (1, "APL-0101")
+    assert "Permission denied" in refused.stderr
+    (layout / "index.json").chmod(0o644)
+    appliance("seed", "--store", store, layout)
+
+
+def test_the_child_does_not_outlive_the_command(root: Path) -> None:
+    """Also where the command alone is killed, and not its group."""
+    big = made.write_oci_archive(root / "big.tar", {A: made.image(3, size=64 << 20)})
+    store = root / "store"
+    process = Process([*APPLIANCE, "seed", "--store", str(store), str(big)], root / "log")
+    tasks = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children")
+    child = wait_for("the child", lambda: tasks.read_text().split())[0]
+    process.popen.kill()
+    process.popen.wait(20)
+    wait_for("the end of the child", lambda: not Path(f"/proc/{child}").exists() or "Z" in _state(child))
+
+
+def _state(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
+
+
+# Of a small process: one that is started by a large one counts what that had, until it runs its own program.
+MEASURED = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.parametrize("form", ["oci", "docker", "zstd", "layout"])
+def test_memory_does_not_grow_with_the_input(root: Path, form: str) -> None:
+    """150 MB beside the window of the decompressor, here 128 MiB for zstd; the input has 256 MiB."""
+    one = made.image(4, size=128 << 20, layers=2)
+    source, most = root / "x.tar", 150 * 10**6
+    if form == "layout":
+        source = made.write_layout(root / "layout", {A: one})
+    elif form == "docker":
+        made.write_docker_archive(source, A, one)
+    else:
+        made.write_oci_archive(source, {A: one})
+    if form == "zstd":
+        run("zstd", "-q", "-1", "--long=27", "--rm", source)
+        source, most = source.with_name("x.tar.zst"), most + (128 << 20)
+    done = run(sys.executable, "-c", MEASURED, *APPLIANCE, "seed", "--store", root / "store", source)
+    assert int(done.stdout) <= most
+
+
+def test_a_dirty_ext4_is_not_replayed(root: Path) -> None:
+    """The medium was pulled out while it was written: its journal waits to be replayed, and nobody does that here."""
+    image, point, store = root / "stick.img", root / "stick", root / "store"
+    point.mkdir()
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    run("mkfs.ext4", "-q", "-F", image)
+    made.write_oci_archive(root / "a.tar", {A: OLD})
+    script = """
+set -eu
+mount -o loop "$1" "$2"
+cp "$3" "$2/a.tar"
+sync -f "$2/a.tar"
+touch "$2/later"
+# What a stick holds that is pulled out now: the journal has what its tables do not have yet.
+sync "$2/later"
+cp --sparse=always "$1" "$1.dirty"
+umount "$2"
+dumpe2fs -h "$1.dirty" 2>&1 | grep -q needs_recovery
+before=$(sha256sum < "$1.dirty")
+mount -o loop,ro,noload "$1.dirty" "$2"
+shift 3
+"$@"
+umount "$MEDIUM"
+[ "$before" = "$(sha256sum < "$IMAGE.dirty")" ]
+"""
+    env = {**os.environ, "MEDIUM": str(point), "IMAGE": str(image)}
+    words = [*APPLIANCE, "seed", "--store", store, point]
+    run("unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", image, point, root / "a.tar", *words, env=env)  # fmt: skip
+    assert served(store) == {A: OLD.digest}
+
+
+def test_no_time_of_access_is_left_on_the_medium(root: Path) -> None:
     source = made.write_oci_archive(root / "a.tar", {A: OLD})
-    source.chmod(0o600)
-    for command in ("plan", "seed"):
-        refused = appliance(command, "--store", store, source, check=False)
-        assert (refused.returncode, refused.stderr.split(":")[0]) == (1, "APL-0101")
-        assert "Permission denied" in refused.stderr
-    source.chmod(0o644)
-    appliance("seed", "--store", store, source)
-    assert {path.stat().st_uid for path in store.rglob("*")} == {65534}
+    os.utime(source, (1, 2))
+    appliance("seed", "--store", root / "store", source)
+    assert source.stat().st_atime == 1

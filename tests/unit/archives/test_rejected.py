@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import lzma
 import random
 import resource
@@ -71,6 +72,23 @@ def wide() -> bytes:
     return layout.name(layout.index(*[entry] * 20_000), NAME).tar()
 
 
+def both() -> bytes:
+    """One document with layers and manifests (CVE-2021-41190): an image for some, an index for others."""
+    layout = Layout()
+    entry = layout.image(layer())
+    document = {**json.loads(layout.blobs[entry["digest"]]), "manifests": [entry]}
+    return layout.name(layout.add(compact(document), mediatypes.OCI_MANIFEST), NAME).tar()
+
+
+def typeless() -> bytes:
+    """The media type is left out where it would say that the descriptor lies."""
+    layout = Layout()
+    entry = layout.image(layer())
+    document = json.loads(layout.blobs[entry["digest"]])
+    del document["mediaType"]
+    return layout.name(layout.add(compact(document), mediatypes.OCI_INDEX), NAME).tar()
+
+
 def without(part: str) -> bytes:
     return tar(*[member for member in GOOD if isinstance(member, tuple) and part not in member[0]])
 
@@ -120,6 +138,9 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "deep index": (nested(12, 50), "APL-0104"),
     "wide index": (wide(), "APL-0112"),
     "deep JSON": (tar(*GOOD[:-2], GOOD[-1], ("index.json", b"[" * 200_000)), "APL-0204"),
+    "JSON of millions of values": (tar(*GOOD[:-2], GOOD[-1], ("index.json", b"[" + b"[]," * (6 * MIB))), "APL-0204"),
+    "manifest and index at once": (both(), "APL-0207"),
+    "index without a type that is a manifest": (typeless(), "APL-0207"),
     "bad name": (simple("evil.io/../x:1").tar(), "APL-0202"),
     "bad UTF-8 in index.json": (tar(*GOOD[:-2], GOOD[-1], ("index.json", b"\xff")), "APL-0203"),
     "docker: missing layer": (docker_with(Layers=["nothing.tar"]), "APL-0112"),

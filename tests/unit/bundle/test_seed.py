@@ -663,3 +663,41 @@ def test_the_loss_of_digests_is_said_once(site: Site) -> None:
     ]
     notes = site.plan(*sources).reading.notes
     assert [note for note in notes if DIGESTS_LOST in note] == [f"a.tar, b.tar: {DIGESTS_LOST}"]
+
+
+def test_a_layer_named_by_its_digest_that_is_held_is_not_written_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """skopeo and podman name the layers of a docker-archive by digest."""
+    one = made.image(1, size=2 << 20)
+    source = site.medium / "d.tar"
+    config = one.document["config"]["digest"][7:]
+    listed = {"Config": f"{config}.json", "RepoTags": [A], "Layers": [f"{layer[7:]}.tar" for layer in one.layers]}
+    members = {f"{layer[7:]}.tar": one.blobs[layer] for layer in one.layers}
+    members |= {f"{config}.json": one.blobs[f"sha256:{config}"], "manifest.json": made.compact([listed])}
+    made.write_tar(source, members)
+    assert site.seed(str(source)).published
+
+    def create(*_: Any) -> int:
+        raise AssertionError("a blob is written again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlobStore, "_create", create)
+        assert not site.seed(str(source)).published
+    members[f"{one.layers[0][7:]}.tar"] = bytes(len(one.blobs[one.layers[0]]))
+    made.write_tar(source, members)
+    with pytest.raises(ApplianceError, match="APL-0107"):
+        site.seed(str(source))
+    assert site.problems() == []
+
+
+def test_a_piece_map_that_is_here_is_not_made_again(site: Site) -> None:
+    source = site.archive("1.tar", a=made.image(1, size=2 << 20))
+    site.seed(source)
+    site.blobs.piece_maps.clear()
+    assert not site.seed(source).published
+    assert site.blobs.piece_maps == {}
+    other = site.archive("2.tar", b=made.image(1, size=2 << 20))
+    result = site.seed(other)
+    assert result.generation is not None
+    assert set(result.generation.piece_maps) == set(made.image(1, size=2 << 20).layers)

@@ -169,7 +169,7 @@ def write_oci_archive(path: Path, images: Mapping[str, Image]) -> Path:
     members = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": _index(images)}
     for item in images.values():
         members |= {f"blobs/{digest.replace(':', '/')}": raw for digest, raw in item.blobs.items()}
-    return _write_tar(path, members)
+    return write_tar(path, members)
 
 
 def write_docker_archive(path: Path, name: str, item: Image) -> Path:
@@ -183,10 +183,11 @@ def write_docker_archive(path: Path, name: str, item: Image) -> Path:
         "RepoTags": [name],
         "Layers": [f"{digest.partition(':')[2]}/layer.tar" for digest in layers],
     }
-    return _write_tar(path, members | {"manifest.json": compact([listed])})
+    return write_tar(path, members | {"manifest.json": compact([listed])})
 
 
-def _write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
+def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
+    """A tar of files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
         for name, data in members.items():

@@ -1,0 +1,101 @@
+"""How far an import is: a bar on a terminal, a line now and then elsewhere, JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+Form = Literal["bar", "lines", "json"]
+_EVERY: dict[Form, float] = {"bar": 0.2, "lines": 10.0, "json": 1.0}
+_WINDOW = 15.0
+_BAR = 24
+
+
+class Progress:
+    """Adds up the sources, and says where it is when it is time to.
+
+    :param form: how it says it.
+    :param say: takes the text; of a bar, without a new line.
+    :param total: bytes of all sources, as far as that is known beforehand.
+    :param clock: seconds.
+    """
+
+    def __init__(
+        self, form: Form, say: Callable[[str], object], total: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._form = form
+        self._say = say
+        self._total = total
+        self._clock = clock
+        self._before = 0
+        self._done = 0
+        self._said = clock()
+        self._spoke = False
+        self._seen: deque[tuple[float, int]] = deque([(self._said, 0)])
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take how far the present source is, in bytes."""
+        if done < self._done:
+            self._before += self._done  # the next source
+        self._done = done
+        now = self._clock()
+        if now - self._said < _EVERY[self._form]:
+            return
+        self._said, self._spoke = now, True
+        here = self._before + done
+        self._seen.append((now, here))
+        while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW:
+            self._seen.popleft()
+        begun, start = self._seen[0]
+        rate = (here - start) / (now - begun) if now > begun else 0.0
+        self._say(describe(self._form, here, max(self._total, self._before + total), rate))
+
+    def close(self) -> None:
+        """End the line of a bar."""
+        if self._form == "bar" and self._spoke:
+            self._say("\n")
+
+
+def describe(form: Form, done: int, total: int, rate: float) -> str:
+    """One saying.
+
+    :param done: bytes read.
+    :param total: bytes in all.
+    :param rate: bytes a second.
+    """
+    left = (total - done) / rate if rate > 0 else None
+    if form == "json":
+        document = {
+            "message_type": "progress",
+            "bytes": done,
+            "total": total,
+            "bytes_per_second": round(rate),
+            "seconds_left": None if left is None else round(left),
+        }
+        return json.dumps(document)
+    percent = 100 * done // total if total else 100
+    ending = "" if left is None else f", {duration(left)} left"
+    text = f"{size(done)} of {size(total)} read, {size(round(rate))}/s{ending}"
+    if form == "lines":
+        return f"  {percent} %: {text}"
+    filled = _BAR * done // total if total else _BAR
+    return f"\r  [{'#' * filled}{'.' * (_BAR - filled)}] {percent:3} %  {text}\x1b[K"
+
+
+def size(count: int) -> str:
+    """Bytes for people, in units of 1024."""
+    if count < 1 << 20:
+        return f"{count / (1 << 10):.0f} KiB"
+    return f"{count / (1 << 20):.0f} MiB" if count < 10 << 30 else f"{count / (1 << 30):.1f} GiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

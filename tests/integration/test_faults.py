@@ -1,0 +1,188 @@
+"""Complete or not at all: a seeding that is killed, or finds the disk full, at any call of the operating system.
+
+Every point has a number that stands in the failure; ``FAULT=<number>`` runs that one alone.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from appliance.bundle.seed import seed
+from appliance.config import Config
+from appliance.errors import ApplianceError
+from appliance.store.blobs import BlobStore
+from appliance.store.fsck import check
+from tests.integration import faults, powerloss
+from tests.integration.conftest import APPLIANCE
+from tests.unit.store import made
+
+A, B = "docker.io/library/a:1", "docker.io/library/b:1"
+OLD, NEW = made.image(1), made.image(2, size=1200 << 10, layers=3)
+WHOLE, SAMPLE = 240, 30
+FORMS = ("oci", "docker", "oci.zst", "layout")
+
+
+@dataclass(frozen=True)
+class World:
+    """A store that serves ``OLD``, and media with ``NEW`` in several forms."""
+
+    root: Path
+    sources: dict[str, Path]
+    calls: dict[str, int]
+
+    def copy(self, name: str) -> Path:
+        store = self.root / name
+        shutil.copytree(self.root / "old", store, symlinks=True)
+        return store
+
+
+def run_seed(store: Path, source: Path) -> str:
+    blobs = BlobStore(store, reserve=0)
+    try:
+        config = Config(node="local", store=store)
+        done = seed(config, blobs, made.generations(blobs), made.pushes(blobs), [str(source)])
+    except ApplianceError as error:
+        return error.code
+    return "published" if done.published else "nothing new"
+
+
+def served(store: Path) -> dict[str, str]:
+    current = made.generations(BlobStore(store)).current()
+    return {name: entry.descriptor.digest for name, entry in current.names.items()} if current else {}
+
+
+def problems(store: Path) -> list[str]:
+    blobs = BlobStore(store)
+    return check(blobs, made.generations(blobs), made.pushes(blobs), whole=True).problems
+
+
+def inodes(store: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in (store / "blobs").rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("faults")
+    sources = {
+        "oci": made.write_oci_archive(root / "oci.tar", {A: NEW, B: NEW}),
+        "docker": made.write_docker_archive(root / "docker.tar", A, NEW),
+        "layout": made.write_layout(root / "layout", {A: NEW, B: NEW}),
+    }
+    sources["oci.zst"] = root / "oci.tar.zst"
+    sources["oci.zst"].write_bytes(zstandard.compress(sources["oci"].read_bytes()))
+    assert run_seed(root / "old", made.write_oci_archive(root / "old.tar", {A: OLD})) == "published"
+    found = World(root, sources, {})
+    for form, source in sources.items():
+        store = found.copy(f"count-{form}")
+        ended = faults.run(lambda store=store, source=source: run_seed(store, source))  # type: ignore[misc]
+        assert ended.said == "published"
+        found.calls[form] = ended.calls
+    return found
+
+
+def numbers(sampled: random.Random, whole: bool) -> list[int]:
+    if chosen := os.environ.get("FAULT"):
+        return [int(chosen)]
+    return [sampled.getrandbits(32) for _ in range(WHOLE if whole else SAMPLE)]
+
+
+def after_of(world: World, form: str) -> dict[str, str]:
+    store = world.root / f"count-{form}"
+    return served(store)
+
+
+@pytest.mark.timeout(900)
+def test_kill_9_at_any_call(world: World, sampled: random.Random, whole_series: bool) -> None:
+    before, killed = {A: OLD.digest}, 0
+    for count, number in enumerate(numbers(sampled, whole_series)):
+        point = random.Random(number)
+        form, mode = point.choice(FORMS), point.choice(faults.MODES)
+        call = point.randrange(1, world.calls[form] + 1)
+        what = f"FAULT={number}: {mode} call {call} of {world.calls[form]}, {form}"
+        store, source = world.copy(f"kill{count}"), world.sources[form]
+        after = after_of(world, form)
+        ended = faults.run(lambda store=store, source=source: run_seed(store, source), call, mode)  # type: ignore[misc]
+        killed += ended.killed
+        assert served(store) in (before, after), what
+        assert problems(store) == [], what
+        kept = inodes(store)
+        assert run_seed(store, source) in ("published", "nothing new"), what
+        assert served(store) == after, what
+        assert problems(store) == [], what
+        assert kept.items() <= inodes(store).items(), f"{what}: a blob that was there was written again"
+        assert list((store / "incoming").iterdir()) == [], what
+        assert len((store / "journal.jsonl").read_text().splitlines()) == 2, what
+        shutil.rmtree(store)
+    assert killed or "FAULT" in os.environ, "no run was killed"
+
+
+@pytest.mark.timeout(900)
+def test_a_disk_that_is_full_from_any_call_on(world: World, sampled: random.Random, whole_series: bool) -> None:
+    before, refused = {A: OLD.digest}, 0
+    for count, number in enumerate(numbers(sampled, whole_series)):
+        point = random.Random(number)
+        form = point.choice(FORMS)
+        call = point.randrange(1, world.calls[form] + 1)
+        what = f"FAULT={number}: from call {call} of {world.calls[form]} on, {form}"
+        store, source = world.copy(f"full{count}"), world.sources[form]
+        after = after_of(world, form)
+        ended = faults.run(lambda store=store, source=source: run_seed(store, source), call, "full")  # type: ignore[misc]
+        assert ended.said in ("APL-0310", "published"), what
+        refused += ended.said == "APL-0310"
+        # A rename may be there although it could not be made durable any more.
+        assert served(store) == after or (ended.said == "APL-0310" and served(store) == before), what
+        assert problems(store) == [], what
+        assert run_seed(store, source) in ("published", "nothing new"), what
+        assert served(store) == after, what
+        assert problems(store) == [], what
+        assert len((store / "journal.jsonl").read_text().splitlines()) == 2, what
+        shutil.rmtree(store)
+    assert refused or "FAULT" in os.environ
+
+
+def changed(world: World, form: str, name: str, store: Path) -> list[powerloss.Call]:
+    words = [*APPLIANCE, "seed", "--json", "--store", store, world.sources[form]]
+    return powerloss.record(words, store, world.root / f"{name}.strace")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("form", ["oci", "docker"])
+@pytest.mark.parametrize("fresh", [False, True], ids=["next", "first"])
+def test_power_loss_at_any_call(
+    world: World, sampled: random.Random, whole_series: bool, form: str, fresh: bool
+) -> None:
+    """What was not synced is dropped: all of it, the bytes alone, or any part. A reported success stays."""
+    name = f"power-{form}-{fresh}"
+    store = world.root / name if fresh else world.copy(name)
+    store.mkdir(exist_ok=True)
+    disk = powerloss.Disk.of(store)
+    calls = changed(world, form, name, store)
+    before, after = ({} if fresh else {A: OLD.digest}), served(store)
+    assert after == {**after_of(world, form)}
+    points = range(len(calls) + 1)
+    chosen = set(points if whole_series else sampled.sample(points, min(len(points), 12))) | {len(calls)}
+    for played in points:
+        if played:
+            disk.apply(calls[played - 1])
+        for variant in powerloss.VARIANTS if played in chosen else ():
+            what = f"{variant}, after call {played} of {len(calls)}: {calls[played - 1].name if played else 'none'}"
+            lost = world.root / f"{name}-lost"
+            disk.write_out(store, lost, variant, random.Random(f"{name} {played}"))
+            if (lost / "index.json").exists():
+                found = served(lost)
+                assert found in ((after,) if played == len(calls) else (before, after)), what
+                assert problems(lost) == [], what
+            else:
+                assert fresh, what
+                assert played < len(calls), what
+            assert run_seed(lost, world.sources[form]) in ("published", "nothing new"), what
+            assert served(lost) == after, what
+            assert problems(lost) == [], what
+            shutil.rmtree(lost)
