@@ -162,6 +162,7 @@ def read_sources(
     names: Sequence[str] = (),
     platforms: Iterable[Platform] = (),
     site_addresses: Collection[str] = (),
+    deep: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
     """Read every source whole, and hold what they name against each other and against the site.
@@ -172,6 +173,7 @@ def read_sources(
     :param names: names for nameless images, for a single source.
     :param platforms: what the site's nodes run; empty: not checked.
     :param site_addresses: addresses of listed nodes; as the registry of a name they mean none.
+    :param deep: unpack compressed layers of OCI layouts too, and hold them against their configs.
     :param progress: called with (bytes read, bytes of the file).
     :raises ApplianceError: whatever is wrong with a source, and APL-0124, APL-0125, APL-0128.
     """
@@ -183,7 +185,7 @@ def read_sources(
         files = _files(source, store, current, reading)
         total = 0
         for file in files:
-            contents = read_source(file, sink, Limits(), names, progress=progress)
+            contents = read_source(file, sink, Limits(), names, deep=deep, progress=progress)
             total += contents.bytes_read
             _merge(reading, contents, file, origin, site_addresses)
             foreign += [f"{image.reference} ({_platform_names(image)})" for image in _foreign(contents, wanted)]

@@ -44,6 +44,7 @@ def seed(
     names: Sequence[str] = (),
     platforms: Iterable[Platform] = (),
     expect: str | None = None,
+    deep: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
     """Import every source and publish, or leave the current generation as it is.
@@ -53,6 +54,7 @@ def seed(
     still missing.
 
     :param expect: id of the plan that was shown and confirmed; another outcome is refused (APL-0126).
+    :param deep: unpack compressed layers of OCI layouts too, and hold them against their configs.
     :raises ApplianceError: as :func:`appliance.bundle.plan.read_sources`, and APL-0307, APL-0310, APL-0312.
     """
     if not config.is_publisher:
@@ -81,6 +83,7 @@ def seed(
             names=names,
             platforms=platforms,
             site_addresses=config.site_addresses,
+            deep=deep,
             progress=progress,
         )
         plan = make_plan(reading, current, blobs, pushes.current())

@@ -31,6 +31,9 @@ _NAME = click.option("--name", "names", multiple=True, metavar="REF", help="Name
 _PLATFORM = click.option(
     "--platform", "platforms", multiple=True, metavar="OS/ARCH", help="What the nodes run; others are refused."
 )
+_DEEP = click.option(
+    "--deep", is_flag=True, help="Unpack compressed layers of OCI archives too, and hold them against their configs."
+)
 _SOURCES = click.argument("sources", nargs=-1, required=True)
 
 
@@ -39,6 +42,7 @@ _SOURCES = click.argument("sources", nargs=-1, required=True)
 @_CONFIG
 @_NAME
 @_PLATFORM
+@_DEEP
 @_JSON
 @_SOURCES
 def plan(
@@ -46,6 +50,7 @@ def plan(
     config_file: Path | None,
     names: tuple[str, ...],
     platforms: tuple[str, ...],
+    deep: bool,
     as_json: bool,
     sources: tuple[str, ...],
 ) -> None:
@@ -68,6 +73,7 @@ def plan(
                 names=names,
                 platforms=wanted,
                 site_addresses=config.site_addresses,
+                deep=deep,
                 progress=report,
             )
         made = make_plan(reading, current, blobs, pushes.current())
@@ -83,6 +89,7 @@ def plan(
 @_NAME
 @_PLATFORM
 @click.option("--expect", metavar="PLAN_ID", help="Publish only what this plan showed.")
+@_DEEP
 @_JSON
 @_SOURCES
 def seed(
@@ -91,6 +98,7 @@ def seed(
     names: tuple[str, ...],
     platforms: tuple[str, ...],
     expect: str | None,
+    deep: bool,
     as_json: bool,
     sources: tuple[str, ...],
 ) -> None:
@@ -111,6 +119,7 @@ def seed(
             names=names,
             platforms=wanted,
             expect=expect,
+            deep=deep,
             progress=report,
         )
         shown = result.plan.as_dict()
