@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from appliance.archives.compression import Decoder, detect
 from appliance.archives.limits import Limits
@@ -56,6 +57,9 @@ class Collected:
         return found if found is not None and found.digest == digest else None
 
 
+_Chunk = TypeVar("_Chunk", bytes, memoryview)
+
+
 class DiffId:
     """Hashes what is inside a compressed stream while it goes by.
 
@@ -71,7 +75,7 @@ class DiffId:
         self._decoder: Decoder | None = None
         self._state = hashlib.sha256()
 
-    def pass_through(self, chunks: Iterable[memoryview]) -> Iterator[memoryview]:
+    def pass_through(self, chunks: Iterable[_Chunk]) -> Iterator[_Chunk]:
         """Give the chunks on, unchanged."""
         for chunk in chunks:
             if self._head is not None:
@@ -216,13 +220,20 @@ def diff_ids_again(path: Path, limits: Limits, first: Collected, wanted: set[str
 class Directory:
     """A layout in a directory; blobs are read when they are asked for, and no link is followed.
 
+    ``diff_ids`` holds what :class:`Collected` has by that name, of the blobs that were read so far.
+
     :param path: the directory.
+    :param deep: unpack compressed blobs too, to know their diff_ids.
     :raises ApplianceError: APL-0101.
     """
 
-    def __init__(self, path: Path, sink: BlobSink, limits: Limits, progress: Progress | None = None) -> None:
+    def __init__(
+        self, path: Path, sink: BlobSink, limits: Limits, progress: Progress | None = None, *, deep: bool = False
+    ) -> None:
         """Open the directory."""
         self.path = path
+        self.diff_ids: dict[str, str | None] = {}
+        self._deep = deep
         self.bytes_read = 0
         self._sink = sink
         self._limits = limits
@@ -271,9 +282,15 @@ class Directory:
                     self._total += size
                     if self._total > self._limits.total_bytes:
                         fail("APL-0104", "archive is too large", where=str(self.path))
-                    self._seen[name] = self._sink.put(
-                        self._read(file.fileno(), name), size=size, expect=expect, where=f"{self.path}/{name}"
-                    )
+                    place = f"{self.path}/{name}"
+                    chunks, watch = self._read(file.fileno(), name), DiffId(self._limits, place)
+                    if self._deep:
+                        chunks = watch.pass_through(chunks)
+                    self._seen[name] = self._sink.put(chunks, size=size, expect=expect, where=place)
+                    if self._deep:
+                        compressed, diff_id = watch.result()
+                        if compressed:
+                            self.diff_ids[expect] = diff_id
         return self._seen[name]
 
     def _read(self, descriptor: int, name: str) -> Iterator[bytes]:

@@ -133,7 +133,7 @@ def read_source(
     :raises ApplianceError: APL-01xx for archives, APL-02xx for names and documents inside them.
     """
     limits = limits or Limits()
-    contents = _read_directory(path, sink, limits, progress) if is_directory(path) else None
+    contents = _read_directory(path, sink, limits, deep, progress) if is_directory(path) else None
     contents = contents or _read_file(path, sink, limits, deep, progress)
     if names is not None:
         apply_names(contents, names, str(path))
@@ -254,10 +254,12 @@ def _in_root(collected: Collected) -> FindBlob:
     return find
 
 
-def _read_directory(path: Path, sink: BlobSink, limits: Limits, progress: Progress | None) -> ArchiveContents:
+def _read_directory(
+    path: Path, sink: BlobSink, limits: Limits, deep: bool, progress: Progress | None
+) -> ArchiveContents:
     where = str(path)
     context = Context(sink, limits, where)
-    with Directory(path, sink, limits, progress) as directory:
+    with Directory(path, sink, limits, progress, deep=deep) as directory:
         version, index = directory.document("oci-layout"), directory.document("index.json")
         manifest_json = directory.document("manifest.json")
         if version is not None:
@@ -265,7 +267,8 @@ def _read_directory(path: Path, sink: BlobSink, limits: Limits, progress: Progre
             check_layout_version(version, limits, where)
             if index is None:
                 fail("APL-0119", "OCI layout without index.json", where=where)
-            resolve_layout(index, Walker(directory.blob, context), context, contents)
+            walker = Walker(directory.blob, context, directory.diff_ids)
+            resolve_layout(index, walker, context, contents)
         elif manifest_json is not None and _is_dir_transport(manifest_json, limits, where):
 
             def find(digest: str) -> StoredBlob | None:

@@ -64,7 +64,8 @@ class Walker:
         self._sink = context.sink
         self._limits = context.limits
         self._where = context.where
-        self._diff_ids = diff_ids or {}
+        # Not a copy: of a directory it grows while its blobs are walked.
+        self._diff_ids = {} if diff_ids is None else diff_ids
         self._nodes: dict[str, Node] = {}
         self._count = 0
 

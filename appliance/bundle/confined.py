@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -135,8 +136,10 @@ def _child(sender: int, work: Work, owner: tuple[int, int] | None, seconds: int,
         while view:
             view = view[os.write(sender, view) :]
         code = 0
-    except BrokenPipeError:
+    except (BrokenPipeError, KeyboardInterrupt):
         pass  # nobody waits for it any more
+    except BaseException:
+        traceback.print_exc()  # a mistake of this program; the parent says that there was one
     finally:
         os._exit(code)
 

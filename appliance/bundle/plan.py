@@ -180,6 +180,7 @@ def read_sources(
     any_platform: bool = False,
     allow: Sequence[str] = (),
     site_addresses: Collection[str] = (),
+    deep: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
     """Read every source whole, and hold what they name against each other and against the site.
@@ -192,6 +193,7 @@ def read_sources(
     :param any_platform: take images that none of these can run too, with a remark.
     :param allow: which names the sources may bring; see :class:`appliance.bundle.allow.AllowLists`.
     :param site_addresses: addresses of listed nodes; as the registry of a name they mean none.
+    :param deep: unpack compressed layers of OCI layouts too, and hold them against their configs.
     :param progress: called with (bytes read, bytes of the file).
     :raises ApplianceError: whatever is wrong with a source, and APL-0123 to APL-0125, APL-0128, APL-0142, APL-0143.
     """
@@ -202,7 +204,7 @@ def read_sources(
         files = _files(source, store, current, reading)
         total = 0
         for file in files:
-            contents = read_source(file, sink, Limits(), None, progress=progress)
+            contents = read_source(file, sink, Limits(), None, deep=deep, progress=progress)
             total += contents.bytes_read
             found.append(Found(source, file, contents))
         if files:

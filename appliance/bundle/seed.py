@@ -49,6 +49,7 @@ def seed(
     expect: str | None = None,
     pins: Pins | None = None,
     move_pinned: Sequence[str] = (),
+    deep: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
     """Import every source and publish, or leave the current generation as it is.
@@ -60,6 +61,7 @@ def seed(
     :param expect: id of the plan that was shown and confirmed; another outcome is refused (APL-0126).
     :param pins: names that move only by consent; each pin follows its name then.
     :param move_pinned: the consent; see :func:`appliance.bundle.plan.check_consent`.
+    :param deep: unpack compressed layers of OCI layouts too, and hold them against their configs.
     :raises ApplianceError: as :func:`appliance.bundle.plan.read_sources`, and APL-0141, APL-0307, APL-0310, APL-0312.
     """
     if not config.is_publisher:
@@ -92,6 +94,7 @@ def seed(
             any_platform=any_platform,
             allow=allow,
             site_addresses=config.site_addresses,
+            deep=deep,
             progress=progress,
         )
         plan = make_plan(reading, current, blobs, pushes.current(), pins.current() if pins else None)

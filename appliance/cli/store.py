@@ -52,6 +52,9 @@ _MOVE_PINNED = click.option(
     metavar="NAME",
     help="Pinned name that may move; NAME@sha256:... to that digest alone.",
 )
+_DEEP = click.option(
+    "--deep", is_flag=True, help="Unpack compressed layers of OCI archives too, and hold them against their configs."
+)
 _SOURCES = click.argument("sources", nargs=-1, required=True)
 
 
@@ -63,6 +66,7 @@ _SOURCES = click.argument("sources", nargs=-1, required=True)
 @_ANY_PLATFORM
 @_ALLOW
 @_MOVE_PINNED
+@_DEEP
 @_JSON
 @_SOURCES
 def plan(
@@ -73,6 +77,7 @@ def plan(
     any_platform: bool,
     allow: tuple[str, ...],
     move_pinned: tuple[str, ...],
+    deep: bool,
     as_json: bool,
     sources: tuple[str, ...],
 ) -> None:
@@ -97,6 +102,7 @@ def plan(
                 any_platform=any_platform,
                 allow=allow,
                 site_addresses=config.site_addresses,
+                deep=deep,
                 progress=report,
             )
         made = make_plan(reading, current, blobs, pushes.current(), _pins(blobs, config).current())
@@ -117,6 +123,7 @@ def plan(
 @_ALLOW
 @_MOVE_PINNED
 @click.option("--expect", metavar="PLAN_ID", help="Publish only what this plan showed.")
+@_DEEP
 @_JSON
 @_SOURCES
 def seed(
@@ -128,6 +135,7 @@ def seed(
     allow: tuple[str, ...],
     move_pinned: tuple[str, ...],
     expect: str | None,
+    deep: bool,
     as_json: bool,
     sources: tuple[str, ...],
 ) -> None:
@@ -152,6 +160,7 @@ def seed(
             expect=expect,
             pins=_pins(blobs, config),
             move_pinned=move_pinned,
+            deep=deep,
             progress=report,
         )
         shown = result.plan.as_dict()

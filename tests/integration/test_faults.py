@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from appliance.errors import ApplianceError
 from appliance.store.blobs import BlobStore
 from appliance.store.fsck import check
 from tests.integration import faults, powerloss
-from tests.integration.conftest import APPLIANCE
+from tests.integration.conftest import APPLIANCE, run
 from tests.unit.store import made
 
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
@@ -145,6 +146,45 @@ def test_a_disk_that_is_full_from_any_call_on(world: World, sampled: random.Rand
         assert len((store / "journal.jsonl").read_text().splitlines()) == 2, what
         shutil.rmtree(store)
     assert refused or "FAULT" in os.environ
+
+
+SMALL_DISK = """
+import os, shutil, subprocess, sys
+from pathlib import Path
+from tests.integration.test_faults import problems, run_seed, served
+old, source, point, *sizes = sys.argv[1:]
+before = None
+for size in sizes:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", point], check=True)
+    store = Path(point) / "store"
+    shutil.copytree(old, store)
+    before = served(store)
+    said = run_seed(store, Path(source))
+    assert said == "published" or (said == "APL-0310" and served(store) == before), (size, said)
+    assert problems(store) == [], (size, problems(store))
+    subprocess.run(["mount", "-o", "remount,size=64m", point], check=True)
+    assert run_seed(store, Path(source)) in ("published", "nothing new"), size
+    assert problems(store) == [], (size, problems(store))
+    assert served(store) != before, size
+    subprocess.run(["umount", point], check=True)
+    print(said)
+"""
+
+
+@pytest.mark.timeout(900)
+def test_a_small_disk_of_any_size(world: World, sampled: random.Random, whole_series: bool) -> None:
+    """The kernel says that it is full, and where it wants to."""
+    point = world.root / "small"
+    point.mkdir()
+    weight = NEW.weight >> 10
+    sizes = [str(sampled.randrange(60, weight + 200, 4)) for _ in range(100 if whole_series else 10)]
+    words = [sys.executable, "-c", SMALL_DISK, world.root / "old", world.sources["oci"], point]
+    said: list[str] = []
+    for start in range(0, len(sizes), 10):
+        some = sizes[start : start + 10]
+        said += run("unshare", "-m", "--propagation", "private", *words, *some).stdout.split()
+    assert len(said) == len(sizes)
+    assert "APL-0310" in said, sizes
 
 
 def changed(world: World, form: str, name: str, store: Path) -> list[powerloss.Call]:

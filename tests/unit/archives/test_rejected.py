@@ -8,6 +8,7 @@ import json
 import lzma
 import random
 import resource
+import socket
 import tarfile
 import threading
 from collections.abc import Callable
@@ -99,6 +100,21 @@ def docker_with(**change: Any) -> bytes:
     return tar(*members[:-1], ("manifest.json", compact([head])))
 
 
+def chained() -> bytes:
+    """A layer that is a link to a link: one step is followed."""
+    members = docker(layer(), tags=[NAME])
+    real = members[0][0]  # type: ignore[index]
+    links = (special("one.tar", tarfile.SYMTYPE, "two.tar"), special("two.tar", tarfile.SYMTYPE, real))
+    head = {"Config": members[1][0], "RepoTags": [NAME], "Layers": ["one.tar"]}  # type: ignore[index]
+    return tar(*members[:-1], *links, ("manifest.json", compact([head])))
+
+
+def circle() -> bytes:
+    members = docker_with(Layers=["a.tar"])
+    links = tar(special("a.tar", tarfile.SYMTYPE, "b.tar"), special("b.tar", tarfile.SYMTYPE, "a.tar"), end=False)
+    return links + members
+
+
 BIG_SPARSE = special("sparse", tarfile.GNUTYPE_SPARSE)
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
@@ -147,6 +163,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "docker: missing config": (docker_with(Config="nothing.json"), "APL-0112"),
     "docker: layer as a path": (docker_with(Layers=["../../etc/passwd"]), "APL-0112"),
     "docker: layer as an absolute path": (docker_with(Layers=["/etc/passwd"]), "APL-0112"),
+    "docker: link to a link": (chained(), "APL-0112"),
+    "docker: links in a circle": (circle(), "APL-0112"),
     "docker: one layer too few": (docker_with(Layers=[]), "APL-0118"),
     "docker: config is the layer": (docker_with(Config=docker(layer())[0][0]), "APL-0204"),  # type: ignore[index]
     "docker: layers are no list": (docker_with(Layers="x"), "APL-0121"),
@@ -200,6 +218,7 @@ def test_negative_size_in_base_256(read: Read) -> None:
         (Limits(ratio_after=10 * MIB), bz2.compress(tar(("big", b"\0" * (60 * MIB)), *GOOD), 1)),
         (Limits(ratio_after=10 * MIB), tar(*docker(layer(), stored=[gzip.compress(b"\0" * (60 * MIB))]))),
         (Limits(entries=50), tar(*[(f"f{number}", b"") for number in range(51)], *GOOD)),
+        (Limits(entries=50), tar(*[special(f"d{number}", tarfile.CHRTYPE) for number in range(51)], *GOOD)),
         (Limits(descriptors=3), simple().tar()),
     ],
     ids=[
@@ -211,11 +230,37 @@ def test_negative_size_in_base_256(read: Read) -> None:
         "ratio bzip2",
         "layer",
         "entries",
+        "devices count too",
         "descriptors",
     ],
 )
 def test_caps(read: Read, limits: Limits, data: bytes) -> None:
     refused(read, data, "APL-0104", limits=limits)
+
+
+def test_an_exponential_index_costs_what_its_documents_cost(read: Read) -> None:
+    """Four levels of 400 equal children are 2.5e10 ways to one image; each document is walked once."""
+    assert len(read(nested(4, 400)).images) == 1
+
+
+def test_urls_are_never_followed(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer that may not be distributed names places to get it from (CVE-2020-15157)."""
+
+    def dial(*_: Any) -> None:
+        raise AssertionError("an archive made the reader connect somewhere")
+
+    for name in ("connect", "connect_ex", "bind"):
+        monkeypatch.setattr(socket.socket, name, dial)
+    monkeypatch.setattr(socket, "getaddrinfo", dial)
+    layout = Layout()
+    entry = layout.image(layer())
+    document = json.loads(layout.blobs.pop(entry["digest"]))
+    foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+    document["layers"][0] |= {"mediaType": foreign, "urls": ["http://169.254.169.254/latest", "file:///etc/passwd"]}
+    del layout.blobs[document["layers"][0]["digest"]]
+    layout.name(layout.add(compact(document), mediatypes.OCI_MANIFEST), NAME)
+    contents = read(layout.tar())
+    assert contents.missing == [document["layers"][0]["digest"]]
 
 
 def test_large_document_is_refused(read: Read) -> None:

@@ -106,3 +106,12 @@ def test_nothing_of_it_stays(tmp_path: Path) -> None:
     assert set(os.listdir("/proc/self/fd")) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_mistake_of_ours_is_shown_and_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def work(_: Report) -> dict[str, Any]:
+        raise ZeroDivisionError("a mistake")
+
+    with pytest.raises(ApplianceError, match=r"APL-0140.*ended with 1"):
+        call(tmp_path, work)
+    assert "ZeroDivisionError: a mistake" in capfd.readouterr().err

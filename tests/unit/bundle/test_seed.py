@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from appliance.bundle.plan import Plan, check_consent, make_plan, read_sources
 from appliance.bundle.seed import Result, seed
 from appliance.config import Config, Peer
 from appliance.errors import ApplianceError
+from appliance.oci import mediatypes
 from appliance.oci.platforms import parse_platform
 from appliance.store.blobs import BlobStore
 from appliance.store.fsck import check
@@ -701,3 +703,28 @@ def test_a_piece_map_that_is_here_is_not_made_again(site: Site) -> None:
     result = site.seed(other)
     assert result.generation is not None
     assert set(result.generation.piece_maps) == set(made.image(1, size=2 << 20).layers)
+
+
+@pytest.mark.parametrize("form", ["layout", "archive"])
+def test_deep_holds_compressed_layers_against_their_config(site: Site, form: str) -> None:
+    """Without it, what is inside a compressed layer is believed until a node unpacks it."""
+    one = made.image(1)
+    packed = gzip.compress(made.layer(99), mtime=0)
+    document = one.document
+    document["layers"][0] = {"mediaType": mediatypes.OCI_LAYER_GZIP, "digest": made.sha(packed), "size": len(packed)}
+    raw = made.compact(document)
+    blobs = {
+        made.sha(packed): packed,
+        made.sha(raw): raw,
+        document["config"]["digest"]: one.blobs[document["config"]["digest"]],
+    }
+    wrong = made.Image({**one.descriptor, "digest": made.sha(raw), "size": len(raw)}, blobs)
+    source = (
+        str(made.write_layout(site.medium / "layout", {A: wrong}))
+        if form == "layout"
+        else site.archive("1.tar", a=wrong)
+    )
+    with pytest.raises(ApplianceError, match="APL-0118"):
+        site.seed(source, deep=True)
+    assert site.served() == {}
+    assert site.seed(source).published
