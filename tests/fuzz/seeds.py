@@ -14,7 +14,7 @@ import tarfile
 
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
-from appliance.store import generations, pushes
+from appliance.store import generations, pins, pushes
 from appliance.store.signed import Entry
 from tests.fuzz import CORPUS
 from tests.unit.archives import made as archives
@@ -138,6 +138,7 @@ def _documents() -> dict[str, bytes]:
         "artifact": (3, made.compact({"mediaType": mediatypes.OCI_ARTIFACT_MANIFEST, "blobs": [image.descriptor]})),
         "both-meanings": (0, made.compact({**image.document, "manifests": [image.descriptor]})),
         "generation": (0, generation.raw),
+        "pins": (0, pins.make(None, entry, made.CREATED).raw),
         "pushes": (0, pushed.raw),
         "piece-map": (
             0,

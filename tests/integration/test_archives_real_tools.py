@@ -295,6 +295,7 @@ def test_ctr_export(work: Path, layout: Path, ctr: Ctr, oci_digest: str) -> None
     ctr("images", "export", path, f"{NAME}-ctr")
     ctr("images", "export", "--skip-manifest-json", sparse, f"{NAME}-ctr")
     assert found(path) == found(sparse) == [(f"{NAME}-ctr", oci_digest)]
+    assert read(path).notes == read(sparse).notes == []
     # Without oci-layout only manifest.json is left, over compressed blobs: Hauler's --containerd.
     bare = work / "bare.tar"
     with tarfile.open(path) as old, tarfile.open(bare, "w") as new:

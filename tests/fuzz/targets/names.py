@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from appliance.bundle.allow import parse_pattern
 from appliance.oci.digests import check_digest, hasher, is_digest, parse_digest
 from appliance.oci.names import (
     NAME_LIMIT,
@@ -41,12 +42,23 @@ def run(data: bytes) -> None:
     _path(text, None)
     _path(text, ns)
     _digest(text)
+    _pattern(text)
     found = attempt(lambda: parse_tag_or_digest(text))
     if found is not None:
         tag, digest = found
         assert (tag is None) != (digest is None)
         assert text == (tag or digest)
         assert tag is None or (is_tag(tag) and not {"/", ":", "@"} & set(tag) and tag not in (".", ".."))
+
+
+def _pattern(text: str) -> None:
+    """What is a name is a pattern that it fits; what is a pattern can be used."""
+    pattern = attempt(lambda: parse_pattern(text))
+    reference = attempt(lambda: parse_reference(text, default_tag=None))
+    if pattern is not None and reference is not None:
+        assert pattern.fits(reference), (pattern, reference)
+    if reference is not None and reference.digest is None:
+        assert parse_pattern(reference.tagged).fits(reference)
 
 
 def _sound(reference: Reference) -> None:

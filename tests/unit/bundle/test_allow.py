@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appliance.bundle.allow import AllowLists, parse_pattern
 from appliance.errors import ApplianceError
@@ -57,3 +59,28 @@ def test_lists_by_source() -> None:
     assert not one.allows("/unlisted", image)
     assert AllowLists(["/x=docker.io/*", "quay.io/*"]).allows("/unlisted", image)
     assert one.shown("/x") == "quay.io/*"
+
+
+@given(st.text(alphabet="abzA09.-_:/*[]@ \n=é", max_size=40))
+def test_any_text_is_a_pattern_or_an_error_with_an_id(text: str) -> None:
+    try:
+        parse_pattern(text)
+    except ApplianceError as error:
+        assert error.code in ("APL-0143", "APL-0202")
+
+
+_WORD = st.text(alphabet="abz09", min_size=1, max_size=5)
+
+
+@given(
+    st.sampled_from(["", "docker.io/", "quay.io/", "reg.example:5000/"]), st.lists(_WORD, min_size=1, max_size=3), _WORD
+)
+def test_a_name_is_a_pattern_that_it_fits(registry: str, path: list[str], tag: str) -> None:
+    name = registry + "/".join(path)
+    reference = parse_reference(f"{name}:{tag}")
+    other = parse_reference(f"{name}:{tag}x")
+    for text in (name, reference.name, f"{registry}*" if registry else "*"):
+        assert parse_pattern(text).fits(reference)
+    for text in (f"{name}:{tag}", reference.tagged):
+        assert parse_pattern(text).fits(reference)
+        assert not parse_pattern(text).fits(other)
