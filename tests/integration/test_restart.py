@@ -27,8 +27,10 @@ from tests.integration.test_trouble import BIG, BLOB, LAYER, MANIFEST, RAW, SMAL
 
 _HAND_OVER = """\
 import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.closerange(4, 256)
+kept = int(sys.argv[1])
+os.dup2(kept, 3)
+if kept != 3:
+    os.close(kept)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="listener")
 os.execv(sys.argv[2], sys.argv[2:])
 """
