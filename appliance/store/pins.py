@@ -116,13 +116,24 @@ class Pins(SignedIndex[Pinned]):
         return following
 
     def follow(self, served: Mapping[str, Entry]) -> None:
-        """Let every pin keep what its name points to now: names move only by consent, and the pin moves along."""
+        """Let every pin keep what its name points to now: names move only by consent, and the pin moves along.
+
+        The journal says which did.
+        """
         current = self.current()
         if current is None:
             return
         following = {name: served.get(name, entry) for name, entry in current.names.items()}
         if following != current.names:
-            self.replace(following)
+            made = self.replace(following)
+            moved = {
+                name: entry.descriptor.digest
+                for name, entry in following.items()
+                if entry.descriptor.digest != current.names[name].descriptor.digest
+            }
+            if moved:
+                line = {"action": "move-pinned", "time": made.created, "names": list(moved), "digests": moved}
+                note(self.index.parent, line)
 
 
 def pin(blobs: BlobStore, generations: Generations, pins: Pins, texts: Sequence[str]) -> list[str]:

@@ -102,6 +102,10 @@ def test_a_pin_follows_its_name(blobs: BlobStore) -> None:
     current = made.pins(blobs).current()
     assert current is not None
     assert (current.number, current.names[A].descriptor.digest) == (2, made.image(3).digest)
+    last = json.loads((blobs.root / "journal.jsonl").read_text().splitlines()[-1])
+    assert (last["action"], last["digests"]) == ("move-pinned", {A: made.image(3).digest})
+    made.pins(blobs).follow(served.names)
+    assert made.pins(blobs).current() == current
 
 
 def test_the_bytes_depend_on_nothing_else() -> None:
