@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from appliance.archives.compression import Decoder, detect
 from appliance.archives.limits import Limits
-from appliance.archives.rawfile import READ_STEP, Progress, RawFile, open_kept, open_readonly
+from appliance.archives.medium import Medium, open_readonly
+from appliance.archives.rawfile import READ_STEP, Progress, RawFile
 from appliance.archives.sink import BlobSink, HashingSink
 from appliance.archives.tarstream import Entry, TarStream
 from appliance.errors import ApplianceError, fail
@@ -204,7 +205,9 @@ def _differs(name: str, where: str) -> None:
     )
 
 
-def diff_ids_again(path: Path, limits: Limits, first: Collected, wanted: set[str]) -> dict[str, str | None]:
+def diff_ids_again(
+    path: Path, medium: Medium, limits: Limits, first: Collected, wanted: set[str]
+) -> dict[str, str | None]:
     """Read an archive a second time to learn the diff_ids of some compressed members.
 
     Only for docker-archives that keep compressed layers under ``blobs/``: that they are layers of a
@@ -213,7 +216,7 @@ def diff_ids_again(path: Path, limits: Limits, first: Collected, wanted: set[str
     :param wanted: digests of the members.
     """
     names = {name for name, stored in first.files.items() if stored.digest in wanted}
-    with RawFile(path, limits) as raw, HashingSink() as sink:
+    with RawFile(path, limits, medium) as raw, HashingSink() as sink:
         return collect_tar(raw, sink, limits, deep=True, only=names.__contains__).diff_ids
 
 
@@ -223,12 +226,20 @@ class Directory:
     ``diff_ids`` holds what :class:`Collected` has by that name, of the blobs that were read so far.
 
     :param path: the directory.
+    :param medium: opens it.
     :param deep: unpack compressed blobs too, to know their diff_ids.
     :raises ApplianceError: APL-0101.
     """
 
     def __init__(
-        self, path: Path, sink: BlobSink, limits: Limits, progress: Progress | None = None, *, deep: bool = False
+        self,
+        path: Path,
+        medium: Medium,
+        sink: BlobSink,
+        limits: Limits,
+        progress: Progress | None = None,
+        *,
+        deep: bool = False,
     ) -> None:
         """Open the directory."""
         self.path = path
@@ -240,11 +251,7 @@ class Directory:
         self._progress = progress
         self._total = 0
         self._seen: dict[str, StoredBlob | None] = {}
-        try:
-            kept = open_kept(path)
-            self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if kept is None else kept
-        except OSError as error:
-            fail("APL-0101", "source cannot be opened", where=str(path), why=str(error.strerror))
+        self._fd = medium.open_directory(path)
 
     def __enter__(self) -> Directory:
         """Use as a context manager."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from appliance.archives.collect import Collected, Directory, collect_tar, diff_ids_again
@@ -21,8 +20,8 @@ from appliance.archives.layout import (
     resolve_layout,
 )
 from appliance.archives.limits import Limits
-from appliance.archives.parts import ARCHIVE_NAME, parts_of, whole_name
-from appliance.archives.rawfile import Progress, RawFile, is_directory
+from appliance.archives.medium import Medium
+from appliance.archives.rawfile import Progress, RawFile
 from appliance.archives.sink import BlobSink
 from appliance.archives.unread import refuse_imgpkg, refuse_unknown
 from appliance.errors import ApplianceError, fail
@@ -33,85 +32,6 @@ from appliance.oci.names import DEFAULT_TAG, parse_reference
 from appliance.oci.strictjson import load_json
 
 _FINAL = frozenset({"APL-0101", "APL-0102", "APL-0103", "APL-0104", "APL-0115", "APL-0116"})
-_DEPTH = 4
-_LITTER = frozenset({"System Volume Information", "lost+found", "$RECYCLE.BIN"})
-
-
-@dataclass(frozen=True)
-class SourceList:
-    """What :func:`expand_sources` found.
-
-    :param sources: files and layout directories to read, in order.
-    :param ignored: files that look like no archive, for the report.
-    """
-
-    sources: list[Path]
-    ignored: list[Path]
-
-
-def expand_sources(paths: Sequence[Path]) -> SourceList:
-    """Turn what the operator gave into sources, one by one.
-
-    A file is taken whatever its name. A directory is one source if it is an OCI layout or a skopeo ``dir:``;
-    otherwise the archives in it (by name, sorted, four levels down) are. Checksum files, dot-files and what file
-    systems and desktops leave behind are passed over; symbolic links in a directory are not followed. An archive in
-    parts is one source, its first part.
-
-    :raises ApplianceError: APL-0144 (:func:`parts_of`), APL-0101 for a path that is not there, APL-0122 for a directory with nothing in it.
-    """
-    sources: list[Path] = []
-    ignored: list[Path] = []
-    taken: set[Path] = set()
-    for path in paths:
-        if path.is_dir():
-            before = len(sources)
-            _expand(path, sources, ignored, taken, 0)
-            if len(sources) == before:
-                others = ", ".join(sorted(other.name for other in ignored)[:5])
-                fail(
-                    "APL-0122",
-                    "no image archive in this directory",
-                    where=str(path),
-                    why=f"there are only: {others}" if others else "it is empty",
-                    fix="Is this the right stick, and is it mounted? Archives end in .tar, .tar.gz, .tar.zst or alike",
-                )
-        elif path.exists():
-            _take(path, sources, taken)
-        else:
-            fail("APL-0101", "source is not there", where=str(path), fix="Is the stick plugged in and mounted?")
-    return SourceList(list(dict.fromkeys(sources)), ignored)
-
-
-def _take(path: Path, sources: list[Path], taken: set[Path]) -> None:
-    """Add an archive; of one in parts the first part, once."""
-    if path not in taken:
-        parts = parts_of(path)
-        taken.update(parts)
-        sources.append(parts[0])
-
-
-def _expand(directory: Path, sources: list[Path], ignored: list[Path], taken: set[Path], depth: int) -> None:
-    try:
-        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
-    except OSError as error:
-        fail("APL-0116", "source cannot be read", where=str(directory), why=str(error.strerror))
-    names = {entry.name for entry in entries}
-    if "oci-layout" in names or {"index.json", "blobs"} <= names or {"version", "manifest.json"} <= names:
-        sources.append(directory)
-        return
-    for entry in entries:
-        path = Path(entry.path)
-        if entry.name.startswith(".") or entry.name in _LITTER or entry.name.endswith(".sha256"):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            if depth < _DEPTH:
-                _expand(path, sources, ignored, taken, depth + 1)
-            else:
-                ignored.append(path)
-        elif entry.is_file(follow_symlinks=False) and ARCHIVE_NAME.fullmatch(whole_name(entry.name) or entry.name):
-            _take(path, sources, taken)
-        else:
-            ignored.append(path)
 
 
 def read_source(
@@ -121,6 +41,7 @@ def read_source(
     names: Sequence[str] | None = (),
     *,
     deep: bool = False,
+    medium: Medium | None = None,
     progress: Progress | None = None,
 ) -> ArchiveContents:
     """Read one source whole, every blob into ``sink``, and say what it holds.
@@ -129,25 +50,28 @@ def read_source(
     :param names: what ``--name`` gave; see :func:`apply_names`. None: the caller names images, and none is noted to
         lack a name.
     :param deep: unpack compressed layers of OCI layouts too, and hold them against their configs.
+    :param medium: opens the source; None: as this process may.
     :param progress: called with bytes read and total, for a directory as far as it is known.
     :raises ApplianceError: APL-01xx for archives, APL-02xx for names and documents inside them.
     """
-    limits = limits or Limits()
-    contents = _read_directory(path, sink, limits, deep, progress) if is_directory(path) else None
-    contents = contents or _read_file(path, sink, limits, deep, progress)
+    limits, medium = limits or Limits(), medium or Medium()
+    contents = _read_directory(path, medium, sink, limits, deep, progress) if medium.is_directory(path) else None
+    contents = contents or _read_file(path, medium, sink, limits, deep, progress)
     if names is not None:
         apply_names(contents, names, str(path))
         _note_nameless(contents)
     return contents
 
 
-def _read_file(path: Path, sink: BlobSink, limits: Limits, deep: bool, progress: Progress | None) -> ArchiveContents:
+def _read_file(
+    path: Path, medium: Medium, sink: BlobSink, limits: Limits, deep: bool, progress: Progress | None
+) -> ArchiveContents:
     where = str(path)
-    with RawFile(path, limits) as raw:
+    with RawFile(path, limits, medium) as raw:
         collected = collect_tar(raw, sink, limits, deep=deep, progress=progress)
         compression, bytes_read = raw.compression, raw.bytes_read
     try:
-        contents = _resolve(path, collected, sink, limits)
+        contents = _resolve(path, medium, collected, sink, limits)
     except ApplianceError as error:
         if not collected.whole and error.code not in _FINAL:
             _cut(where, bytes_read, str(error))
@@ -170,7 +94,7 @@ def _cut(where: str, bytes_read: int, why: str) -> None:
     )
 
 
-def _resolve(path: Path, collected: Collected, sink: BlobSink, limits: Limits) -> ArchiveContents:
+def _resolve(path: Path, medium: Medium, collected: Collected, sink: BlobSink, limits: Limits) -> ArchiveContents:
     where = str(path)
     context = Context(sink, limits, where)
     documents = collected.documents
@@ -180,7 +104,7 @@ def _resolve(path: Path, collected: Collected, sink: BlobSink, limits: Limits) -
         assert manifest_json is not None
 
         def reread(wanted: set[str]) -> dict[str, str | None]:
-            return diff_ids_again(path, limits, collected, wanted)
+            return diff_ids_again(path, medium, limits, collected, wanted)
 
         docker = ArchiveContents("docker-archive")
         resolve_docker(manifest_json, collected, context, docker, reread, covered)
@@ -255,11 +179,11 @@ def _in_root(collected: Collected) -> FindBlob:
 
 
 def _read_directory(
-    path: Path, sink: BlobSink, limits: Limits, deep: bool, progress: Progress | None
+    path: Path, medium: Medium, sink: BlobSink, limits: Limits, deep: bool, progress: Progress | None
 ) -> ArchiveContents:
     where = str(path)
     context = Context(sink, limits, where)
-    with Directory(path, sink, limits, progress, deep=deep) as directory:
+    with Directory(path, medium, sink, limits, progress, deep=deep) as directory:
         version, index = directory.document("oci-layout"), directory.document("index.json")
         manifest_json = directory.document("manifest.json")
         if version is not None:

@@ -1,4 +1,4 @@
-"""Sources that are opened before the process gives up the right to read them.
+"""What the operator brought, and how its files are opened: at once, or before the right to read them is given up.
 
 A medium is often readable for root alone. Root opens it, and reads nothing of it: what an archive says is looked at by
 the store's owner, through the descriptors that are kept here. What could not be opened is tried again where it is read,
@@ -8,57 +8,197 @@ which then has the words for it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
-from appliance.archives.dispatch import expand_sources
-from appliance.archives.rawfile import checksum_file, keep_open
-from appliance.errors import ApplianceError
+from appliance.archives.expand import expand_sources
+from appliance.archives.parts import parts_of, whole_name
+from appliance.errors import ApplianceError, fail
 
 _MOST = 400
 """Descriptors kept open, at most; a process may have 1024."""
 
-_expanded: dict[Path, list[Path] | ApplianceError] = {}
 
+class Medium:
+    """The sources of one import.
 
-def open_beforehand(sources: list[Path]) -> None:
-    """Find the archives in what the operator named, and open each with the checksum beside it."""
-    left = _MOST
-    for source in sources:
+    :param sources: files and directories as the operator named them.
+    """
+
+    def __init__(self, sources: Sequence[Path] = ()) -> None:
+        self._sources = tuple(sources)
+        self._kept: dict[Path, int | None] = {}
+        """Descriptors of what was opened beforehand; None for what is known not to be there."""
+        self._parts: dict[Path, list[Path]] = {}
+        self._expanded: dict[Path, list[Path] | ApplianceError] = {}
+
+    def open_beforehand(self) -> None:
+        """Find the archives in the sources, and open each, all of its parts, and the checksums beside them."""
+        for source in self._sources:
+            try:
+                found = expand_sources([source]).sources
+            except ApplianceError as error:
+                self._expanded[source] = error
+                continue
+            except OSError:
+                continue
+            self._expanded[source] = found
+            for path in found:
+                self._open_archive(path, source)
+
+    def close(self) -> None:
+        """Let go of what was opened beforehand."""
+        for handle in self._kept.values():
+            if handle is not None:
+                os.close(handle)
+        self._kept.clear()
+
+    @cached_property
+    def weight(self) -> int:
+        """Bytes of all that is in the sources, as far as it can be seen; what an import may cost follows from it."""
+        total = 0
+        for source in self._sources:
+            with contextlib.suppress(OSError):
+                total += os.stat(source).st_size
+            for folder, _, files in os.walk(source):
+                for name in files:
+                    with contextlib.suppress(OSError):
+                        total += os.lstat(os.path.join(folder, name)).st_size
+        return total
+
+    def expand(self, source: Path) -> list[Path]:
+        """The archives and layouts in a source; see :func:`expand_sources`."""
+        known = self._expanded.get(source)
+        if known is None:
+            return expand_sources([source]).sources
+        if isinstance(known, ApplianceError):
+            raise known
+        return known
+
+    def parts(self, path: Path) -> list[Path]:
+        """The parts of an archive; see :func:`parts_of`."""
+        known = self._parts.get(path)
+        return parts_of(path) if known is None else known
+
+    def has(self, path: Path) -> bool:
+        """Whether a file is there."""
+        return self._kept[path] is not None if path in self._kept else path.exists()
+
+    def is_directory(self, path: Path) -> bool:
+        """Whether a source is a directory."""
+        handle = self._kept.get(path)
+        return path.is_dir() if handle is None else stat.S_ISDIR(os.fstat(handle).st_mode)
+
+    def size(self, path: Path) -> int:
+        """Bytes of a file.
+
+        :raises ApplianceError: APL-0101.
+        """
+        handle = self._kept.get(path)
         try:
-            found = expand_sources([source]).sources
-        except ApplianceError as error:
-            _expanded[source] = error
-            continue
-        except OSError:
-            continue
-        _expanded[source] = found
-        for path in found[: left // 2]:
-            left -= 2
+            return (path.stat() if handle is None else os.fstat(handle)).st_size
+        except OSError as error:
+            _unopened(path, error)
+
+    def open(self, path: Path) -> int:
+        """A descriptor of a file, at its beginning, for the caller to close.
+
+        :raises ApplianceError: APL-0101.
+        """
+        try:
+            kept = self._again(path)
+        except OSError as error:
+            _unopened(path, error)
+        return open_readonly(path) if kept is None else _regular(kept, path)
+
+    def open_directory(self, path: Path) -> int:
+        """A descriptor of a directory, for the caller to close.
+
+        :raises ApplianceError: APL-0101.
+        """
+        try:
+            kept = self._again(path)
+            return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if kept is None else kept
+        except OSError as error:
+            _unopened(path, error)
+
+    def _open_archive(self, path: Path, source: Path) -> None:
+        parts = [path]
+        with contextlib.suppress(ApplianceError):  # said where it is read
+            parts = parts_of(path)
+        # Whichever part is named, they are one archive.
+        self._parts |= dict.fromkeys(parts, parts)
+        whole = whole_name(path.name)
+        checksums = [checksum_file(part) for part in parts]
+        if len(parts) > 1 and whole is not None:
+            checksums.append(checksum_file(path.with_name(whole)))
+        for file in (*parts, *checksums):
             # What the operator named may be a link; in a directory none is followed.
-            for file in (path, checksum_file(path)):
-                with contextlib.suppress(ApplianceError, OSError):
-                    keep_open(file, follow=path == source)
+            with contextlib.suppress(ApplianceError, OSError):
+                self._keep(file, follow=path == source)
+
+    def _keep(self, path: Path, *, follow: bool) -> None:
+        if len(self._kept) >= _MOST:
+            return
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+        try:
+            self._kept[path] = _open_unseen(path, flags)
+        except FileNotFoundError:
+            self._kept[path] = None
+
+    def _again(self, path: Path) -> int | None:
+        """A descriptor of its own for what was opened beforehand, at the beginning; None where nothing was."""
+        if path not in self._kept:
+            return None
+        handle = self._kept[path]
+        if handle is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+        handle = os.dup(handle)
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            os.lseek(handle, 0, os.SEEK_SET)
+        return handle
 
 
-def expand(source: Path) -> list[Path]:
-    """The sources in what the operator named; see :func:`expand_sources`."""
-    known = _expanded.get(source)
-    if known is None:
-        return expand_sources([source]).sources
-    if isinstance(known, ApplianceError):
-        raise known
-    return known
+def checksum_file(path: Path) -> Path:
+    """Where the checksum of a file lies."""
+    return path.with_name(path.name + ".sha256")
 
 
-def weigh(sources: list[Path]) -> int:
-    """Bytes of all that is in the sources, as far as it can be seen; what an import may cost follows from it."""
-    total = 0
-    for source in sources:
-        with contextlib.suppress(OSError):
-            total += os.stat(source).st_size
-        for folder, _, files in os.walk(source):
-            for name in files:
-                with contextlib.suppress(OSError):
-                    total += os.lstat(os.path.join(folder, name)).st_size
-    return total
+def open_readonly(path: Path | str, dir_fd: int | None = None, *, follow: bool = True) -> int:
+    """Open a regular file for reading; returns the descriptor.
+
+    :param dir_fd: directory that ``path`` is relative to.
+    :param follow: whether a symbolic link may lead elsewhere.
+    :raises ApplianceError: APL-0101.
+    """
+    # O_NONBLOCK: opening a pipe must not wait for a writer.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = _open_unseen(path, flags, dir_fd)
+    except OSError as error:
+        _unopened(path, error)
+    return _regular(descriptor, path)
+
+
+def _open_unseen(path: Path | str, flags: int, dir_fd: int | None = None) -> int:
+    """Open without leaving a time of access on the medium, where that is allowed (to the owner and to root)."""
+    try:
+        return os.open(path, flags | os.O_NOATIME, dir_fd=dir_fd)
+    except PermissionError:
+        return os.open(path, flags, dir_fd=dir_fd)
+
+
+def _regular(descriptor: int, path: Path | str) -> int:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        fail("APL-0101", "source is not a regular file", where=str(path))
+    return descriptor
+
+
+def _unopened(path: Path | str, error: OSError) -> NoReturn:
+    fail("APL-0101", "source cannot be opened", where=str(path), why=str(error.strerror))

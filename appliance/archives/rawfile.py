@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import queue
 import re
-import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from appliance.archives.compression import Decoder, detect
 from appliance.archives.limits import Limits
-from appliance.archives.parts import parts_of, whole_name
+from appliance.archives.medium import Medium, checksum_file
+from appliance.archives.parts import whole_name
 from appliance.errors import fail
 
 READ_STEP = 1024 * 1024
@@ -32,20 +31,22 @@ class RawFile:
 
     :param path: the file; a symbolic link given by the operator is followed.
     :param limits: caps for the decompressor.
+    :param medium: opens the file, its parts and its checksum.
     :raises ApplianceError: APL-0101 if it cannot be opened or is no regular file, APL-0115 for an unusable
         checksum file, APL-0144 for a missing part.
     """
 
-    def __init__(self, path: Path, limits: Limits) -> None:
+    def __init__(self, path: Path, limits: Limits, medium: Medium) -> None:
         """Open the file and read the checksum beside it."""
         self.path = path
         self.compression = "none"
         self.bytes_read = 0
         self._limits = limits
-        self._parts = parts_of(path)
-        self._expected = read_sidecars(self._parts)
-        self._fd = open_readonly(self._parts[0])
-        self.size = os.fstat(self._fd).st_size + sum(part.stat().st_size for part in self._parts[1:])
+        self._medium = medium
+        self._parts = medium.parts(path)
+        self._expected = read_sidecars(self._parts, medium)
+        self._fd = medium.open(self._parts[0])
+        self.size = os.fstat(self._fd).st_size + sum(map(medium.size, self._parts[1:]))
 
     def __enter__(self) -> RawFile:
         """Use as a context manager."""
@@ -84,7 +85,7 @@ class RawFile:
         for number, part in enumerate(self._parts):
             # As many parts as a medium holds, and one descriptor.
             if number:
-                following = open_readonly(part)
+                following = self._medium.open(part)
                 os.close(self._fd)
                 self._fd = following
             own = _Check(self._expected.get(part.name), str(part))
@@ -134,91 +135,20 @@ class _Check:
             )
 
 
-_kept: dict[str, int | None] = {}
-"""Descriptors of what was opened beforehand, by path; None for what is known not to be there."""
-
-
-def keep_open(path: Path, *, follow: bool) -> None:
-    """Open a file or directory now and keep it, for when it is read and this process may not open it any more.
-
-    :param follow: whether a symbolic link may lead elsewhere.
-    """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
-    try:
-        _kept[os.fspath(path)] = _open_unseen(path, flags)
-    except FileNotFoundError:
-        _kept[os.fspath(path)] = None
-
-
-def open_kept(path: Path | str) -> int | None:
-    """A descriptor of its own for what was opened beforehand, at the beginning; None where nothing was.
-
-    :raises FileNotFoundError: it was looked for beforehand, and was not there.
-    """
-    if os.fspath(path) not in _kept:
-        return None
-    handle = _kept[os.fspath(path)]
-    if handle is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
-    handle = os.dup(handle)
-    if stat.S_ISREG(os.fstat(handle).st_mode):
-        os.lseek(handle, 0, os.SEEK_SET)
-    return handle
-
-
-def is_directory(path: Path) -> bool:
-    """Whether a source is a directory, also where it was opened beforehand."""
-    handle = _kept.get(os.fspath(path))
-    return path.is_dir() if handle is None else stat.S_ISDIR(os.fstat(handle).st_mode)
-
-
-def _open_unseen(path: Path | str, flags: int, dir_fd: int | None = None) -> int:
-    """Open without leaving a time of access on the medium, where that is allowed (to the owner and to root)."""
-    try:
-        return os.open(path, flags | os.O_NOATIME, dir_fd=dir_fd)
-    except PermissionError:
-        return os.open(path, flags, dir_fd=dir_fd)
-
-
-def open_readonly(path: Path | str, dir_fd: int | None = None, *, follow: bool = True) -> int:
-    """Open a regular file for reading; returns the descriptor.
-
-    :param dir_fd: directory that ``path`` is relative to.
-    :param follow: whether a symbolic link may lead elsewhere.
-    :raises ApplianceError: APL-0101.
-    """
-    # O_NONBLOCK: opening a pipe must not wait for a writer.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
-    try:
-        kept = open_kept(path) if dir_fd is None else None
-        descriptor = _open_unseen(path, flags, dir_fd) if kept is None else kept
-    except OSError as error:
-        fail("APL-0101", "source cannot be opened", where=str(path), why=str(error.strerror))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        fail("APL-0101", "source is not a regular file", where=str(path))
-    return descriptor
-
-
-def checksum_file(path: Path) -> Path:
-    """Where the checksum of a file lies."""
-    return path.with_name(path.name + ".sha256")
-
-
-def read_sidecar(path: Path) -> str | None:
+def read_sidecar(path: Path, medium: Medium) -> str | None:
     """The SHA-256 that ``<file>.sha256`` beside a file gives for it, or None where there is no such file.
 
     Read are the forms of ``sha256sum`` (also with several lines) and ``sha256sum --tag``, and a bare digest.
 
     :raises ApplianceError: APL-0115 if the checksum file has nothing for this file.
     """
-    found = _sidecar(path)
+    found = _sidecar(path, medium)
     if found is None or path.name in found:
         return None if found is None else found[path.name]
     return _only(found, path)
 
 
-def read_sidecars(parts: Sequence[Path]) -> dict[str | None, str]:
+def read_sidecars(parts: Sequence[Path], medium: Medium) -> dict[str | None, str]:
     """What is known of the parts of an archive beforehand: SHA-256 by the part's name, under None that of them joined.
 
     A checksum file lies beside each part, or one for the whole (``haul.tar.zst.sha256`` beside ``haul.tar.zst.000``),
@@ -228,27 +158,24 @@ def read_sidecars(parts: Sequence[Path]) -> dict[str | None, str]:
     """
     expected: dict[str | None, str] = {}
     if len(parts) == 1:
-        only = read_sidecar(parts[0])
+        only = read_sidecar(parts[0], medium)
         return {None: only} if only else {}
     name = whole_name(parts[0].name)
-    whole = _sidecar(parts[0].with_name(name)) if name else None
+    whole = _sidecar(parts[0].with_name(name), medium) if name else None
     if name and whole is not None:
         expected |= {part.name: whole[part.name] for part in parts if part.name in whole}
         if name in whole or not expected:
             expected[None] = whole[name] if name in whole else _only(whole, parts[0].with_name(name))
-    expected |= {part.name: digest for part in parts if (digest := read_sidecar(part))}
+    expected |= {part.name: digest for part in parts if (digest := read_sidecar(part, medium))}
     return expected
 
 
-def _sidecar(path: Path) -> dict[str, str] | None:
+def _sidecar(path: Path, medium: Medium) -> dict[str, str] | None:
     """The lines of ``<file>.sha256``: file name to digest; a bare digest has the name ``""``."""
     sidecar = checksum_file(path)
-    if os.fspath(sidecar) in _kept:
-        if _kept[os.fspath(sidecar)] is None:
-            return None
-    elif not sidecar.exists():
+    if not medium.has(sidecar):
         return None
-    descriptor = open_readonly(sidecar)
+    descriptor = medium.open(sidecar)
     try:
         text = os.read(descriptor, _SIDECAR_LIMIT).decode("utf-8", "replace")
     except OSError as error:

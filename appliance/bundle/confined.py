@@ -15,11 +15,11 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from appliance.archives.medium import open_beforehand, weigh
+from appliance.archives.medium import Medium
 from appliance.errors import ApplianceError, fail
 
 MEMORY = 1 << 30
@@ -37,19 +37,19 @@ Report = Callable[[int, int], None]
 Work = Callable[[Report], dict[str, Any]]
 
 
-def confined(store: Path, sources: Sequence[str], work: Work, report: Report | None = None) -> dict[str, Any]:
+def confined(store: Path, medium: Medium, work: Work, report: Report | None = None) -> dict[str, Any]:
     """Run ``work`` in a child and return what it returns (plain JSON).
 
     :param store: the store's directory; where this is root, its owner is who the child runs as.
-    :param work: reads the sources; called with what reports progress.
+    :param medium: the sources; opened here where the child may not.
+    :param work: reads them through that; called with what reports progress.
     :param report: gets the progress, in this process, at most ten times a second.
     :raises ApplianceError: what ``work`` raised; APL-0140 for a child that was ended by a limit or a signal.
     """
-    paths = [Path(source) for source in sources]
     owner = _owner(store)
     if owner is not None:
-        open_beforehand(paths)
-    seconds = CPU_SECONDS + weigh(paths) // _MIB
+        medium.open_beforehand()
+    seconds = CPU_SECONDS + medium.weight // _MIB
     parent = os.getpid()
     receiver, sender = os.pipe()
     with warnings.catch_warnings():

@@ -13,7 +13,7 @@ from appliance.archives.contents import ArchiveContents
 from appliance.archives.dispatch import read_source
 from appliance.archives.docker import DIGESTS_LOST
 from appliance.archives.limits import Limits
-from appliance.archives.medium import expand
+from appliance.archives.medium import Medium
 from appliance.archives.sink import BlobSink
 from appliance.bundle.allow import AllowLists
 from appliance.bundle.naming import Found, name_images
@@ -181,6 +181,7 @@ def read_sources(
     allow: Sequence[str] = (),
     site_addresses: Collection[str] = (),
     deep: bool = False,
+    medium: Medium | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
     """Read every source whole, and hold what they name against each other and against the site.
@@ -194,17 +195,18 @@ def read_sources(
     :param allow: which names the sources may bring; see :class:`appliance.bundle.allow.AllowLists`.
     :param site_addresses: addresses of listed nodes; as the registry of a name they mean none.
     :param deep: unpack compressed layers of OCI layouts too, and hold them against their configs.
+    :param medium: opens the sources; None: as this process may.
     :param progress: called with (bytes read, bytes of the file).
     :raises ApplianceError: whatever is wrong with a source, and APL-0123 to APL-0125, APL-0128, APL-0142, APL-0143.
     """
-    reading = Reading()
+    reading, medium = Reading(), medium or Medium()
     lists = AllowLists(allow)
     found: list[Found] = []
     for source in sources:
-        files = _files(source, store, current, reading)
+        files = _files(source, medium, store, current, reading)
         total = 0
         for file in files:
-            contents = read_source(file, sink, Limits(), None, deep=deep, progress=progress)
+            contents = read_source(file, sink, Limits(), None, deep=deep, medium=medium, progress=progress)
             total += contents.bytes_read
             found.append(Found(source, file, contents))
         if files:
@@ -259,9 +261,9 @@ def check_moves(moved: Iterable[Mapping[str, Any]], consent: Iterable[str]) -> N
         )
 
 
-def _files(source: str, store: Path, current: Generation | None, reading: Reading) -> list[Path]:
+def _files(source: str, medium: Medium, store: Path, current: Generation | None, reading: Reading) -> list[Path]:
     try:
-        return expand(Path(source))
+        return medium.expand(Path(source))
     except ApplianceError as error:
         # Not there, or nothing in it: a stick that was pulled out after it had been published is no error.
         if error.code in ("APL-0101", "APL-0122") and was_published(store, current, source):

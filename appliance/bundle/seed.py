@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from appliance.archives.medium import Medium
 from appliance.bundle.plan import Plan, Reading, check_consent, make_plan, read_sources
 from appliance.config import Config
 from appliance.errors import fail
@@ -50,6 +51,7 @@ def seed(
     pins: Pins | None = None,
     move_pinned: Sequence[str] = (),
     deep: bool = False,
+    medium: Medium | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
     """Import every source and publish, or leave the current generation as it is.
@@ -62,6 +64,7 @@ def seed(
     :param pins: names that move only by consent; each pin follows its name then.
     :param move_pinned: the consent; see :func:`appliance.bundle.plan.check_consent`.
     :param deep: unpack compressed layers of OCI layouts too, and hold them against their configs.
+    :param medium: opens the sources; None: as this process may.
     :raises ApplianceError: as :func:`appliance.bundle.plan.read_sources`, and APL-0141, APL-0307, APL-0310, APL-0312.
     """
     if not config.is_publisher:
@@ -95,6 +98,7 @@ def seed(
             allow=allow,
             site_addresses=config.site_addresses,
             deep=deep,
+            medium=medium,
             progress=progress,
         )
         plan = make_plan(reading, current, blobs, pushes.current(), pins.current() if pins else None)

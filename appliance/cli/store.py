@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import click
 from appliance.config import DEFAULT_PATH, Config, load
 
 if TYPE_CHECKING:
+    from appliance.archives.medium import Medium
     from appliance.store.blobs import BlobStore
     from appliance.store.generations import Generations
     from appliance.store.pins import Pins
@@ -88,25 +90,26 @@ def plan(
 
     wanted = [parse_platform(text) for text in platforms]
 
-    def work(report: Callable[[int, int], None]) -> dict[str, Any]:
-        blobs, generations, pushes, config = _open(directory, config_file)
-        current = generations.current() if generations.index.exists() else None
-        with HashingSink(blobs) as sink:
+    def work(medium: Medium, report: Callable[[int, int], None]) -> dict[str, Any]:
+        store = _open(directory, config_file)
+        current = store.generations.current() if store.generations.index.exists() else None
+        with HashingSink(store.blobs) as sink:
             reading = read_sources(
                 sources,
                 sink,
                 directory,
                 current,
                 names=names,
-                platforms=wanted or [parse_platform(text) for text in config.platforms],
+                platforms=wanted or [parse_platform(text) for text in store.config.platforms],
                 any_platform=any_platform,
                 allow=allow,
-                site_addresses=config.site_addresses,
+                site_addresses=store.config.site_addresses,
                 deep=deep,
+                medium=medium,
                 progress=report,
             )
-        made = make_plan(reading, current, blobs, pushes.current(), _pins(blobs, config).current())
-        blobs.check_room(made.bytes_to_write)
+        made = make_plan(reading, current, store.blobs, store.pushes.current(), store.pins.current())
+        store.blobs.check_room(made.bytes_to_write)
         return made.as_dict()
 
     shown = _read(directory, sources, work, as_json)
@@ -145,22 +148,23 @@ def seed(
 
     wanted = [parse_platform(text) for text in platforms]
 
-    def work(report: Callable[[int, int], None]) -> dict[str, Any]:
-        blobs, generations, pushes, config = _open(directory, config_file)
+    def work(medium: Medium, report: Callable[[int, int], None]) -> dict[str, Any]:
+        store = _open(directory, config_file)
         result = run(
-            config,
-            blobs,
-            generations,
-            pushes,
+            store.config,
+            store.blobs,
+            store.generations,
+            store.pushes,
             sources,
             names=names,
-            platforms=wanted or [parse_platform(text) for text in config.platforms],
+            platforms=wanted or [parse_platform(text) for text in store.config.platforms],
             any_platform=any_platform,
             allow=allow,
             expect=expect,
-            pins=_pins(blobs, config),
+            pins=store.pins,
             move_pinned=move_pinned,
             deep=deep,
+            medium=medium,
             progress=report,
         )
         shown = result.plan.as_dict()
@@ -178,10 +182,9 @@ def seed(
 @_JSON
 def images(directory: Path, as_json: bool) -> None:
     """List the names that the store serves."""
-    blobs, generations, pushes, config = _open(directory, None)
-    blobs.require()
-    current, pushed = generations.current(), pushes.current()
-    pinned = _pins(blobs, config).current()
+    store = _open(directory, None)
+    store.blobs.require()
+    current, pushed, pinned = store.generations.current(), store.pushes.current(), store.pins.current()
     pins = set(pinned.names) if pinned else set()
     seeded = current.names if current else {}
     # What the generation covers is not served, and what has no tag has no name that anybody would list.
@@ -193,7 +196,7 @@ def images(directory: Path, as_json: bool) -> None:
             "mediaType": entry.descriptor.media_type,
             "pushed": name not in seeded,
             # Pins are the publisher's: another node does not know them.
-            "pinned": name in pins if config.is_publisher else None,
+            "pinned": name in pins if store.config.is_publisher else None,
         }
         for name, entry in {**own, **seeded}.items()
     ]
@@ -212,15 +215,10 @@ def images(directory: Path, as_json: bool) -> None:
 @click.argument("names", nargs=-1, required=True)
 def pin(directory: Path, config_file: Path | None, as_json: bool, names: tuple[str, ...]) -> None:
     """Pin NAMES: no medium moves them without --move-pinned, and their images are always kept."""
-    from appliance.bundle.confined import drop_privileges
     from appliance.store.pins import pin as run
 
-    drop_privileges(directory)
-    blobs, generations, _, config = _open(directory, config_file)
-    _require_publisher(config)
-    blobs.require()
-    pins = _pins(blobs, config)
-    _show_pins("pinned", run(blobs, generations, pins, names), pins, as_json)
+    store = _open_to_pin(directory, config_file)
+    _show_pins("pinned", run(store.blobs, store.generations, store.pins, names), store.pins, as_json)
 
 
 @click.command()
@@ -230,15 +228,10 @@ def pin(directory: Path, config_file: Path | None, as_json: bool, names: tuple[s
 @click.argument("names", nargs=-1, required=True)
 def unpin(directory: Path, config_file: Path | None, as_json: bool, names: tuple[str, ...]) -> None:
     """Take the pins of NAMES away; what they name is served on."""
-    from appliance.bundle.confined import drop_privileges
     from appliance.store.pins import unpin as run
 
-    drop_privileges(directory)
-    blobs, _, _, config = _open(directory, config_file)
-    _require_publisher(config)
-    blobs.require()
-    pins = _pins(blobs, config)
-    _show_pins("unpinned", run(blobs, pins, names), pins, as_json)
+    store = _open_to_pin(directory, config_file)
+    _show_pins("unpinned", run(store.blobs, store.pins, names), store.pins, as_json)
 
 
 @click.command()
@@ -255,13 +248,13 @@ def fsck(directory: Path, config_file: Path | None, as_json: bool, repair: bool)
     from appliance.store.damage import examine
     from appliance.store.fsck import check
 
-    blobs, generations, pushes, config = _open(directory, config_file)
-    blobs.require()
-    report = check(blobs, generations, pushes, whole=config.is_publisher, pins=_pins(blobs, config))
+    store = _open(directory, config_file)
+    store.blobs.require()
+    report = check(store.blobs, store.generations, store.pushes, whole=store.config.is_publisher, pins=store.pins)
     if repair:
         for digest in report.damaged:
-            examine(blobs, digest, None, suspect=True)
-        report.look_at_quarantine(blobs)
+            examine(store.blobs, digest, None, suspect=True)
+        report.look_at_quarantine(store.blobs)
     lines = [*report.problems]
     if report.quarantined:
         lines.append(f"in quarantine and not fetched again yet: {' '.join(report.quarantined)}")
@@ -298,36 +291,47 @@ def status(config_file: Path | None, as_json: bool) -> None:
 COMMANDS = (plan, seed, images, pin, unpin, fsck, status)
 
 
-def _open(directory: Path, config_file: Path | None) -> tuple[BlobStore, Generations, Pushes, Config]:
+@dataclass(frozen=True)
+class _Opened:
+    """A store, what it serves, and the node's configuration."""
+
+    config: Config
+    blobs: BlobStore
+    generations: Generations
+    pushes: Pushes
+    pins: Pins
+
+
+def _open(directory: Path, config_file: Path | None) -> _Opened:
     from appliance.store.blobs import BlobStore
     from appliance.store.generations import Generations
+    from appliance.store.pins import Pins
     from appliance.store.pushes import Pushes
     from appliance.trust import Trust
 
     config = _config(directory, config_file)
     blobs = BlobStore(directory, free_percent=config.free_percent if config.peers else 0)
     trust = Trust(config.pki, config.node, config.seeds)
-    return blobs, Generations(blobs, trust), Pushes(blobs, trust), config
+    return _Opened(config, blobs, Generations(blobs, trust), Pushes(blobs, trust), Pins(blobs, trust))
 
 
-def _pins(blobs: BlobStore, config: Config) -> Pins:
-    from appliance.store.pins import Pins
-    from appliance.trust import Trust
-
-    return Pins(blobs, Trust(config.pki, config.node, config.seeds))
-
-
-def _require_publisher(config: Config) -> None:
+def _open_to_pin(directory: Path, config_file: Path | None) -> _Opened:
+    """As the owner of the store, on the publisher alone."""
+    from appliance.bundle.confined import drop_privileges
     from appliance.errors import fail
 
-    if not config.is_publisher:
+    drop_privileges(directory)
+    store = _open(directory, config_file)
+    if not store.config.is_publisher:
         fail(
             "APL-0312",
             "only the publisher keeps pins",
-            where=config.node,
-            why=f"the publisher of this site is {config.publisher}",
-            fix=f"Run the same on {config.publisher}",
+            where=store.config.node,
+            why=f"the publisher of this site is {store.config.publisher}",
+            fix=f"Run the same on {store.config.publisher}",
         )
+    store.blobs.require()
+    return store
 
 
 def _show_pins(verb: str, changed: list[str], pins: Pins, as_json: bool) -> None:
@@ -399,18 +403,19 @@ def _status_text(shown: dict[str, Any]) -> str:
 def _read(
     directory: Path,
     sources: tuple[str, ...],
-    work: Callable[[Callable[[int, int], None]], dict[str, Any]],
+    work: Callable[[Medium, Callable[[int, int], None]], dict[str, Any]],
     as_json: bool,
 ) -> dict[str, Any]:
     """Read the sources in a process of their own, and say on standard error how far it is."""
-    from appliance.archives.medium import weigh
+    from appliance.archives.medium import Medium
     from appliance.bundle.confined import confined
     from appliance.cli.progress import Form, Progress
 
     form: Form = "json" if as_json else "bar" if sys.stderr.isatty() else "lines"
-    total = weigh([Path(source) for source in sources])
-    progress = Progress(form, lambda text: click.echo(text, err=True, nl=form != "bar"), total)
+    medium = Medium([Path(source) for source in sources])
+    progress = Progress(form, lambda text: click.echo(text, err=True, nl=form != "bar"), medium.weight)
     try:
-        return confined(directory, sources, work, progress)
+        return confined(directory, medium, lambda report: work(medium, report), progress)
     finally:
         progress.close()
+        medium.close()

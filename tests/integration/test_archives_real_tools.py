@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from appliance.archives.contents import ArchiveContents
-from appliance.archives.dispatch import expand_sources, read_source
+from appliance.archives.dispatch import read_source
 from appliance.archives.docker import DIGESTS_LOST
+from appliance.archives.expand import expand_sources
 from appliance.archives.sink import HashingSink
 from appliance.errors import ApplianceError
 from tests.unit.archives.test_formats import Docker25, buildx

@@ -151,6 +151,28 @@ def test_root_opens_the_sources_and_reads_nothing_of_them(root: Path) -> None:
     appliance("seed", "--store", store, medium)
 
 
+def test_root_opens_all_parts_of_an_archive(root: Path) -> None:
+    """A haul in parts on a medium that only root may read, each with its checksum, or one for the whole."""
+    root.chmod(0o755)
+    store, medium = root / "store", root / "medium"
+    store.mkdir()
+    os.chown(store, 65534, 65534)
+    medium.mkdir(mode=0o700)
+    raw = made.write_oci_archive(root / "whole.tar", {A: OLD}).read_bytes()
+    for number in range(3):
+        part = medium / f"haul.tar.{number:03}"
+        part.write_bytes(raw[number * len(raw) // 3 : (number + 1) * len(raw) // 3])
+        part.chmod(0o600)
+    whole = medium / "haul.tar.sha256"
+    whole.write_text(f"{'0' * 64}  haul.tar\n")
+    refused = appliance("plan", "--store", store, medium, check=False)
+    assert (refused.returncode, refused.stderr.split(":")[0]) == (1, "APL-0115")
+    whole.write_text(f"{hashlib.sha256(raw).hexdigest()}  haul.tar\n")
+    for named in (medium, medium / "haul.tar.001"):
+        appliance("plan", "--store", store, named)
+    appliance("seed", "--store", store, medium)
+
+
 def test_root_reads_a_layout_as_the_owner_of_the_store(root: Path) -> None:
     root.chmod(0o755)
     store = root / "store"

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from appliance.archives.medium import Medium
 from appliance.bundle import confined as module
 from appliance.bundle.confined import MEMORY, Report, confined
 from appliance.errors import ApplianceError, fail
 
 
 def call(tmp_path: Path, work: Callable[[Report], dict[str, Any]], report: Report | None = None) -> dict[str, Any]:
-    return confined(tmp_path, [str(tmp_path / "nothing")], work, report)
+    return confined(tmp_path, Medium([tmp_path / "nothing"]), work, report)
 
 
 def test_what_it_returns_and_how_far_it_was(tmp_path: Path) -> None:
@@ -86,8 +87,8 @@ def test_more_time_for_more_bytes(tmp_path: Path) -> None:
     def work(_: Report) -> dict[str, Any]:
         return {"cpu": resource.getrlimit(resource.RLIMIT_CPU)[0], "core": resource.getrlimit(resource.RLIMIT_CORE)[0]}
 
-    assert confined(tmp_path, [str(tmp_path / "big")], work) == {"cpu": module.CPU_SECONDS + 100, "core": 0}
-    assert confined(tmp_path, [str(tmp_path)], work)["cpu"] == module.CPU_SECONDS + 100
+    assert confined(tmp_path, Medium([tmp_path / "big"]), work) == {"cpu": module.CPU_SECONDS + 100, "core": 0}
+    assert confined(tmp_path, Medium([tmp_path]), work)["cpu"] == module.CPU_SECONDS + 100
 
 
 def test_it_can_gain_no_rights(tmp_path: Path) -> None:
