@@ -255,7 +255,8 @@ class BlobStore:
 
     def empty_quarantine(self, digests: Iterable[str]) -> int:
         """Remove what lies in quarantine of these; returns how many files that were."""
-        gone = [path for digest in digests for path in self.quarantined().get(digest, ())]
+        lying = self.quarantined()
+        gone = [path for digest in digests for path in lying.get(digest, ())]
         for path in gone:
             _unlink(path)
         return len(gone)

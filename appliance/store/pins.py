@@ -8,76 +8,34 @@ where the name itself has left.
 from __future__ import annotations
 
 import contextlib
-import datetime
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from appliance.errors import fail
-from appliance.oci import mediatypes
-from appliance.oci.digests import digest_of
-from appliance.oci.manifests import Descriptor
 from appliance.oci.names import parse_reference
 from appliance.store.blobs import BlobStore
+from appliance.store.counted import Counted, CountedIndex
 from appliance.store.generations import Generations, lock
 from appliance.store.journal import note
-from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
+from appliance.store.signed import Entry
 from appliance.trust import Trust
 
-NUMBER = PREFIX + "pins"
 _SIGNATURES = 4
 
 
-@dataclass(frozen=True)
-class Pinned:
-    """One state of the pins.
+class Pinned(Counted):
+    """One state of the pins; each name with what is kept for it. Piece maps of the generation serve."""
 
-    :param number: counts up by one with every change.
-    :param created: the publisher's time, ISO 8601 in UTC; says what a clock said, orders nothing.
-    :param names: full reference to what is kept for it.
-    :param raw: its bytes.
-    :param digest: digest of its bytes: what it is signed by.
-    """
-
-    number: int
-    created: str
-    names: Mapping[str, Entry]
-    raw: bytes = field(default=b"", repr=False)
-    digest: str = ""
-
-    @property
-    def piece_maps(self) -> Mapping[str, Descriptor]:
-        """None: those of the generation serve."""
-        return {}
+    KIND = "pins"
 
 
-def make(before: Pinned | None, names: Mapping[str, Entry], created: str) -> Pinned:
-    """The state that follows ``before`` and pins exactly ``names``; its bytes depend on nothing else."""
-    made = Pinned(before.number + 1 if before else 1, created, dict(sorted(names.items())))
-    index = {
-        "schemaVersion": 2,
-        "mediaType": mediatypes.OCI_INDEX,
-        "manifests": list_names(made.names, {}),
-        "annotations": {NUMBER: str(made.number), CREATED: created},
-    }
-    raw = json.dumps(index, separators=(",", ":")).encode()
-    return replace(made, raw=raw, digest=digest_of(raw))
-
-
-def parse(raw: bytes, where: str) -> Pinned | None:
+def parse(raw: bytes, where: str) -> Pinned:
     """Read an index of pins.
 
     :raises ApplianceError: APL-0331 when the bytes are none.
     """
-    with reading(raw, lambda why: _damaged(where, why)) as index:
-        annotations = index["annotations"]
-        number, created = int(annotations[NUMBER]), annotations[CREATED]
-        if number < 1 or not isinstance(created, str):
-            raise ValueError("its number or its time is of a wrong kind")
-        names, _ = read_names(index["manifests"])
-        return Pinned(number, created, names, raw, digest_of(raw))
+    return Pinned.read(raw, lambda why: _damaged(where, why))
 
 
 def _damaged(where: str, why: str) -> NoReturn:
@@ -90,30 +48,11 @@ def _damaged(where: str, why: str) -> NoReturn:
     )
 
 
-class Pins(SignedIndex[Pinned]):
+class Pins(CountedIndex[Pinned]):
     """The pins of one store, ``pins.json``, and the one way to change them; only under the store's lock."""
 
     def __init__(self, blobs: BlobStore, trust: Trust) -> None:
-        super().__init__(blobs.root / "pins.json", blobs.root / "pins", trust, parse, "index of pins")
-
-    def current(self) -> Pinned | None:
-        """What is pinned now; None where nothing ever was."""
-        try:
-            return super().current()
-        except FileNotFoundError:
-            return None
-
-    def replace(self, names: Mapping[str, Entry]) -> Pinned:
-        """Sign and write the state that pins exactly ``names``."""
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        following = make(self.current(), names, now)
-        # Made here: stores that are older than pins have none.
-        self._directory.mkdir(exist_ok=True)
-        for leftover in self.index.parent.glob(f".{self.index.name}.*"):
-            leftover.unlink(missing_ok=True)  # of a run that was killed
-        self.publish(following)
-        self._forget(_SIGNATURES)
-        return following
+        super().__init__(blobs, trust, Pinned, parse, keep=_SIGNATURES)
 
     def follow(self, served: Mapping[str, Entry]) -> None:
         """Let every pin keep what its name points to now: names move only by consent, and the pin moves along.

@@ -7,79 +7,32 @@ manifest without a tag (a child of an index, a signature, what a tag pointed to 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import fcntl
-import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from typing import NoReturn
 
 from appliance.errors import fail
-from appliance.oci import mediatypes
-from appliance.oci.digests import digest_of
-from appliance.oci.manifests import Descriptor
 from appliance.store.blobs import BlobStore
-from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
-from appliance.trust import Signature, Trust
+from appliance.store.counted import Counted, CountedIndex
+from appliance.trust import Trust
 
-NUMBER = PREFIX + "pushes"
 _SIGNATURES = 16
 """Signatures kept: whoever read the index a moment ago still finds the one that belongs to it."""
 
 
-@dataclass(frozen=True)
-class Pushed:
-    """One state of what was pushed.
+class Pushed(Counted):
+    """One state of what was pushed; its names are ``repository:tag`` and ``repository@digest``."""
 
-    :param number: counts up by one with every push and deletion.
-    :param created: the publisher's time, ISO 8601 in UTC; says what a clock said, orders nothing.
-    :param names: ``repository:tag`` and ``repository@digest`` to :class:`Entry`.
-    :param piece_maps: digest of a big blob to the descriptor of its piece map.
-    :param raw: its bytes.
-    :param digest: digest of its bytes: what it is signed and compared by.
-    """
-
-    number: int
-    created: str
-    names: Mapping[str, Entry]
-    piece_maps: Mapping[str, Descriptor]
-    raw: bytes = field(default=b"", repr=False)
-    digest: str = ""
+    KIND = "pushes"
 
 
-def make(
-    before: Pushed | None, names: Mapping[str, Entry], piece_maps: Mapping[str, Descriptor], created: str
-) -> Pushed:
-    """The state that follows ``before`` and serves exactly ``names``; its bytes depend on nothing else."""
-    made = Pushed(
-        number=before.number + 1 if before else 1,
-        created=created,
-        names=dict(sorted(names.items())),
-        piece_maps=dict(sorted(piece_maps.items())),
-    )
-    index = {
-        "schemaVersion": 2,
-        "mediaType": mediatypes.OCI_INDEX,
-        "manifests": list_names(made.names, made.piece_maps),
-        "annotations": {NUMBER: str(made.number), CREATED: created},
-    }
-    raw = json.dumps(index, separators=(",", ":")).encode()
-    return replace(made, raw=raw, digest=digest_of(raw))
-
-
-def parse(raw: bytes, where: str) -> Pushed | None:
+def parse(raw: bytes, where: str) -> Pushed:
     """Read an index of pushes.
 
     :raises ApplianceError: APL-0314 when the bytes are none.
     """
-    with reading(raw, lambda why: _damaged(where, why)) as index:
-        annotations = index["annotations"]
-        number, created = int(annotations[NUMBER]), annotations[CREATED]
-        if number < 1 or not isinstance(created, str):
-            raise ValueError("its number or its time is of a wrong kind")
-        names, piece_maps = read_names(index["manifests"])
-        return Pushed(number, created, names, piece_maps, raw, digest_of(raw))
+    return Pushed.read(raw, lambda why: _damaged(where, why))
 
 
 def _damaged(where: str, why: str) -> NoReturn:
@@ -92,26 +45,14 @@ def _damaged(where: str, why: str) -> NoReturn:
     )
 
 
-class Pushes(SignedIndex[Pushed]):
-    """The index of pushes of one store, ``pushes.json``, and the one way to change it."""
+class Pushes(CountedIndex[Pushed]):
+    """The index of pushes of one store, ``pushes.json``, and the one way to change it: :meth:`replace`, only under
+    :meth:`changing`.
+    """
 
     def __init__(self, blobs: BlobStore, trust: Trust) -> None:
-        super().__init__(blobs.root / "pushes.json", blobs.root / "pushes", trust, parse, "index of pushes")
+        super().__init__(blobs, trust, Pushed, parse, keep=_SIGNATURES)
         self._lock = blobs.root / "pushes.lock"
-
-    def current(self) -> Pushed | None:
-        """What is pushed now; None where nothing ever was."""
-        try:
-            return super().current()
-        except FileNotFoundError:
-            return None
-
-    def state(self) -> tuple[int, int, int] | None:
-        """Changes whenever the index is replaced; None where nothing was ever pushed."""
-        try:
-            return super().state()
-        except FileNotFoundError:
-            return None
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
@@ -125,17 +66,3 @@ class Pushes(SignedIndex[Pushed]):
             yield
         finally:
             os.close(handle)
-
-    def _replace(self, item: Pushed, signature: Signature | None) -> None:
-        # Of a process that was killed; one at a time writes here. Each is as large as the index.
-        for leftover in self.index.parent.glob(f".{self.index.name}.*"):
-            leftover.unlink(missing_ok=True)
-        super()._replace(item, signature)
-
-    def replace(self, names: Mapping[str, Entry], piece_maps: Mapping[str, Descriptor]) -> Pushed:
-        """Sign and publish the state that serves exactly ``names``; only under :meth:`changing`."""
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        following = make(self.current(), names, piece_maps, now)
-        self.publish(following)
-        self._forget(_SIGNATURES)
-        return following

@@ -251,6 +251,7 @@ def _await_answer(child: Child, port: int, path: str, seconds: float = 60) -> No
             if response.status == 200:
                 return
             raise Failed(f"{path} on port {port}: {response.status} {response.read(300)!r}")
+        # A port has no event to wait for; two milliseconds are a hundredth of what is measured.
         time.sleep(0.002)
     raise Failed(f"port {port} did not answer in {seconds} s: {child.log[-2000:]}")
 
@@ -280,7 +281,7 @@ def memory(case: str, site: Site, path: str, theirs: Server, pulls: int) -> list
 
 
 def _settled(child: Child) -> int:
-    # "At rest" has no event: this long after the last answer its buffers are given back.
+    # "At rest" is a state and has no event; this long after the last answer it is looked at, in every server alike.
     time.sleep(1)
     return child.pss()
 

@@ -134,4 +134,5 @@ def wait_for(child: Child, port: int, connect: Callable[[], socket.socket] | Non
             return
         if time.monotonic() > end:
             raise Failed(f"nothing listens on port {port}: {child.log[-2000:]}")
+        # Somebody else's server tells nobody that it listens.
         time.sleep(0.01)

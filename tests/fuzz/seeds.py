@@ -129,7 +129,7 @@ def _documents() -> dict[str, bytes]:
     both = made.index({"amd64": image})
     entry = {"docker.io/a/b:1": Entry(Descriptor(mediatypes.OCI_MANIFEST, _DIGEST, 7), frozenset({_DIGEST}))}
     generation = generations.make(None, entry, {}, cause="seeding", created=made.CREATED, sources=["x"])
-    pushed = pushes.make(None, entry, {}, made.CREATED)
+    pushed = pushes.Pushed.after(None, entry, {}, made.CREATED)
     found = {
         "image": (0, image.raw),
         "index": (0, both.raw),
@@ -138,7 +138,7 @@ def _documents() -> dict[str, bytes]:
         "artifact": (3, made.compact({"mediaType": mediatypes.OCI_ARTIFACT_MANIFEST, "blobs": [image.descriptor]})),
         "both-meanings": (0, made.compact({**image.document, "manifests": [image.descriptor]})),
         "generation": (0, generation.raw),
-        "pins": (0, pins.make(None, entry, made.CREATED).raw),
+        "pins": (0, pins.Pinned.after(None, entry, {}, made.CREATED).raw),
         "pushes": (0, pushed.raw),
         "piece-map": (
             0,

@@ -274,7 +274,6 @@ def test_a_listener_of_another_address_is_not_taken(service: Service) -> None:
         service.connect("mirror")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="containerd needs root")
 def test_a_real_pull_goes_on_across_restarts(service: Service) -> None:
     """Straight to the listener, which the kernel slows down, with nothing in between that would hide a refusal."""
     kept = service.systemd["mirror"].kept

@@ -116,6 +116,7 @@ def wait_for(what: str, ready: Callable[[], bool], timeout: float, interval: flo
     while not ready():
         if time.monotonic() > end:
             raise LabError(f"waited {timeout} s in vain for {what}")
+        # Between two looks at a host, which has no way to call back.
         time.sleep(interval)
 
 

@@ -59,6 +59,7 @@ def remove(name: str, timeout: float = 20) -> None:
                 break
             if time.monotonic() > end:
                 raise LabError(f"{top / name} cannot be removed: processes are left in it")
+            # cgroup v1 has no notification of a group that is empty.
             time.sleep(0.05)
 
 

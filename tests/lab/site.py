@@ -57,7 +57,7 @@ while time.monotonic() < end:
         socket.create_connection((sys.argv[1], int(sys.argv[2])), 0.2).close()
         sys.exit(0)
     except OSError:
-        time.sleep(0.05)
+        time.sleep(0.05)  # until a service on another host listens, which tells nobody
 sys.exit(1)
 """
 

@@ -18,7 +18,7 @@ from appliance.oci.piecemap import PieceMap
 from appliance.oci.platforms import Platform, matches, parse_platform
 from appliance.oci.strictjson import dump_json, is_clean_text, load_json
 from appliance.store import generations, pins, pushes
-from appliance.store.signed import ABSENT, CREATED, PIECES_OF
+from appliance.store.signed import ABSENT, CREATED, PIECES_OF, PREFIX
 from appliance.trust import Signature
 from tests.fuzz.checks import attempt
 
@@ -40,7 +40,17 @@ WORDS = (
     *(f'"{key}":' for key in ("digest", "size", "platform", "os", "architecture", "variant", "os.version", "urls")),
     '"rootfs":{"diff_ids":[',
     '"sha256:' + "a" * 64 + '"',
-    *(f'"{key}":' for key in (generations.NUMBER, pushes.NUMBER, pins.NUMBER, CREATED, ABSENT, PIECES_OF)),
+    *(
+        f'"{key}":'
+        for key in (
+            generations.NUMBER,
+            PREFIX + pushes.Pushed.KIND,
+            PREFIX + pins.Pinned.KIND,
+            CREATED,
+            ABSENT,
+            PIECES_OF,
+        )
+    ),
     "1e999",
     "NaN",
     '"\\ud800"',
@@ -122,12 +132,12 @@ def _indexes(text: bytes) -> None:
     pushed = attempt(lambda: pushes.parse(text, "a peer"))
     if pushed is not None:
         assert pushed.raw == text and pushed.number >= 1
-        again = pushes.make(None, pushed.names, pushed.piece_maps, pushed.created)
+        again = pushes.Pushed.after(None, pushed.names, pushed.piece_maps, pushed.created)
         read = pushes.parse(again.raw, "again")
-        assert read is not None and (read.names, read.piece_maps) == (again.names, again.piece_maps)
+        assert (read.names, read.piece_maps) == (again.names, again.piece_maps)
     pinned = attempt(lambda: pins.parse(text, "a store"))
     if pinned is not None:
         assert pinned.raw == text and pinned.number >= 1
-        kept = pins.parse(pins.make(None, pinned.names, pinned.created).raw, "again")
-        assert kept is not None and kept.names == pinned.names
+        kept = pins.parse(pins.Pinned.after(None, pinned.names, {}, pinned.created).raw, "again")
+        assert kept.names == pinned.names
     attempt(lambda: Signature.from_json(text))

@@ -215,6 +215,7 @@ class Handler(BaseHTTPRequestHandler):
         mode = "share" if self.headers.get(HOP) else self.node.mode()
         if match is None or mode in ("404", "slow404") or not self.node.serves(registry):
             if mode == "slow404":
+                # That is what this mode is: a lookup as slow as those for a node that is gone.
                 time.sleep(5.0)
             self._miss(path)
         elif match["reference"] == "latest" or (match["kind"] == "blobs" and mode == "head-then-404"):

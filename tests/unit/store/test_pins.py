@@ -13,7 +13,7 @@ from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed_by_pins
 from appliance.store.fsck import check
 from appliance.store.generations import lock
-from appliance.store.pins import Pins, make, parse, pin, unpin
+from appliance.store.pins import Pinned, Pins, parse, pin, unpin
 from appliance.trust import Trust
 from tests.unit.store import made
 
@@ -110,8 +110,8 @@ def test_a_pin_follows_its_name(blobs: BlobStore) -> None:
 
 def test_the_bytes_depend_on_nothing_else() -> None:
     one, two = made.image(1).entry, made.image(2).entry
-    first = make(None, {B: two, A: one}, made.CREATED)
-    assert first.raw == make(None, {A: one, B: two}, made.CREATED).raw
+    first = Pinned.after(None, {B: two, A: one}, {}, made.CREATED)
+    assert first.raw == Pinned.after(None, {A: one, B: two}, {}, made.CREATED).raw
     assert parse(first.raw, "x") == first
     assert first.piece_maps == {}
 

@@ -18,7 +18,7 @@ from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
 from appliance.store.blobs import BlobStore
-from appliance.store.pushes import Pushes, make, parse
+from appliance.store.pushes import Pushed, Pushes, parse
 from appliance.store.signed import Entry
 from appliance.trust import Trust
 from tests.unit.store import made
@@ -37,22 +37,22 @@ NAME = "docker.io/team/app:1"
 
 @given(st.dictionaries(tagged | untagged, entries, max_size=6), maps)
 def test_what_is_written_is_read(names: dict[str, Entry], piece_maps: dict[str, Descriptor]) -> None:
-    first = make(None, names, piece_maps, made.CREATED)
+    first = Pushed.after(None, names, piece_maps, made.CREATED)
     read = parse(first.raw, "test")
     assert read == first
     assert (read.names, read.piece_maps) == (names, piece_maps)
-    second = make(read, names, piece_maps, made.CREATED)
+    second = Pushed.after(read, names, piece_maps, made.CREATED)
     assert (second.number, second.digest == first.digest) == (2, False)
 
 
 @given(st.dictionaries(tagged, entries, max_size=4))
 def test_the_order_of_the_names_does_not_matter(names: dict[str, Entry]) -> None:
     backwards = dict(reversed(names.items()))
-    assert make(None, names, {}, made.CREATED).raw == make(None, backwards, {}, made.CREATED).raw
+    assert Pushed.after(None, names, {}, made.CREATED).raw == Pushed.after(None, backwards, {}, made.CREATED).raw
 
 
 def test_it_is_an_oci_image_index() -> None:
-    document = json.loads(make(None, {NAME: made.image(1).entry}, {}, made.CREATED).raw)
+    document = json.loads(Pushed.after(None, {NAME: made.image(1).entry}, {}, made.CREATED).raw)
     assert (document["schemaVersion"], document["mediaType"]) == (2, mediatypes.OCI_INDEX)
     assert document["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"] == NAME
 
@@ -65,10 +65,10 @@ def test_it_is_an_oci_image_index() -> None:
         b"[]",
         b"{}",
         b'{"manifests":[],"annotations":{}}',
-        make(None, {}, {}, made.CREATED).raw.replace(b'"1"', b'"0"'),
-        make(None, {}, {}, made.CREATED).raw.replace(b'"1"', b'"x"'),
-        make(None, {}, {}, made.CREATED).raw.replace(b'"1"', b"1e999"),
-        make(None, {NAME: made.image(1).entry}, {}, made.CREATED).raw.replace(b"team/app:1", b"TEAM/app:1"),
+        Pushed.after(None, {}, {}, made.CREATED).raw.replace(b'"1"', b'"0"'),
+        Pushed.after(None, {}, {}, made.CREATED).raw.replace(b'"1"', b'"x"'),
+        Pushed.after(None, {}, {}, made.CREATED).raw.replace(b'"1"', b"1e999"),
+        Pushed.after(None, {NAME: made.image(1).entry}, {}, made.CREATED).raw.replace(b"team/app:1", b"TEAM/app:1"),
         b"[" * 100_000,
     ],
 )
