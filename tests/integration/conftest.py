@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.unit.store import made
+
 T = TypeVar("T")
 APPLIANCE = [sys.executable, "-m", "appliance"]
 
@@ -193,16 +195,26 @@ class Site:
         self.nodes.append(node)
         return node
 
+    def pair(self, names: Mapping[str, made.Image]) -> tuple[Node, Node]:
+        """A publisher that was seeded with these names, and one that follows it and has not been asked for a layer."""
+        a = self.add("a", [], publisher=True)
+        a.ready()
+        a.seed(made.write_oci_archive(self.root / "medium.tar", names))
+        b = self.add("b", [a.port])
+        b.ready()
+        wait_for("the generation", lambda: b.generation() == 1)
+        return a, b
+
     def trio(self) -> tuple[Node, Node, Node]:
         """A publisher and two followers, each knowing the others."""
         ports = [free_port() for _ in range(3)]
-        made = []
+        nodes = []
         for number, port in enumerate(ports):
             others = [other for other in ports if other != port]
-            made.append(self.add("abc"[number], others, publisher=number == 0, port=port))
-        for node in made:
+            nodes.append(self.add("abc"[number], others, publisher=number == 0, port=port))
+        for node in nodes:
             node.ready()
-        return made[0], made[1], made[2]
+        return nodes[0], nodes[1], nodes[2]
 
 
 class Relay:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Node, Process, Site, run, wait_for
+from tests.integration.conftest import Process, Site, run, wait_for
 from tests.unit.store import made
 
 ONE, TWO = made.image(1, size=5000, layers=2), made.image(2, size=3 << 20)
@@ -60,18 +60,8 @@ def containerd(root: Path) -> Iterator[Containerd]:
     made_one.process.stop()
 
 
-def seeded(site: Site) -> tuple[Node, Node]:
-    a = site.add("a", [], publisher=True)
-    a.ready()
-    a.seed(made.write_oci_archive(site.root / "medium.tar", NAMES))
-    b = site.add("b", [a.port])
-    b.ready()
-    wait_for("the generation", lambda: b.generation() == 1)
-    return a, b
-
-
 def test_pulls_by_tag_and_by_digest(site: Site, containerd: Containerd) -> None:
-    _, b = seeded(site)
+    _, b = site.pair(NAMES)
     containerd.trust(b.port)
     for name, item in NAMES.items():
         containerd.pull(name)
@@ -87,7 +77,7 @@ def test_pulls_by_tag_and_by_digest(site: Site, containerd: Containerd) -> None:
 
 
 def test_a_mirror_that_is_down_costs_one_refused_connection(site: Site, containerd: Containerd) -> None:
-    a, b = seeded(site)
+    a, b = site.pair(NAMES)
     containerd.trust(b.port, a.port)
     b.process.kill()
     containerd.pull("quay.io/team/two:2")

@@ -34,12 +34,7 @@ def quarantine(node: Node) -> list[str]:
 
 def pair(site: Site) -> tuple[Node, Node]:
     """A publisher, and a follower that holds everything."""
-    a = site.add("a", [], publisher=True)
-    a.ready()
-    a.seed(made.write_oci_archive(site.root / "medium.tar", NAMES))
-    b = site.add("b", [a.port])
-    b.ready()
-    wait_for("the generation", lambda: b.generation() == 1)
+    a, b = site.pair(NAMES)
     for path, item in (("both", BOTH), ("big", BIG)):
         for digest, raw in item.blobs.items():
             assert request(b.port, f"/v2/library/{path}/blobs/{digest}")[2] == raw

@@ -6,10 +6,11 @@ import hashlib
 import json
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from appliance.errors import ApplianceError
+from appliance.oci import piecemap as module
 from appliance.oci.digests import digest_of
 from appliance.oci.piecemap import MIB, PieceHasher, PieceMap, piece_size
 
@@ -74,6 +75,31 @@ def test_the_map_does_not_depend_on_how_bytes_come(size: int, steps: list[int]) 
         assert result.verify(number, piece)
         assert not result.verify(number, piece[:-1])
         assert not result.verify(number, piece[:-1] + b"!")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 9000), st.lists(st.integers(0, 3000), max_size=5))
+@example(2048, [])
+@example(2049, [2048])
+@example(4096, [1])
+@example(4097, [4096])
+def test_without_a_size_it_is_the_map_of_the_size_that_came(
+    monkeypatch: pytest.MonkeyPatch, size: int, steps: list[int]
+) -> None:
+    """With pieces of 4 to 32 bytes: up to 1024 of the smallest there is a map, and it is the one of that size."""
+    monkeypatch.setattr(module, "_MIN_PIECE", 4)
+    monkeypatch.setattr(module, "_MAX_PIECE", 32)
+    data, at = bytes(number % 251 for number in range(size)), 0
+    known, unknown = PieceHasher(size), PieceHasher(None)
+    for step in [*steps, size]:
+        known.update(data[at : at + step])
+        unknown.update(data[at : at + step])
+        at += step
+    assert known.fits(size)
+    assert unknown.fits(size) is (size <= 4096)
+    assert not unknown.fits(size + 1) and not known.fits(size + 1)
+    if size <= 4096:
+        assert unknown.finish(digest_of(data)) == known.finish(digest_of(data))
 
 
 def test_bounds_refuses_what_is_not_there() -> None:

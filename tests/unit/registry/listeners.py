@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -103,3 +104,9 @@ class Listener:
         answer = self("POST", f"/v2/{repository}/blobs/uploads/")
         assert answer.status_code == 202
         return str(answer.headers["Location"])
+
+
+def code(answer: TestResponse) -> str:
+    """The one error that an answer carries."""
+    (item,) = json.loads(answer.data)["errors"]
+    return str(item["code"])

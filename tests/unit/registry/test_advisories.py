@@ -50,7 +50,7 @@ from appliance.trust import Trust
 from tests.unit.archives.made import Layout
 from tests.unit.archives.made import tar as made_tar
 from tests.unit.peers.test_app import as_caller
-from tests.unit.registry.listeners import HASH, Listener, authorization, users_file
+from tests.unit.registry.listeners import HASH, Listener, authorization, code, users_file
 from tests.unit.store import made
 
 ROOT = Path(__file__).parents[3]
@@ -74,17 +74,6 @@ WRITES = [
     ("PUT", "blobs/uploads/" + "0" * 32 + f"?digest={made.sha(RAW)}"),
     ("DELETE", "blobs/uploads/" + "0" * 32),
 ]
-
-
-@pytest.fixture
-def node(store: BlobStore) -> Listener:
-    """The publisher's listener, with pushing on."""
-    return Listener(store)
-
-
-def code(answer: Any) -> str:
-    (item,) = json.loads(answer.data)["errors"]
-    return str(item["code"])
 
 
 class Endless:

@@ -20,7 +20,7 @@ from appliance.registry import push
 from appliance.store import journal, signed
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed_by_pushes
-from tests.unit.registry.listeners import Listener, authorization
+from tests.unit.registry.listeners import Listener, authorization, code
 from tests.unit.store import made
 
 ONE = made.image(1)
@@ -28,17 +28,6 @@ TWO = made.image(2, arch="arm64")
 BOTH = made.index({"amd64": ONE, "arm64": TWO})
 RAW = made.noise(3, 6000)
 REPOSITORY = "docker.io/team/app"
-
-
-@pytest.fixture
-def node(store: BlobStore) -> Listener:
-    """The publisher's listener, with pushing on."""
-    return Listener(store)
-
-
-def code(answer: TestResponse) -> str:
-    (item,) = json.loads(answer.data)["errors"]
-    return str(item["code"])
 
 
 def text(answer: TestResponse) -> str:
