@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from appliance import __version__
-from appliance.cli import pki, serve, store
+from appliance.cli import health, images, pki, seeding, serve
 from appliance.errors import ApplianceError
 
 
@@ -53,5 +53,6 @@ def main() -> None:
     """Mirror, seeding and verification for an air-gapped K3s site."""
 
 
-for command in (*store.COMMANDS, *serve.COMMANDS, *pki.COMMANDS):
-    main.add_command(command)
+for module in (seeding, images, health, serve, pki):
+    for command in module.COMMANDS:
+        main.add_command(command)

@@ -1,0 +1,87 @@
+"""Commands on names: images, pin, unpin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance.cli.opened import CONFIG, JSON, STORE, open_as_publisher, open_store, show
+
+if TYPE_CHECKING:
+    from appliance.store.pins import Pins
+
+
+@click.command()
+@STORE
+@JSON
+def images(directory: Path, as_json: bool) -> None:
+    """List the names that the store serves."""
+    store = open_store(directory, None)
+    store.blobs.require()
+    current, pushed, pinned = store.generations.current(), store.pushes.current(), store.pins.current()
+    pins = set(pinned.names) if pinned else set()
+    seeded = current.names if current else {}
+    # What the generation covers is not served, and what has no tag has no name that anybody would list.
+    own = {name: entry for name, entry in pushed.names.items() if "@" not in name} if pushed else {}
+    rows = [
+        {
+            "name": name,
+            "digest": entry.descriptor.digest,
+            "mediaType": entry.descriptor.media_type,
+            "pushed": name not in seeded,
+            # Pins are the publisher's: another node does not know them.
+            "pinned": name in pins if store.config.is_publisher else None,
+        }
+        for name, entry in {**own, **seeded}.items()
+    ]
+    shown = {
+        "generation": current.number if current else None,
+        "pushes": pushed.number if pushed else None,
+        "images": sorted(rows, key=lambda row: str(row["name"])),
+    }
+    show(shown, as_json, _images_text)
+
+
+@click.command()
+@STORE
+@CONFIG
+@JSON
+@click.argument("names", nargs=-1, required=True)
+def pin(directory: Path, config_file: Path | None, as_json: bool, names: tuple[str, ...]) -> None:
+    """Pin NAMES: no medium moves them without --move-pinned, and their images are always kept."""
+    from appliance.store.pins import pin as run
+
+    store = open_as_publisher(directory, config_file, "only the publisher keeps pins")
+    _show_pins("pinned", run(store.blobs, store.generations, store.pins, names), store.pins, as_json)
+
+
+@click.command()
+@STORE
+@CONFIG
+@JSON
+@click.argument("names", nargs=-1, required=True)
+def unpin(directory: Path, config_file: Path | None, as_json: bool, names: tuple[str, ...]) -> None:
+    """Take the pins of NAMES away; what they name is served on."""
+    from appliance.store.pins import unpin as run
+
+    store = open_as_publisher(directory, config_file, "only the publisher keeps pins")
+    _show_pins("unpinned", run(store.blobs, store.pins, names), store.pins, as_json)
+
+
+COMMANDS = (images, pin, unpin)
+
+
+def _show_pins(verb: str, changed: list[str], pins: Pins, as_json: bool) -> None:
+    current = pins.current()
+    shown = {"changed": changed, "pinned": list(current.names) if current else []}
+    show(shown, as_json, lambda _: "\n".join(f"{verb} {name}" for name in changed) or "nothing changed")
+
+
+def _images_text(shown: dict[str, Any]) -> str:
+    rows = [
+        f"{row['digest']}  {row['name']}{'  (pushed)' if row['pushed'] else ''}{'  (pinned)' if row['pinned'] else ''}"
+        for row in shown["images"]
+    ]
+    return "\n".join(rows) or "no images"

@@ -1,0 +1,93 @@
+"""What the commands on a store share: their options, opening the store, and printing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance.config import DEFAULT_PATH, Config, load
+
+if TYPE_CHECKING:
+    from appliance.store.blobs import BlobStore
+    from appliance.store.generations import Generations
+    from appliance.store.pins import Pins
+    from appliance.store.pushes import Pushes
+
+STORE = click.option(
+    "--store", "directory", required=True, type=click.Path(path_type=Path), help="Directory of the store."
+)
+CONFIG = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"The node's configuration; {DEFAULT_PATH} is used for the store that it names.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A store, what it serves, and the node's configuration."""
+
+    config: Config
+    blobs: BlobStore
+    generations: Generations
+    pushes: Pushes
+    pins: Pins
+
+
+def open_store(directory: Path, config_file: Path | None) -> Opened:
+    """Open a store, with the node's configuration where it is the node's own; see :func:`_config`."""
+    from appliance.store.blobs import BlobStore
+    from appliance.store.generations import Generations
+    from appliance.store.pins import Pins
+    from appliance.store.pushes import Pushes
+    from appliance.trust import Trust
+
+    config = _config(directory, config_file)
+    blobs = BlobStore(directory, free_percent=config.free_percent if config.peers else 0)
+    trust = Trust(config.pki, config.node, config.seeds)
+    return Opened(config, blobs, Generations(blobs, trust), Pushes(blobs, trust), Pins(blobs, trust))
+
+
+def open_as_publisher(directory: Path, config_file: Path | None, what: str) -> Opened:
+    """Open a store as its owner, to change what it names.
+
+    :param what: the error on every node but the publisher (APL-0312).
+    """
+    from appliance.bundle.confined import drop_privileges
+    from appliance.errors import fail
+
+    drop_privileges(directory)
+    store = open_store(directory, config_file)
+    if not store.config.is_publisher:
+        fail(
+            "APL-0312",
+            what,
+            where=store.config.node,
+            why=f"the publisher of this site is {store.config.publisher}",
+            fix=f"Run the same on {store.config.publisher}",
+        )
+    store.blobs.require()
+    return store
+
+
+def _config(directory: Path, config_file: Path | None) -> Config:
+    """The node's configuration where this is the node's store; elsewhere a store of its own, without a site."""
+    if config_file is not None:
+        return load(config_file)
+    if DEFAULT_PATH.exists():
+        config = load()
+        if config.store.resolve() == directory.resolve():
+            return config
+    return Config(node="local", store=directory)
+
+
+def show(value: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
+    """Print a result as one JSON document or as text."""
+    click.echo(json.dumps(value, indent=2) if as_json else text(value))

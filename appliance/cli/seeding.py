@@ -1,0 +1,208 @@
+"""Commands that bring images: plan, seed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance.cli.opened import CONFIG, JSON, STORE, open_store, show
+
+if TYPE_CHECKING:
+    from appliance.archives.medium import Medium
+
+_NAME = click.option("--name", "names", multiple=True, metavar="REF", help="Name for an image that has none.")
+_PLATFORM = click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    metavar="OS/ARCH",
+    help="What the nodes run; images for none of them are refused. Default: what the site's inventory says.",
+)
+_ANY_PLATFORM = click.option(
+    "--any-platform", is_flag=True, help="Take images that no node can run too; the plan remarks on them."
+)
+_ALLOW = click.option(
+    "--allow",
+    multiple=True,
+    metavar="[SOURCE=]PATTERN",
+    help="What the sources, or one of them, may bring, such as docker.io/rancher/*; other names are refused.",
+)
+_MOVE_PINNED = click.option(
+    "--move-pinned",
+    "move_pinned",
+    multiple=True,
+    metavar="NAME",
+    help="Pinned name that may move; NAME@sha256:... to that digest alone.",
+)
+_DEEP = click.option(
+    "--deep", is_flag=True, help="Unpack compressed layers of OCI archives too, and hold them against their configs."
+)
+_SOURCES = click.argument("sources", nargs=-1, required=True)
+
+
+@click.command()
+@STORE
+@CONFIG
+@_NAME
+@_PLATFORM
+@_ANY_PLATFORM
+@_ALLOW
+@_MOVE_PINNED
+@_DEEP
+@JSON
+@_SOURCES
+def plan(
+    directory: Path,
+    config_file: Path | None,
+    names: tuple[str, ...],
+    platforms: tuple[str, ...],
+    any_platform: bool,
+    allow: tuple[str, ...],
+    move_pinned: tuple[str, ...],
+    deep: bool,
+    as_json: bool,
+    sources: tuple[str, ...],
+) -> None:
+    """Read and verify SOURCES whole and say what seeding them would change. Writes nothing."""
+    from appliance.archives.sink import HashingSink
+    from appliance.bundle.plan import check_moves, make_plan, read_sources
+    from appliance.oci.platforms import parse_platform
+
+    wanted = [parse_platform(text) for text in platforms]
+
+    def work(medium: Medium, report: Callable[[int, int], None]) -> dict[str, Any]:
+        store = open_store(directory, config_file)
+        current = store.generations.current() if store.generations.index.exists() else None
+        with HashingSink(store.blobs) as sink:
+            reading = read_sources(
+                sources,
+                sink,
+                directory,
+                current,
+                names=names,
+                platforms=wanted or [parse_platform(text) for text in store.config.platforms],
+                any_platform=any_platform,
+                allow=allow,
+                site_addresses=store.config.site_addresses,
+                deep=deep,
+                medium=medium,
+                progress=report,
+            )
+        made = make_plan(reading, current, store.blobs, store.pushes.current(), store.pins.current())
+        store.blobs.check_room(made.bytes_to_write)
+        return made.as_dict()
+
+    shown = _read(directory, sources, work, as_json)
+    show(shown, as_json, _plan_text)
+    check_moves(shown["moved"], move_pinned)
+
+
+@click.command()
+@STORE
+@CONFIG
+@_NAME
+@_PLATFORM
+@_ANY_PLATFORM
+@_ALLOW
+@_MOVE_PINNED
+@click.option("--expect", metavar="PLAN_ID", help="Publish only what this plan showed.")
+@_DEEP
+@JSON
+@_SOURCES
+def seed(
+    directory: Path,
+    config_file: Path | None,
+    names: tuple[str, ...],
+    platforms: tuple[str, ...],
+    any_platform: bool,
+    allow: tuple[str, ...],
+    move_pinned: tuple[str, ...],
+    expect: str | None,
+    deep: bool,
+    as_json: bool,
+    sources: tuple[str, ...],
+) -> None:
+    """Import SOURCES (tarballs, layouts, directories of them) and publish them as one new generation."""
+    from appliance.bundle.seed import seed as run
+    from appliance.oci.platforms import parse_platform
+
+    wanted = [parse_platform(text) for text in platforms]
+
+    def work(medium: Medium, report: Callable[[int, int], None]) -> dict[str, Any]:
+        store = open_store(directory, config_file)
+        result = run(
+            store.config,
+            store.blobs,
+            store.generations,
+            store.pushes,
+            sources,
+            names=names,
+            platforms=wanted or [parse_platform(text) for text in store.config.platforms],
+            any_platform=any_platform,
+            allow=allow,
+            expect=expect,
+            pins=store.pins,
+            move_pinned=move_pinned,
+            deep=deep,
+            medium=medium,
+            progress=report,
+        )
+        shown = result.plan.as_dict()
+        shown["published"] = result.published
+        shown["generation"] = (
+            {"number": result.generation.number, "digest": result.generation.digest} if result.generation else None
+        )
+        return shown
+
+    show(_read(directory, sources, work, as_json), as_json, _seed_text)
+
+
+COMMANDS = (plan, seed)
+
+
+def _plan_text(shown: dict[str, Any]) -> str:
+    lines = [f"plan {shown['plan_id']}"]
+    lines += [f"  add   {item['name']}  {item['digest']}" for item in shown["added"]]
+    lines += [
+        f"  move  {item['name']}  {item['old']} -> {item['new']}{'  (pinned)' if item['pinned'] else ''}"
+        for item in shown["moved"]
+    ]
+    lines += [f"  fill  {name}" for name in shown["completed"]]
+    lines += [
+        f"  cover {item['name']}  {item['old']} (pushed by an operator) -> {item['new']}"
+        for item in shown["covers_pushed"]
+    ]
+    lines += [f"  note  {note}" for note in shown["notes"]]
+    lines.append(f"  {len(shown['unchanged'])} names unchanged, {shown['bytes_to_write']} bytes to write")
+    return "\n".join(lines)
+
+
+def _seed_text(shown: dict[str, Any]) -> str:
+    number = shown["generation"]["number"] if shown["generation"] else None
+    ending = f"published generation {number}" if shown["published"] else f"nothing new; generation {number} is served"
+    return f"{_plan_text(shown)}\n{ending}"
+
+
+def _read(
+    directory: Path,
+    sources: tuple[str, ...],
+    work: Callable[[Medium, Callable[[int, int], None]], dict[str, Any]],
+    as_json: bool,
+) -> dict[str, Any]:
+    """Read the sources in a process of their own, and say on standard error how far it is."""
+    from appliance.archives.medium import Medium
+    from appliance.bundle.confined import confined
+    from appliance.cli.progress import Form, Progress
+
+    form: Form = "json" if as_json else "bar" if sys.stderr.isatty() else "lines"
+    medium = Medium([Path(source) for source in sources])
+    progress = Progress(form, lambda text: click.echo(text, err=True, nl=form != "bar"), medium.weight)
+    try:
+        return confined(directory, medium, lambda report: work(medium, report), progress)
+    finally:
+        progress.close()
+        medium.close()
