@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-PLAYBOOKS = [ROOT / "site.yml", ROOT / "playbooks/seed.yml", ROOT / "playbooks/preflight.yml"]
+PLAYBOOKS = [ROOT / "site.yml", ROOT / "playbooks/update.yml", ROOT / "playbooks/preflight.yml"]
 
 
 def _plays(path: Path) -> list[dict[str, Any]]:
