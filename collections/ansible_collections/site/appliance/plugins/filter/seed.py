@@ -17,8 +17,7 @@ def seed_lacks(result: Mapping[str, Any], generation: Mapping[str, Any] | None) 
     :param generation: ``number`` and ``digest`` of the one that is served by the publisher; None: there is none yet.
     """
     if result.get("rc") != 0:
-        said = str(result.get("stderr") or result.get("msg") or "").strip().splitlines()
-        return f"its agent does not answer: {said[0] if said else 'no reason given'}"
+        return f"its agent does not answer: {_said(result)}"
     try:
         status = json.loads(result["stdout"])
     except (KeyError, ValueError):
@@ -49,8 +48,7 @@ def seed_wrong(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for host, result in results.items():
         shown = _document(result)
         if shown is None:
-            said = str(result.get("stderr") or result.get("msg") or "").strip().splitlines()
-            lines.append(f"{host}: {said[0] if said else 'no reason given'}")
+            lines.append(f"{host}: {_said(result)}")
             continue
         wrong = shown["wrong"]
         lines += [f"{host}: {item['name']}: {item['answered']}, not {item['expected']}" for item in wrong[:_SHOWN]]
@@ -69,6 +67,12 @@ def seed_proved(results: Mapping[str, Mapping[str, Any]]) -> str:
             words = f"generation {served['number']} is served" if served else "no generation is served yet"
             lines.append(f"{host}: {words}, {shown['names']} names asked for, every one answered as it was published")
     return "\n".join(lines)
+
+
+def _said(result: Mapping[str, Any]) -> str:
+    """The one line of a failed command that says why: the appliance's own, else the last one."""
+    said = str(result.get("stderr") or result.get("msg") or "").strip().splitlines() or ["no reason given"]
+    return next((line for line in said if line.startswith("APL-")), said[-1])
 
 
 def _document(result: Mapping[str, Any]) -> dict[str, Any] | None:
