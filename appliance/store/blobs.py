@@ -136,8 +136,8 @@ class BlobStore:
                 )
             return file.read()
 
-    def digests(self) -> Iterator[tuple[str, int]]:
-        """Every whole blob as (digest, size in bytes), in no order; what is no blob by its name is passed over."""
+    def files(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Every whole blob as (digest, its file), in no order; what is no blob by its name is passed over."""
         for algorithm in ("sha256", "sha512"):
             directory = self.root / "blobs" / algorithm
             if not directory.is_dir():
@@ -147,7 +147,11 @@ class BlobStore:
                     digest = f"{algorithm}:{entry.name}"
                     if is_digest(digest):
                         with contextlib.suppress(FileNotFoundError):
-                            yield digest, entry.stat().st_size
+                            yield digest, entry.stat()
+
+    def digests(self) -> Iterator[tuple[str, int]]:
+        """Every whole blob as (digest, size in bytes), in no order."""
+        return ((digest, file.st_size) for digest, file in self.files())
 
     def put(
         self,
@@ -261,6 +265,25 @@ class BlobStore:
             _unlink(path)
         return len(gone)
 
+    def remove(self, digest: str, file: os.stat_result) -> bool:
+        """Remove a blob for good, for whoever holds :meth:`removing`; true where it was this file that lay there.
+
+        Who has it open reads on in it; its bytes are free once nobody has.
+
+        :param file: what was judged; another one that has come to its place meanwhile stays.
+        :raises ApplianceError: APL-0311 where the disk takes no change.
+        """
+        path = self.path(digest)
+        with self.writing(digest):
+            try:
+                now = path.lstat()
+                if (now.st_dev, now.st_ino, now.st_ctime_ns) != (file.st_dev, file.st_ino, file.st_ctime_ns):
+                    return False
+                path.unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
     @contextlib.contextmanager
     def writing(self, where: str) -> Iterator[None]:
         """Say of a failed write what it means: APL-0310 for a full disk, else APL-0311; ``where`` names what it was."""
@@ -268,6 +291,30 @@ class BlobStore:
             yield
         except OSError as error:
             self._failed(error, 0, where)
+
+    @contextlib.contextmanager
+    def staying(self) -> Iterator[None]:
+        """While this is held, no blob that lies here is collected: for whoever looks that blobs are here and then makes
+        something refer to them. Any number may hold it; it blocks for the moment in which some are removed.
+        """
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
+    @contextlib.contextmanager
+    def removing(self) -> Iterator[None]:
+        """The other side of :meth:`staying`: while this is held, no blob comes to its place and no reference is made."""
+        with self._locked(fcntl.LOCK_EX):
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        # On the directory itself: a full disk need not take another file. It goes with the descriptor.
+        handle = os.open(self._blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, how)
+            yield
+        finally:
+            os.close(handle)
 
     def clear_incoming(self) -> None:
         """Remove what a killed import left half written; only for whoever holds the store's lock.
@@ -340,7 +387,8 @@ class BlobStore:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 sync_directory(target.parent.parent)
             self._algorithms.add(algorithm)
-        os.rename(temporary, target)
+        with self.staying():
+            os.rename(temporary, target)
         sync_directory(target.parent)
 
 

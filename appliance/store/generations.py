@@ -155,6 +155,12 @@ class Generations(SignedIndex[Generation]):
                 self._file(generation, suffix).unlink(missing_ok=True)
         return forgotten
 
+    def remove_stray_signatures(self) -> None:
+        """Remove signatures without their generation; only where nobody publishes or follows meanwhile."""
+        for path in self._directory.glob("*.sig"):
+            if not path.with_suffix(".json").exists():
+                path.unlink(missing_ok=True)
+
     def _replace(self, item: Generation, signature: Signature | None) -> None:
         # The copy first: whoever sees the new index.json finds it.
         write_atomically(self._file(item, ".json"), item.raw)
