@@ -75,6 +75,7 @@ class Plan:
     :param quarantine: digests of damaged blobs that are back; their damaged files go too.
     :param quarantine_size: bytes of those files.
     :param kept_for: reason to (blobs, bytes) that lie here and stay for it; one blob may stay for several.
+    :param kept: bytes of all blobs that stay, each once.
     :param names: whose blobs they were, as far as known.
     :param generations: numbers of the generations that stay complete.
     :param notes: remarks for the operator.
@@ -85,6 +86,7 @@ class Plan:
     quarantine: list[str]
     quarantine_size: int
     kept_for: dict[str, tuple[int, int]]
+    kept: int
     names: list[Freed]
     generations: list[int]
     notes: list[str]
@@ -102,6 +104,7 @@ class Plan:
             "blobs": len(self.doomed),
             "bytes": self.size,
             "quarantined": len(self.quarantine),
+            "kept_bytes": self.kept,
             "kept_for": {reason: {"blobs": blobs, "bytes": size} for reason, (blobs, size) in self.kept_for.items()},
             "names": [
                 {"name": item.name, "digest": item.digest, "generation": item.generation, "bytes": item.size}
@@ -174,6 +177,7 @@ class Collector:
             quarantine=sorted(back),
             quarantine_size=sum(_size(path) for files in back.values() for path in files),
             kept_for={kind: _sum(digests, sizes) for kind, digests in reached.items()},
+            kept=sum(size for digest, size in sizes.items() if digest not in doomed),
             names=self._names(complete, doomed),
             generations=[generation.number for generation in complete],
             notes=notes,
