@@ -62,7 +62,6 @@ def gc(
     from appliance.bundle.confined import drop_privileges
     from appliance.oci.digests import check_digest
     from appliance.store.garbage import GRACE_SECONDS, Collector, Swept, collect
-    from appliance.store.uploads import Uploads
 
     store = open_store(directory, config_file)
     store.blobs.require()
@@ -74,7 +73,7 @@ def gc(
         store.generations,
         store.pushes,
         store.pins,
-        Uploads(store.blobs),
+        store.uploads,
         keep=store.config.keep_generations,
         running=running,
         grace=GRACE_SECONDS if grace is None else grace,
@@ -161,7 +160,7 @@ def _compare_with_peers(store: Opened) -> list[str]:
             why=f"it has generation {number}; newer on {', '.join(newer)}",
             fix="It follows by itself within a minute; see 'journalctl -u appliance-agent' where it does not",
         )
-    return [f"{peer['id']} did not answer: {peer['reason']}." for peer in peers if peer["state"] != "up"]
+    return [f"{peer['id']} did not say which generation it serves." for peer in peers if peer["state"] != "up"]
 
 
 def _gc_text(shown: dict[str, Any], only_plan: bool) -> str:

@@ -21,6 +21,7 @@ from appliance.oci.blob import HEAD_BYTES, StoredBlob, check_put
 from appliance.oci.digests import check_digest, hasher, is_digest
 from appliance.oci.piecemap import BIG_BLOB, PieceHasher, PieceMap
 from appliance.store.lanes import Lanes
+from appliance.store.room import Room
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
@@ -47,13 +48,15 @@ class BlobStore:
     :param free_percent: percent of the file system that imports and fetches leave free. Kubelet starts to collect
         images at 85 % used and evicts below 15 % free of the image file system; 15 keeps the store out of both.
     :param reserve: bytes left free in any case.
+    :param limit: bytes that the store may take; None: as many as the file system gives.
     """
 
-    def __init__(self, root: Path, *, free_percent: float = 0.0, reserve: int = 64 << 20) -> None:
+    def __init__(
+        self, root: Path, *, free_percent: float = 0.0, reserve: int = 64 << 20, limit: int | None = None
+    ) -> None:
         self.root = root
+        self.space = Room(root, free_percent=free_percent, reserve=reserve, limit=limit)
         self._blobs = f"{root}/blobs"
-        self._free_percent = free_percent
-        self._reserve = reserve
         self._algorithms: set[str] = set()
         self.piece_maps: dict[str, PieceMap] = {}
         """Piece maps of the big blobs that passed through :meth:`put` of this object, by blob digest."""
@@ -329,25 +332,17 @@ class BlobStore:
             _unlink(leftover)
 
     def room(self) -> int:
-        """Bytes that may still be written before the limit of the file system is reached."""
-        # A store that is still to be made stands on the file system of the nearest directory above it.
-        absolute = self.root.absolute()
-        numbers = os.statvfs(next(path for path in (absolute, *absolute.parents) if path.exists()))
-        keep = max(self._reserve, int(numbers.f_blocks * numbers.f_frsize * self._free_percent / 100))
-        return max(0, numbers.f_bavail * numbers.f_frsize - keep)
+        """Bytes that may still be written; see :meth:`appliance.store.room.Room.left`."""
+        return self.space.left()
 
     def check_room(self, needed: int) -> None:
-        """Refuse (APL-0310) what would take the file system beyond its limit; ``needed`` in bytes."""
-        available = self.room()
-        if needed > available:
-            fail(
-                "APL-0310",
-                "not enough room in the store",
-                where=str(self.root),
-                why=f"needed {needed} bytes, available {available} bytes on the file system of {self.root} "
-                f"(kept free: {self._free_percent:g} % of it, at least {self._reserve} bytes)",
-                fix="Free space there or give the store a larger file system, then run the same again",
-            )
+        """Refuse (APL-0310) what there is no room for, and count as used what there is room for; ``needed`` in bytes."""
+        if needed > self.room():
+            self.space.recount()
+        left = self.room()
+        if needed > left:
+            self.space.refuse(needed, left)
+        self.space.promise(needed)
 
     def _create(self, path: Path, where: str) -> int:
         try:

@@ -122,7 +122,9 @@ def _text(plans: Mapping[str, Mapping[str, Any]], images: int) -> str:
         lines += [f"  and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
     numbers = sorted({number for plan in plans.values() for number in plan["generations"]})
     kept = f"generation{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))}, " if numbers else ""
-    return "\n".join([*lines, "", f"Kept for {kept}what was pushed, pins, and {images} images that run."])
+    return "\n".join(
+        [*lines, "", f"Kept for {kept}what was pushed, pins, and {images} image{'' if images == 1 else 's'} that run."]
+    )
 
 
 def _names(plans: Mapping[str, Mapping[str, Any]]) -> list[tuple[int, str, str, int]]:
