@@ -96,6 +96,19 @@ class Fetcher:
         """Where the bytes of a blob that is being fetched lie."""
         return self._blobs.root / "partial" / f"{digest.replace(':', '-')}.data"
 
+    def holders(self, digest: str) -> dict[str, bool | None]:
+        """Of each other node whether it says that it holds the blob; None where it cannot be asked now."""
+
+        def ask(peer: Peer) -> bool | None:
+            try:
+                status, _ = self._peers.ask(peer, "HEAD", f"/p2p/v1/blobs/{digest}")
+            except PeerError:
+                return None
+            return {200: True, 404: False}.get(status)
+
+        others = self._peers.others
+        return dict(zip((peer.id for peer in others), Pool(max(1, len(others))).map(ask, others), strict=True))
+
     def _run(self, digest: str, progress: Progress, piece_map: PieceMap | None, suspect: bool) -> None:
         try:
             if self._offload(functools.partial(examine, suspect=suspect), self._blobs, digest, progress.size):

@@ -96,7 +96,7 @@ def agent(config: Config) -> Flask:
     from appliance.agent.service import Agent
 
     parts = assemble(config)
-    running = Agent(config, parts.blobs, parts.generations, parts.pushes, parts.uploads, parts.catalog)
+    running = Agent(config, parts.blobs, parts.generations, parts.pushes, parts.uploads, parts.catalog, parts.collector)
     running.run()
     return running.application()
 

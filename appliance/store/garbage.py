@@ -27,7 +27,7 @@ from appliance.store.blobs import BlobStore, sync_directory
 from appliance.store.closure import reader
 from appliance.store.generations import Generation, Generations, lock, parse
 from appliance.store.journal import note
-from appliance.store.marking import Marker, Marks, Root
+from appliance.store.marking import Marker, Marks, Root, exclusive
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 from appliance.store.signed import Entry
@@ -214,6 +214,33 @@ class Collector:
         swept.size += before
         with self.blobs.removing():
             self.generations.remove_stray_signatures()
+
+    def largest(self, count: int = 5) -> list[tuple[str, int]]:
+        """What would free most if the site went without it, as (name, bytes that it alone needs); the largest first.
+
+        Names that are served stand by themselves, an older generation for all that it alone keeps, and ``garbage`` for
+        what nothing needs.
+
+        :raises ApplianceError: as :meth:`plan`.
+        """
+        complete = self._complete()
+        current = complete[-1] if complete else None
+        reached: dict[str, set[str]] = {}
+        for generation in complete:
+            for name, entry in generation.names.items():
+                label = name if generation is current else f"generation {generation.number}"
+                reached.setdefault(label, set()).update(self._marker.reaches(Root("", name, entry)))
+        pushed, pinned = self.pushes.current(), self.pins.current()
+        for name, entry in pushed.names.items() if pushed else ():
+            # A manifest and its tags are one thing to delete.
+            label = f"{name.partition('@')[0]} (pushed)" if "@" in name else f"{name} (pushed)"
+            reached.setdefault(label, set()).update(self._marker.reaches(Root("", name, entry, shallow=True)))
+        for name, entry in pinned.names.items() if pinned else ():
+            reached.setdefault(f"{name} (pinned)", set()).update(self._marker.reaches(Root("", name, entry)))
+        plan = self.plan()
+        reached["garbage"] = set(plan.doomed)
+        found = exclusive(reached, dict(self.blobs.digests()))
+        return sorted(((name, size) for name, size in found.items() if size), key=lambda row: (-row[1], row[0]))[:count]
 
     # ------------------------------------------------------------------------------------------- roots
 
