@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from appliance.errors import ApplianceError
@@ -11,6 +11,9 @@ from appliance.store.blame import Lost
 from appliance.store.room import NEAR, Room
 
 _LOG = logging.getLogger("appliance.health")
+
+_ASKED = 200
+"""Missing blobs of which the other nodes are asked at a time whether they hold them."""
 
 Holders = Callable[[str], Mapping[str, "bool | None"]]
 """Says of each other node whether it holds a blob; None where it cannot be asked now."""
@@ -28,24 +31,31 @@ class LostBlobs:
         self._blame = blame
         self._known: dict[str, Lost] = {}
 
-    def judge(self, missing: Collection[str]) -> list[Lost]:
-        """Take note of what is missing here now, and could not be had; each is told of once in the log.
+    def judge(self, missing: Sequence[str]) -> list[Lost]:
+        """Take note of what is missing here and could not be had; each that is lost is told of once in the log.
 
-        Lost is what every other node was asked for and does not hold. Where one cannot be asked, nothing new is lost,
-        and nothing is found.
+        Lost is what every other node was asked for and does not hold. Where one cannot be asked, nothing new is lost.
         """
-        said = {digest: self._holders(digest) for digest in missing}
-        for digest in [known for known in self._known if known not in said or True in said[known].values()]:
-            _LOG.warning("%s was lost and is found again", digest)
-            del self._known[digest]
-        new = [
-            digest for digest, held in said.items() if digest not in self._known and not {True, None} & {*held.values()}
-        ]
+        self._found(set(self._known) - set(missing))
+        new: list[str] = []
+        for digest in [*(digest for digest in missing if digest in self._known), *missing][:_ASKED]:
+            held = set(self._holders(digest).values())
+            if None in held:
+                break
+            if True in held:
+                self._found({digest} & set(self._known))
+            elif digest not in self._known:
+                new.append(digest)
         if new:
             for lost in self._blame(new).values():
                 self._known[lost.digest] = lost
                 _LOG.error("%s", lost_error(lost))
         return self.all()
+
+    def _found(self, digests: Collection[str]) -> None:
+        for digest in digests:
+            _LOG.warning("%s is not lost any more", digest)
+            del self._known[digest]
 
     def all(self) -> list[Lost]:
         """What is lost, by digest."""

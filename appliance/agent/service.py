@@ -60,8 +60,6 @@ _FETCH_AT_ONCE = 4
 _RETRY_FIRST = 2.0
 _LONGEST_WAIT = 10.0
 _TIDY_EVERY = 3600.0
-_JUDGED = 100
-"""Missing blobs of which the other nodes are asked at a time whether they hold them."""
 
 
 class Agent:
@@ -281,7 +279,7 @@ class Agent:
             pool.spawn(self._bring, descriptor)
         pool.join()
         missing = offload(self._wanted)
-        self._lost.judge([item.digest for item in missing[:_JUDGED]])
+        self._lost.judge([item.digest for item in missing])
         if missing:
             self._replicate.wait(self._pause)
             self._pause = min(ASK_EVERY, self._pause * 2)

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -231,10 +231,8 @@ class Collector:
                 label = name if generation is current else f"generation {generation.number}"
                 reached.setdefault(label, set()).update(self._marker.reaches(Root("", name, entry)))
         pushed, pinned = self.pushes.current(), self.pins.current()
-        for name, entry in pushed.names.items() if pushed else ():
-            # A manifest and its tags are one thing to delete.
-            label = f"{name.partition('@')[0]} (pushed)" if "@" in name else f"{name} (pushed)"
-            reached.setdefault(label, set()).update(self._marker.reaches(Root("", name, entry, shallow=True)))
+        for name, entry in _as_pushed(pushed.names if pushed else {}):
+            reached.setdefault(f"{name} (pushed)", set()).update(self._marker.reaches(Root("", name, entry)))
         for name, entry in pinned.names.items() if pinned else ():
             reached.setdefault(f"{name} (pinned)", set()).update(self._marker.reaches(Root("", name, entry)))
         plan = self.plan()
@@ -438,6 +436,16 @@ def _unreadable(path: Path, why: str) -> NoReturn:
         fix="Copy the file of that name from another node's store. To give that generation up, and with it the way back to "
         "it, remove the file",
     )
+
+
+def _as_pushed(names: Mapping[str, Entry]) -> Iterator[tuple[str, Entry]]:
+    """What an operator would delete: each manifest by one of its tags. What has none comes with what lists it."""
+    seen: set[tuple[str, str]] = set()
+    for name, entry in names.items():
+        key = (name.rpartition(":")[0], entry.descriptor.digest)
+        if "@" not in name and key not in seen:
+            seen.add(key)
+            yield name, entry
 
 
 def _bare(digest: str) -> Descriptor:
