@@ -76,6 +76,9 @@ class BlobStore:
                 sync_directory(path)
                 if path == above:
                     break
+        if not (root / "lock").exists():
+            # While there is room for it: garbage is collected under it on a full disk.
+            os.close(os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         for name, content in (("oci-layout", LAYOUT), ("index.json", EMPTY_INDEX)):
             if not (self.root / name).exists():
                 write_atomically(self.root / name, content)

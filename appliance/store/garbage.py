@@ -243,13 +243,17 @@ class Collector:
     # ------------------------------------------------------------------------------------------- roots
 
     def _complete(self) -> list[Generation]:
-        """The generations that stay complete, the current one last; without a current one, what is about to be it."""
+        """The generations that stay complete, the current one last; without a current one, what is about to be it.
+
+        By their numbers: a follower that was off and skipped some keeps no older ones for that.
+        """
         current = self.generations.current()
         paths = sorted((self.blobs.root / "generations").glob("[0-9]*-*.json"))
         if current is None:
             return [parse_kept(path) for path in paths[-self.keep :]]
-        older = [path for path in paths if int(path.name.partition("-")[0]) < current.number]
-        return [*(parse_kept(path) for path in older[max(0, len(older) + 1 - self.keep) :]), current]
+        numbers = range(current.number - self.keep + 1, current.number)
+        older = [path for path in paths if int(path.name.partition("-")[0]) in numbers]
+        return [*map(parse_kept, older), current]
 
     def _roots(self, complete: Iterable[Generation], notes: list[str]) -> Iterator[Root]:
         for generation in complete:

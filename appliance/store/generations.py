@@ -171,7 +171,11 @@ def lock(root: Path) -> int:
     """Take the store's one lock for changing names (APL-0307 when another run holds it); returns the descriptor."""
     import fcntl
 
-    handle = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        handle = os.open(root / "lock", flags)
+    except FileNotFoundError:
+        handle = os.open(root / "lock", flags | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -177,6 +177,17 @@ def test_a_moved_tag_keeps_both_until_the_older_generation_is_given_up(store: Bl
     assert is_sound(store)
 
 
+def test_a_follower_that_skipped_generations_keeps_no_older_ones_for_that(store: BlobStore) -> None:
+    for number in range(1, 5):
+        made.publish(store, {A: made.image(number)})
+    for path in (store.root / "generations").glob("0000000[23]-*"):
+        path.unlink()
+    plan = collector(store, keep=3).plan()
+    assert plan.generations == [4]
+    assert set(made.image(1).blobs) <= set(plan.doomed)
+    assert collector(store, keep=4).plan().generations == [1, 4]
+
+
 def test_piece_maps_stay_with_their_generation_and_go_with_it(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
