@@ -69,8 +69,13 @@ def _images(containerd: Containerd) -> list[Image]:
     found = []
     for container in _ctr(containerd, "containers", "ls", "-q").split():
         said = _ctr(containerd, "containers", "info", container, gone="not found")
-        if said:  # else it ended between the two questions
-            found.append(image_of(said, names, container))
+        if not said:
+            continue  # it was removed between the two questions
+        image = image_of(said, names, container)
+        if image is None:
+            # Of a newer form. Any image that this containerd has may be the one; none is more than these.
+            return [Image(name, digest) for name, digest in names.items()]
+        found.append(image)
     return found
 
 
@@ -84,19 +89,18 @@ def parse_images(table: str) -> dict[str, str]:
     return found
 
 
-def image_of(info: str, names: Mapping[str, str], container: str) -> Image:
-    """The image of one container, from what ``ctr containers info`` prints.
+def image_of(info: str, names: Mapping[str, str], container: str) -> Image | None:
+    """The image of one container, from what ``ctr containers info`` prints; None where that is not understood.
 
     What kubelet started says by the digest of its config which image it was made from; its name may have moved since.
 
     :param names: names that containerd has, with their digests; an image's config digest is one of them.
-    :raises ApplianceError: APL-0327 for what cannot be read.
     """
     try:
         document = json.loads(info)
         name, reference = str(document.get("Image") or ""), _reference(document)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        _unknown(container, f"ctr's words on it are not understood: {error}")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
     if reference:
         return Image(name or reference, names.get(reference, reference if is_digest(reference) else names.get(name)))
     return Image(name or container, names.get(name))
