@@ -65,7 +65,7 @@ class LostBlobs:
 def lost_error(lost: Lost) -> ApplianceError:
     """The words for a blob that is lost."""
     return ApplianceError(
-        "APL-0411",
+        "APL-0421",
         "a blob is lost: no node of the site has it any more",
         where=lost.digest,
         why=lost.words(),

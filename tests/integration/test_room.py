@@ -305,7 +305,7 @@ def test_what_the_whole_site_has_lost_is_named_until_its_medium_is_brought_again
     (lost,) = health(a)["lost"]
     assert (lost["digest"], lost["images"]) == (LAYER, ["docker.io/library/small:1"])
     assert medium in lost["medium"]
-    assert a.process.log.count("APL-0411") == 1
+    assert a.process.log.count("APL-0421") == 1
     assert f"{LAYER} is lost" in appliance("fsck", "--store", a.store, check=False).stdout
     assert not a.seed(medium)["published"]
     wait_for("it to be found", lambda: health(a)["lost"] == [], 60)

@@ -54,8 +54,9 @@ def test_a_config_that_has_no_name_any_more_stands_for_its_image() -> None:
 
 def test_what_was_started_by_hand_or_is_a_sandbox_goes_by_its_name() -> None:
     assert image_of(info(NAME), parse_images(TABLE), "1") == Image(NAME, NEW)
-    assert image_of(info("docker.io/library/gone:1"), parse_images(TABLE), "1").digest is None
-    assert image_of(info(""), {}, "box").name == "box"
+    gone = "docker.io/library/gone:1"
+    assert image_of(info(gone), parse_images(TABLE), "1") == Image(gone, None)
+    assert image_of(info(""), {}, "box") == Image("box", None)
 
 
 NOT_UNDERSTOOD = ["", "[]", "null", '{"Image": "x", "Extensions": 5}', info(NAME, "x").replace("ey", "??")]

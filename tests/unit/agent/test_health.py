@@ -46,7 +46,7 @@ def test_a_blob_that_nobody_holds_is_lost_and_told_of_once(caplog: pytest.LogCap
     for _ in range(3):
         assert [lost.digest for lost in site.subject.judge([ONE])] == [ONE]
     (said,) = errors(caplog)
-    assert said.startswith("APL-0411")
+    assert said.startswith("APL-0421")
     for word in (ONE, A, "/media/stick (generation 1)"):
         assert word in said
 
