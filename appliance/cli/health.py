@@ -147,7 +147,10 @@ def _status_text(shown: dict[str, Any]) -> str:
         f"peer {peer['id']} ({peer['address']}): {peer['state']}, generation {peer['generation']}"
         for peer in shown["peers"]
     ]
-    return "\n".join([*lines, *_room_lines(shown["room"]), *_health_lines(shown["health"])])
+    # An agent of the release before, in the moment in which this one replaces it, says neither.
+    lines += _room_lines(shown["room"]) if "room" in shown else []
+    lines += _health_lines(shown["health"]) if "health" in shown else []
+    return "\n".join(lines)
 
 
 def _room_lines(room: dict[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from appliance.errors import ApplianceError, fail
-from appliance.oci.digests import digest_of
+from appliance.oci.digests import digest_of, is_digest
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, Manifest, parse_manifest
 from appliance.store.blobs import BlobStore, sync_directory
 from appliance.store.closure import reader
@@ -72,8 +72,8 @@ class Plan:
 
     :param id: stands for everything that is kept; another one after something was published, pushed, pinned or started.
     :param doomed: what goes: digest to its file.
-    :param quarantine: digests of damaged blobs that are back; their damaged files go too.
-    :param quarantine_size: bytes of those files.
+    :param leftovers: files beside the blobs that go too, with their bytes: what lies in quarantine of a blob that is back
+        or that nothing needs, and what was fetched of one that nothing needs.
     :param kept_for: reason to (blobs, bytes) that lie here and stay for it; one blob may stay for several.
     :param kept: bytes of all blobs that stay, each once.
     :param names: whose blobs they were, as far as known.
@@ -83,8 +83,7 @@ class Plan:
 
     id: str
     doomed: dict[str, os.stat_result]
-    quarantine: list[str]
-    quarantine_size: int
+    leftovers: dict[Path, int]
     kept_for: dict[str, tuple[int, int]]
     kept: int
     names: list[Freed]
@@ -94,7 +93,7 @@ class Plan:
     @property
     def size(self) -> int:
         """Bytes that would be freed."""
-        return sum(file.st_size for file in self.doomed.values()) + self.quarantine_size
+        return sum(file.st_size for file in self.doomed.values()) + sum(self.leftovers.values())
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as ``appliance gc --plan --json`` prints it; sizes in bytes."""
@@ -103,7 +102,7 @@ class Plan:
             "generations": self.generations,
             "blobs": len(self.doomed),
             "bytes": self.size,
-            "quarantined": len(self.quarantine),
+            "leftovers": len(self.leftovers),
             "kept_bytes": self.kept,
             "kept_for": {reason: {"blobs": blobs, "bytes": size} for reason, (blobs, size) in self.kept_for.items()},
             "names": [
@@ -116,7 +115,7 @@ class Plan:
 
 @dataclass
 class Swept:
-    """What went: blobs and their bytes, those of quarantine included in the bytes."""
+    """What went: blobs, and their bytes with those of the leftovers."""
 
     blobs: int = 0
     size: int = 0
@@ -170,12 +169,10 @@ class Collector:
                 reached[_RECENT].add(digest)
             else:
                 doomed[digest] = file
-        back = {digest: files for digest, files in self.blobs.quarantined().items() if digest in sizes}
         return Plan(
             id=self._id(complete),
             doomed=doomed,
-            quarantine=sorted(back),
-            quarantine_size=sum(_size(path) for files in back.values() for path in files),
+            leftovers=dict(self._leftovers(marks, set(sizes) - set(doomed), oldest)),
             kept_for={kind: _sum(digests, sizes) for kind, digests in reached.items()},
             kept=sum(size for digest, size in sizes.items() if digest not in doomed),
             names=self._names(complete, doomed),
@@ -199,20 +196,23 @@ class Collector:
                     if state != marked:
                         marks, marked = self._mark(self._roots(self._complete(), [])), state
                     end = time.monotonic() + _BATCH_SECONDS
-                    while waiting and time.monotonic() < end:
+                    while waiting:
                         digest, file = waiting.pop()
                         if digest not in marks and self.blobs.remove(digest, file):
                             directories.add(self.blobs.path(digest).parent)
                             swept.blobs += 1
                             swept.size += file.st_size
+                        if time.monotonic() >= end:
+                            break
         finally:
             with self.blobs.writing("a removal"):
                 for directory in directories:
                     sync_directory(directory)
-        before = sum(_size(path) for digest in plan.quarantine for path in self.blobs.quarantined().get(digest, ()))
-        self.blobs.empty_quarantine(plan.quarantine)
-        swept.size += before
         with self.blobs.removing():
+            for path, size in plan.leftovers.items():
+                with self.blobs.writing(path.name), contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+                    swept.size += size
             self.generations.remove_stray_signatures()
 
     def largest(self, count: int = 5) -> list[tuple[str, int]]:
@@ -356,6 +356,21 @@ class Collector:
         content += [sorted({image.digest or image.name for image in self.running}), sorted(self.lost)]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
+    def _leftovers(self, marks: Marks, staying: Collection[str], oldest: float) -> Iterator[tuple[Path, int]]:
+        """Files of blobs that are back, or that nothing needs: nobody would look at them again."""
+        lying = self.blobs.quarantined()
+        gone = [path for digest, paths in lying.items() if digest in staying or digest not in marks for path in paths]
+        for path in (self.blobs.root / "partial").glob("*.data"):
+            digest = path.stem.replace("-", ":", 1)
+            if is_digest(digest) and digest not in marks:
+                gone.append(path)
+        for path in gone:
+            with contextlib.suppress(FileNotFoundError):
+                file = path.stat()
+                # One that is back is evidence of nothing any more; what is not needed may be needed in a moment.
+                if max(file.st_mtime, file.st_ctime) <= oldest or path.parent.name == "quarantine":
+                    yield path, file.st_size
+
     def _state(self) -> tuple[object, ...]:
         """Changes with every root that may change while the store's lock is held."""
         return self.generations.state(), self.pushes.state(), frozenset(digest for digest, _ in self.uploads.claims())
@@ -460,10 +475,3 @@ def _bare(digest: str) -> Descriptor:
 def _sum(digests: Iterable[str], sizes: dict[str, int]) -> tuple[int, int]:
     here = [sizes[digest] for digest in digests if digest in sizes]
     return len(here), sum(here)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

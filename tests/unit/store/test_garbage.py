@@ -373,17 +373,46 @@ def test_what_is_uploaded_again_after_the_plan_stays(store: BlobStore, monkeypat
     assert swept.blobs == 0
 
 
-def test_nothing_goes_while_somebody_makes_a_reference(store: BlobStore) -> None:
+def test_nothing_goes_while_somebody_makes_a_reference(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = store.put([b"layer"], size=5).digest
+    reached = threading.Event()
+    original = BlobStore.removing
+
+    def removing(self: BlobStore) -> contextlib.AbstractContextManager[None]:
+        reached.set()
+        return original(self)
+
+    monkeypatch.setattr(BlobStore, "removing", removing)
     with store.staying():
+        assert made.stays(store)
         thread = threading.Thread(target=lambda: collect(collector(store)))
         thread.start()
-        # It has its plan as soon as it holds the store's lock, and waits then.
-        while not (store.root / "lock").exists():
-            pass
+        assert reached.wait(20), "it removes without asking"
         Uploads(store).claim("docker.io/team/app", digest)
+        assert here(store) == {digest}
     thread.join()
     assert here(store) == {digest}
+
+
+def test_what_is_named_between_two_batches_stays(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "_BATCH_SECONDS", 0)
+    items = [made.image(number) for number in range(6)]
+    made.fill(store, items)
+    original, batches = BlobStore.removing, [0]
+    named: list[made.Image] = []
+
+    def removing(self: BlobStore) -> contextlib.AbstractContextManager[None]:
+        batches[0] += 1
+        if batches[0] == 4:
+            # Whatever is still whole then.
+            named.extend(item for item in items if set(item.blobs) <= here(store))
+            made.pushes(store).replace({A: named[0].entry})
+        return original(self)
+
+    monkeypatch.setattr(BlobStore, "removing", removing)
+    collect(collector(store))
+    assert here(store) == set(named[0].blobs)
+    assert batches[0] > 10
 
 
 def test_it_says_where_the_journal_takes_no_line_and_goes_on(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,18 +436,40 @@ def test_the_journal_says_what_went(store: BlobStore) -> None:
     assert journal.was_published(store.root, None, "x") is False
 
 
-def test_quarantine_that_is_back_and_stray_signatures_go(store: BlobStore) -> None:
-    item = made.image(1)
+def test_what_one_name_leaves_out_another_one_keeps(store: BlobStore) -> None:
+    whole, child = INDEX.entry, IMAGES[0].digest
+    for names in (
+        {A: replace(whole, absent=frozenset({child})), B: whole},
+        {B: replace(whole, absent=frozenset({child})), A: whole},
+    ):
+        made.fill(store, [INDEX])
+        made.publish(store, names)
+        assert collector(store).plan().doomed == {}
+
+
+def test_leftovers_of_what_is_back_or_needed_by_nothing_go_and_stray_signatures(store: BlobStore) -> None:
+    item, gone = made.image(1), made.image(2)
+    config = item.document["config"]["digest"]
     made.publish(store, {A: item})
+    made.fill(store, [gone])
     store.quarantine(item.layers[0])
-    waiting = store.quarantine(item.document["config"]["digest"])
-    made.fill(store, [item], leave_out=[item.document["config"]["digest"]])
+    store.quarantine(gone.layers[0])
+    waiting = store.quarantine(config)
+    made.fill(store, [item], leave_out=[config])
+    wanted, unwanted = (
+        store.root / "partial" / f"{digest.replace(':', '-')}.data" for digest in (config, made.sha(b"unwanted"))
+    )
+    wanted.write_bytes(bytes(10))
+    unwanted.write_bytes(bytes(20))
     stray = store.root / "generations" / "00000007-0123456789abcdef.sig"
     stray.write_bytes(b"{}")
     own = next((store.root / "generations").glob("*.json")).with_suffix(".sig")
     own.write_bytes(b"{}")
+    assert len(collector(store, later=0).plan().leftovers) == 2
     plan, swept = collect(collector(store))
-    assert (plan.size, swept.size) == (len(item.blobs[item.layers[0]]),) * 2
+    assert swept.size == plan.size == sum(map(len, gone.blobs.values())) + len(item.blobs[item.layers[0]]) + 20
+    assert plan.as_dict()["leftovers"] == 3
     assert list((store.root / "quarantine").iterdir()) == [waiting]
+    assert list((store.root / "partial").iterdir()) == [wanted]
     assert own.exists()
     assert not stray.exists()
