@@ -56,6 +56,8 @@ class Config:
     peer_listen: str = f"0.0.0.0:{PEER_PORT}"
     keep_generations: int = 3
     free_percent: float = 15.0
+    store_limit: int | None = None
+    scrub_rate: int = 8 << 20
     workers: int = 2
     peer_workers: int = 1
     push_users: Path | None = None
@@ -102,6 +104,8 @@ _KEYS = {
     "peer_listen",
     "keep_generations",
     "free_percent",
+    "store_limit",
+    "scrub_rate",
     "workers",
     "peer_workers",
     "push_users",
@@ -115,7 +119,8 @@ def load(path: Path = DEFAULT_PATH) -> Config:
     The file is a mapping: ``node`` (id), ``store`` and ``pki`` (directories), ``seeds`` (ordered ids, the first is
     the publisher), ``mirror_copies`` (number or ``all``), ``peers`` (list of mappings ``id``, ``address``, ``zone``,
     ``seed``), and optional ``agent_socket``, ``mirror_listen``, ``peer_listen``, ``keep_generations`` (count),
-    ``free_percent`` (percent of the store's file system to leave free), ``workers`` and ``peer_workers``
+    ``free_percent`` (percent of the store's file system to leave free), ``store_limit`` (bytes that the store may take),
+    ``scrub_rate`` (bytes a second that are re-hashed; 0: none), ``workers`` and ``peer_workers``
     (processes that answer on the local and on the peers' listener), ``push_users`` (file of
     operators' credentials; pushing is on where it is named).
 
@@ -205,6 +210,11 @@ def from_mapping(data: object, where: str) -> Config:
         if key in data:
             if type(data[key]) is not int or data[key] < 1:
                 _wrong(where, f"{key} is not a number above 0")
+            values[key] = data[key]
+    for key, least in (("store_limit", 1), ("scrub_rate", 0)):
+        if data.get(key) is not None:
+            if type(data[key]) is not int or data[key] < least:
+                _wrong(where, f"{key} is not a number of bytes, {least} or more")
             values[key] = data[key]
     if "free_percent" in data:
         percent = data["free_percent"]

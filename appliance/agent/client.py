@@ -21,6 +21,8 @@ STALL_SECONDS = 20.0
 MEND_SECONDS = 5.0
 """How long a request waits for a manifest that is lost or damaged here."""
 _ASK_SECONDS = 2.0
+_REPAIR_SECONDS = 24 * 3600.0
+"""For the whole of a store, over whatever links the site has."""
 
 
 class AgentDown(Exception):
@@ -54,6 +56,13 @@ class AgentClient:
     def wake(self) -> None:
         """Let the agent look for a newer generation; raises :class:`AgentDown`."""
         self._ask("POST", "/v1/wake", 5.0)
+
+    def repair(self) -> dict[str, Any]:
+        """Fetch what is missing of every generation that is kept, and wait for it; raises :class:`AgentDown`.
+
+        See :mod:`appliance.agent.service` for the answer.
+        """
+        return self._ask("POST", "/v1/repair", _REPAIR_SECONDS)
 
     def fetch(
         self, digest: str, size: int, beyond: int, *, suspect: bool = False, wait: float = _ASK_SECONDS

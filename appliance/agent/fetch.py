@@ -72,6 +72,7 @@ class Fetcher:
         self._peers = peers
         self._offload = offload
         self._running: dict[str, Progress] = {}
+        self._admitted: dict[str, Progress] = {}
 
     def start(self, digest: str, size: int, piece_map: PieceMap | None, *, suspect: bool = False) -> Progress:
         """Begin to fetch a blob, or join the fetch of it that is running.
@@ -95,6 +96,19 @@ class Fetcher:
         """Where the bytes of a blob that is being fetched lie."""
         return self._blobs.root / "partial" / f"{digest.replace(':', '-')}.data"
 
+    def holders(self, digest: str) -> dict[str, bool | None]:
+        """Of each other node whether it says that it holds the blob; None where it cannot be asked now."""
+
+        def ask(peer: Peer) -> bool | None:
+            try:
+                status, _ = self._peers.ask(peer, "HEAD", f"/p2p/v1/blobs/{digest}")
+            except PeerError:
+                return None
+            return {200: True, 404: False}.get(status)
+
+        others = self._peers.others
+        return dict(zip((peer.id for peer in others), Pool(max(1, len(others))).map(ask, others), strict=True))
+
     def _run(self, digest: str, progress: Progress, piece_map: PieceMap | None, suspect: bool) -> None:
         try:
             if self._offload(functools.partial(examine, suspect=suspect), self._blobs, digest, progress.size):
@@ -103,6 +117,7 @@ class Fetcher:
             if progress.size > BIG_BLOB:
                 # Manifests and the like may go into the reserve: a full node still learns of every name.
                 self._check_room(progress.size)
+                self._admitted[digest] = progress
             with contextlib.closing(
                 _Partial(self.partial(digest), digest, progress, piece_map, self._offload)
             ) as partial:
@@ -118,12 +133,15 @@ class Fetcher:
             if progress.state == "fetching":
                 progress.advance(state="failed", reason="the fetch ended without a result")
             self._running.pop(digest, None)
+            self._admitted.pop(digest, None)
 
     def _check_room(self, size: int) -> None:
-        if self._blobs.room() < size:
+        # With what the fetches that run will still write.
+        needed = size + sum(progress.size - progress.verified for progress in self._admitted.values())
+        if self._offload(self._blobs.room) < needed:
             # What was found damaged is evidence, and is in nobody's way before this.
             self._offload(self._blobs.empty_quarantine, self._blobs.quarantined())
-        self._blobs.check_room(size)
+        self._offload(self._blobs.check_room, needed)
 
     def _from_anybody(self, partial: _Partial) -> None:
         reasons: dict[str, str] = {}

@@ -145,7 +145,9 @@ class Follower:
             signature = Signature.from_json(offer["signature"]) if offer["signature"] else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PeerError(f"{peer.id} sent no {track.name}: {error}") from error
-        return track.index.accept(raw, signature, lambda item: self._bring_manifests(track, item))
+        # What lies here and is found to be needed is not collected before the index that names it is the current one.
+        with self._blobs.staying():
+            return track.index.accept(raw, signature, lambda item: self._bring_manifests(track, item))
 
     def _bring_manifests(self, track: _Track[T], item: T) -> None:
         """Fetch every manifest and piece map of an index that is not here; raises when one cannot be had."""

@@ -7,6 +7,8 @@ route (unix socket, mode 0600)                   answer
                                                  at ``beyond`` may be sent, the fetch ended, or ``wait`` s passed;
                                                  with ``&suspect=1`` what lies here is hashed before it counts
 ``POST /v1/suspect/<digest>``                    204; the blob is hashed, and fetched again where it is damaged
+``POST /v1/repair``                              fetches what is missing of every generation that is kept, and then
+                                                 says ``{"back": [digest], "missing": {digest: reason}, "lost": [...]}``
 ``GET /v1/status``                               see :meth:`Agent.status`
 ``POST /v1/wake``                                204; look for a newer generation now
 ===============================================  =============================================================
@@ -14,6 +16,7 @@ route (unix socket, mode 0600)                   answer
 
 from __future__ import annotations
 
+import datetime
 import functools
 import logging
 import time
@@ -26,7 +29,9 @@ from gevent.pool import Pool
 
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
+from appliance.agent.health import LostBlobs, RoomWatch
 from appliance.agent.replicate import piece_map, wanted
+from appliance.agent.scrub import Pace, Scrubber
 from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
@@ -38,9 +43,11 @@ from appliance.peers.client import PeerError, Peers
 from appliance.registry.answers import document, error
 from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.listener import bare_app
+from appliance.store.blame import blame
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed, needed_by_pushes
 from appliance.store.damage import examine
+from appliance.store.garbage import Collector
 from appliance.store.generations import Generations
 from appliance.store.pushes import Pushes
 from appliance.store.uploads import Uploads
@@ -69,6 +76,7 @@ class Agent:
         pushes: Pushes,
         uploads: Uploads,
         catalog: CurrentCatalog,
+        collector: Collector,
     ) -> None:
         self._config = config
         self._blobs = blobs
@@ -79,6 +87,17 @@ class Agent:
         self._peers = Peers(config)
         self._fetcher = Fetcher(blobs, self._peers, offload)
         self._follower = Follower(blobs, generations, pushes, self._peers, self._fetcher, offload)
+        self._lost = LostBlobs(
+            self._fetcher.holders, lambda digests: offload(blame, digests, blobs, generations, pushes)
+        )
+        self._room = RoomWatch(blobs.space, collector.largest)
+        self._scrubber = (
+            Scrubber(
+                blobs, Pace(config.scrub_rate, time.monotonic, gevent.sleep), offload, time.time, self._replicate_soon
+            )
+            if config.scrub_rate
+            else None
+        )
         self._wake = Event()
         self._replicate = Event()
         self._told = self._index_state()
@@ -86,7 +105,8 @@ class Agent:
 
     def run(self) -> None:
         """Start the loops; returns at once."""
-        for loop in (self._follow, self._replicating, self._watch, self._tidy):
+        loops = [self._follow, self._replicating, self._watch, self._tidy, self._watch_room]
+        for loop in [*loops, self._scrub] if self._scrubber else loops:
             gevent.spawn(_forever, loop)
 
     def wake(self) -> None:
@@ -98,6 +118,7 @@ class Agent:
         app = bare_app()
         app.add_url_rule("/v1/fetch/<digest>", view_func=self._fetch)
         app.add_url_rule("/v1/suspect/<digest>", view_func=self._suspect, methods=["POST"])
+        app.add_url_rule("/v1/repair", view_func=self._repair, methods=["POST"])
         app.add_url_rule("/v1/status", view_func=lambda: document(self.status()), endpoint="status")
         app.add_url_rule("/v1/wake", view_func=self._awake, methods=["POST"])
         return app
@@ -119,6 +140,8 @@ class Agent:
             "wanted_missing": len(offload(self._wanted)),
             "blobs_held": sum(1 for _ in self._blobs.digests()),
             "room_bytes": self._blobs.room(),
+            "room": offload(self._room.look),
+            "health": self._health(),
             "peers": self._ask_peers(),
         }
 
@@ -163,6 +186,51 @@ class Agent:
         except ApplianceError as problem:
             _LOG.error("%s", problem)
         self._replicate.set()
+
+    def _repair(self) -> Response:
+        wanted = offload(self._wanted, True)
+        pool = Pool(_FETCH_AT_ONCE)
+        reasons = dict(zip((item.digest for item in wanted), pool.map(self._bring, wanted), strict=True))
+        missing = {item.digest for item in offload(self._wanted, True)}
+        lost = self._lost.judge(sorted(missing))
+        self._replicate.set()
+        return document(
+            {
+                "back": sorted(set(reasons) - missing),
+                "missing": {digest: reasons.get(digest, "") for digest in sorted(missing)},
+                "lost": [item.as_dict() for item in lost],
+            }
+        )
+
+    def _health(self) -> dict[str, Any]:
+        state = self._scrubber.state if self._scrubber else None
+        return {
+            "scrubbed": None
+            if state is None
+            else {
+                "blobs": state.blobs,
+                "bytes": state.size,
+                "damaged": state.damaged,
+                "passes": state.passes,
+                "running": bool(state.after),
+                "finished": _iso(state.finished),
+            },
+            "quarantined": sorted(digest for digest in self._blobs.quarantined() if not self._blobs.has(digest)),
+            "lost": [item.as_dict() for item in self._lost.all()],
+        }
+
+    def _replicate_soon(self) -> None:
+        self._replicate.set()
+
+    def _scrub(self) -> None:
+        """Hash everything again, a pass a day at the most."""
+        assert self._scrubber is not None
+        gevent.sleep(self._scrubber.due_in())
+        self._scrubber.run()
+
+    def _watch_room(self) -> None:
+        offload(self._room.look)
+        gevent.sleep(ASK_EVERY)
 
     def _awake(self) -> Response:
         self.wake()
@@ -210,22 +278,37 @@ class Agent:
         for descriptor in offload(self._wanted):
             pool.spawn(self._bring, descriptor)
         pool.join()
-        if offload(self._wanted):
+        missing = offload(self._wanted)
+        self._lost.judge([item.digest for item in missing])
+        if missing:
             self._replicate.wait(self._pause)
             self._pause = min(ASK_EVERY, self._pause * 2)
         else:
             self._pause = _RETRY_FIRST
             self._replicate.wait(ASK_EVERY)
 
-    def _bring(self, descriptor: Descriptor) -> None:
+    def _bring(self, descriptor: Descriptor) -> str:
+        """Fetch a blob; returns why it could not be had, if so."""
         # What has the right size and is wanted all the same was found to be wrong.
         suspect = self._blobs.size(descriptor.digest) == descriptor.size
-        self._fetcher.fetch(descriptor.digest, descriptor.size, self._piece_map(descriptor.digest), suspect=suspect)
+        piece_map = self._piece_map(descriptor.digest)
+        return self._fetcher.fetch(descriptor.digest, descriptor.size, piece_map, suspect=suspect).reason
 
-    def _wanted(self) -> list[Descriptor]:
+    def _wanted(self, older: bool = False) -> list[Descriptor]:
+        """What this node should hold and does not.
+
+        :param older: also what the generations before the current one need: every manifest, and on the publisher, which
+            keeps them complete, every blob. Without that, of these only what was found damaged here.
+        """
         catalog = self._catalog.renew()
         needs = list(needed(catalog.generation, self._blobs).values()) if catalog.generation else []
         needs += needed_by_pushes(catalog.pushed, self._blobs).values() if catalog.pushed else ()
+        damaged = self._blobs.quarantined()
+        if older or damaged:
+            for generation in self._generations.kept()[-self._config.keep_generations :]:
+                for digest, item in needed(generation, self._blobs).items():
+                    if digest in damaged or (older and (item.is_manifest or self._config.is_publisher)):
+                        needs.append(item)
         return wanted(needs, self._blobs, self._config)
 
     def _piece_map(self, digest: str) -> PieceMap | None:
@@ -262,6 +345,13 @@ class Agent:
             }
 
         return list(Pool(_FETCH_AT_ONCE * 4).map(ask, self._peers.others))
+
+
+def _iso(seconds: float) -> str | None:
+    """A time since 1970 in words, None for none."""
+    return (
+        datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat("T", "seconds") if seconds else None
+    )
 
 
 def _json(body: bytes) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from appliance.oci.manifests import Descriptor
 from appliance.oci.mediatypes import PIECE_MAP
 from appliance.oci.platforms import Platform
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import needed
+from appliance.store.closure import maps_needed, needed
 from appliance.store.generations import Generation, Generations, lock, make
 from appliance.store.journal import catch_up, record
 from appliance.store.pins import Pins
@@ -120,7 +120,7 @@ def seed(
         following = make(
             current,
             plan.names_after,
-            maps,
+            maps_needed(plan.names_after, maps, blobs),
             cause="seeding",
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             sources=reading.published_sources,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from appliance.store.generations import Generations
     from appliance.store.pins import Pins
     from appliance.store.pushes import Pushes
+    from appliance.store.uploads import Uploads
 
 STORE = click.option(
     "--store", "directory", required=True, type=click.Path(path_type=Path), help="Directory of the store."
@@ -39,20 +40,28 @@ class Opened:
     generations: Generations
     pushes: Pushes
     pins: Pins
+    uploads: Uploads
 
 
 def open_store(directory: Path, config_file: Path | None) -> Opened:
     """Open a store, with the node's configuration where it is the node's own; see :func:`_config`."""
     from appliance.store.blobs import BlobStore
+    from appliance.store.garbage import Collector
     from appliance.store.generations import Generations
     from appliance.store.pins import Pins
     from appliance.store.pushes import Pushes
+    from appliance.store.uploads import Uploads
     from appliance.trust import Trust
 
     config = _config(directory, config_file)
-    blobs = BlobStore(directory, free_percent=config.free_percent if config.peers else 0)
+    blobs = BlobStore(directory, free_percent=config.free_percent if config.peers else 0, limit=config.store_limit)
     trust = Trust(config.pki, config.node, config.seeds)
-    return Opened(config, blobs, Generations(blobs, trust), Pushes(blobs, trust), Pins(blobs, trust))
+    store = Opened(config, blobs, Generations(blobs, trust), Pushes(blobs, trust), Pins(blobs, trust), Uploads(blobs))
+    collector = Collector(
+        blobs, store.generations, store.pushes, store.pins, store.uploads, keep=config.keep_generations
+    )
+    blobs.space.collectable = lambda: collector.plan().size
+    return store
 
 
 def open_as_publisher(directory: Path, config_file: Path | None, what: str) -> Opened:

@@ -39,6 +39,9 @@ def unit(name: Literal["mirror", "peer", "agent"], config_file: Path) -> None:
     help="Turns pushing on, for the operators of this file ('appliance hash-password'); /v2/ is for them alone then.",
 )
 @click.option("--workers", type=click.IntRange(1, 64), default=1, help="Processes that answer.")
+@click.option(
+    "--scrub-rate", type=click.IntRange(min=0), default=0, metavar="BYTES", help="Bytes a second that are hashed again."
+)
 def serve(
     directory: Path,
     listen: str,
@@ -46,6 +49,7 @@ def serve(
     publisher: bool | None,
     push_users: Path | None,
     workers: int,
+    scrub_rate: int,
 ) -> None:
     """Serve a store without root and without a site: for development, tests and trying things out.
 
@@ -54,7 +58,15 @@ def serve(
     from appliance.serve.development import run
 
     is_publisher = not peers if publisher is None else publisher
-    run(directory, listen, peers, publisher=is_publisher, workers=workers, push_users=push_users)
+    run(
+        directory,
+        listen,
+        peers,
+        publisher=is_publisher,
+        workers=workers,
+        push_users=push_users,
+        scrub_rate=scrub_rate,
+    )
 
 
 @click.command("hash-password")

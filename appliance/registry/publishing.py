@@ -55,7 +55,7 @@ class Publishing:
         :raises ApplianceError: APL-0502 where a tag is the generation's, APL-0505 where something it lists is not
             there, APL-0310 where the disk is full, APL-0317 where the index is.
         """
-        with self._pushes.changing():
+        with self._blobs.staying(), self._pushes.changing():
             catalog = self._catalog.renew()
             own = [tag for tag in tags if not self._is_served_so(catalog, repository, tag, descriptor.digest)]
             entry = Entry(descriptor, self._absent(catalog, repository, descriptor.digest, manifest))
@@ -129,11 +129,12 @@ class Publishing:
 
     def mount(self, source: str, repository: str, digest: str) -> bool:
         """Let a repository have a blob that another one has; false where that one has no such blob, or it is not here."""
-        claimed = self._uploads.claimed(source, digest)
-        if not claimed and (self._catalog.renew().blob(source, digest) is None or not self._blobs.has(digest)):
-            return False
-        self._uploads.claim(repository, digest, self._uploads.piece_map(source, digest) if claimed else None)
-        return True
+        with self._blobs.staying():
+            claimed = self._uploads.claimed(source, digest)
+            if not claimed and (self._catalog.renew().blob(source, digest) is None or not self._blobs.has(digest)):
+                return False
+            self._uploads.claim(repository, digest, self._uploads.piece_map(source, digest) if claimed else None)
+            return True
 
     def _is_served_so(self, catalog: Catalog, repository: str, tag: str, digest: str) -> bool:
         """Whether the generation has the tag, pointing where the push wants it; refuses to move it elsewhere."""

@@ -19,6 +19,7 @@ def configuration(
     publisher: bool,
     workers: int = 1,
     push_users: Path | None = None,
+    scrub_rate: int = 0,
 ) -> Config:
     """The configuration of a node without a site: its id is where it listens, its peers are URLs."""
     me = Peer(id=listen, url=f"http://{listen}", address=listen, seed=publisher)
@@ -35,6 +36,7 @@ def configuration(
         free_percent=0,
         peer_workers=workers,
         push_users=push_users,
+        scrub_rate=scrub_rate,
     )
 
 
@@ -46,10 +48,19 @@ def run(
     publisher: bool,
     workers: int = 1,
     push_users: Path | None = None,
+    scrub_rate: int = 0,
 ) -> None:
     """Serve until a signal ends it; the registry and the peers' routes on one plain listener."""
     directory.mkdir(parents=True, exist_ok=True)
-    config = configuration(directory, listen, peers, publisher=publisher, workers=workers, push_users=push_users)
+    config = configuration(
+        directory,
+        listen,
+        peers,
+        publisher=publisher,
+        workers=workers,
+        push_users=push_users,
+        scrub_rate=scrub_rate,
+    )
     # One that a killed agent left behind says that there is one, and refuses whoever believes it.
     config.agent_socket.unlink(missing_ok=True)
     agent = multiprocessing.get_context("spawn").Process(target=serve_unit, args=("agent", config))

@@ -19,7 +19,9 @@ from appliance.registry.publishing import Publishing
 from appliance.registry.push import Pushing
 from appliance.registry.recent import Recent
 from appliance.store.blobs import BlobStore
+from appliance.store.garbage import Collector
 from appliance.store.generations import Generations
+from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 from appliance.store.uploads import Uploads
 from appliance.trust import Trust
@@ -36,18 +38,21 @@ class Parts:
     catalog: CurrentCatalog
     agent: AgentClient
     registry: Registry
+    collector: Collector
 
 
 def assemble(config: Config) -> Parts:
     """Build the pieces from a configuration; the store is made where there is none."""
-    blobs = BlobStore(config.store, free_percent=config.free_percent)
+    blobs = BlobStore(config.store, free_percent=config.free_percent, limit=config.store_limit)
     blobs.create()
     trust = Trust(config.pki, config.node, config.seeds)
     generations, pushes, uploads = Generations(blobs, trust), Pushes(blobs, trust), Uploads(blobs)
+    collector = Collector(blobs, generations, pushes, Pins(blobs, trust), uploads, keep=config.keep_generations)
+    blobs.space.collectable = lambda: collector.plan().size
     catalog = CurrentCatalog(blobs, generations, pushes)
     agent = AgentClient(config.agent_socket)
     registry = Registry(blobs, catalog, agent, config.site_addresses, uploads if config.push_users else None)
-    return Parts(blobs, generations, pushes, uploads, catalog, agent, registry)
+    return Parts(blobs, generations, pushes, uploads, catalog, agent, registry, collector)
 
 
 def mirror(config: Config) -> Flask:
@@ -91,7 +96,7 @@ def agent(config: Config) -> Flask:
     from appliance.agent.service import Agent
 
     parts = assemble(config)
-    running = Agent(config, parts.blobs, parts.generations, parts.pushes, parts.uploads, parts.catalog)
+    running = Agent(config, parts.blobs, parts.generations, parts.pushes, parts.uploads, parts.catalog, parts.collector)
     running.run()
     return running.application()
 

@@ -21,6 +21,7 @@ from appliance.oci.blob import HEAD_BYTES, StoredBlob, check_put
 from appliance.oci.digests import check_digest, hasher, is_digest
 from appliance.oci.piecemap import BIG_BLOB, PieceHasher, PieceMap
 from appliance.store.lanes import Lanes
+from appliance.store.room import Room
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
@@ -47,13 +48,15 @@ class BlobStore:
     :param free_percent: percent of the file system that imports and fetches leave free. Kubelet starts to collect
         images at 85 % used and evicts below 15 % free of the image file system; 15 keeps the store out of both.
     :param reserve: bytes left free in any case.
+    :param limit: bytes that the store may take; None: as many as the file system gives.
     """
 
-    def __init__(self, root: Path, *, free_percent: float = 0.0, reserve: int = 64 << 20) -> None:
+    def __init__(
+        self, root: Path, *, free_percent: float = 0.0, reserve: int = 64 << 20, limit: int | None = None
+    ) -> None:
         self.root = root
+        self.space = Room(root, free_percent=free_percent, reserve=reserve, limit=limit)
         self._blobs = f"{root}/blobs"
-        self._free_percent = free_percent
-        self._reserve = reserve
         self._algorithms: set[str] = set()
         self.piece_maps: dict[str, PieceMap] = {}
         """Piece maps of the big blobs that passed through :meth:`put` of this object, by blob digest."""
@@ -73,6 +76,9 @@ class BlobStore:
                 sync_directory(path)
                 if path == above:
                     break
+        if not (root / "lock").exists():
+            # While there is room for it: garbage is collected under it on a full disk.
+            os.close(os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         for name, content in (("oci-layout", LAYOUT), ("index.json", EMPTY_INDEX)):
             if not (self.root / name).exists():
                 write_atomically(self.root / name, content)
@@ -136,8 +142,8 @@ class BlobStore:
                 )
             return file.read()
 
-    def digests(self) -> Iterator[tuple[str, int]]:
-        """Every whole blob as (digest, size in bytes), in no order; what is no blob by its name is passed over."""
+    def files(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Every whole blob as (digest, its file), in no order; what is no blob by its name is passed over."""
         for algorithm in ("sha256", "sha512"):
             directory = self.root / "blobs" / algorithm
             if not directory.is_dir():
@@ -147,7 +153,11 @@ class BlobStore:
                     digest = f"{algorithm}:{entry.name}"
                     if is_digest(digest):
                         with contextlib.suppress(FileNotFoundError):
-                            yield digest, entry.stat().st_size
+                            yield digest, entry.stat()
+
+    def digests(self) -> Iterator[tuple[str, int]]:
+        """Every whole blob as (digest, size in bytes), in no order."""
+        return ((digest, file.st_size) for digest, file in self.files())
 
     def put(
         self,
@@ -261,6 +271,25 @@ class BlobStore:
             _unlink(path)
         return len(gone)
 
+    def remove(self, digest: str, file: os.stat_result) -> bool:
+        """Remove a blob for good, for whoever holds :meth:`removing`; true where it was this file that lay there.
+
+        Who has it open reads on in it; its bytes are free once nobody has.
+
+        :param file: what was judged; another one that has come to its place meanwhile stays.
+        :raises ApplianceError: APL-0311 where the disk takes no change.
+        """
+        path = self.path(digest)
+        with self.writing(digest):
+            try:
+                now = path.lstat()
+                if (now.st_dev, now.st_ino, now.st_ctime_ns) != (file.st_dev, file.st_ino, file.st_ctime_ns):
+                    return False
+                path.unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
     @contextlib.contextmanager
     def writing(self, where: str) -> Iterator[None]:
         """Say of a failed write what it means: APL-0310 for a full disk, else APL-0311; ``where`` names what it was."""
@@ -268,6 +297,30 @@ class BlobStore:
             yield
         except OSError as error:
             self._failed(error, 0, where)
+
+    @contextlib.contextmanager
+    def staying(self) -> Iterator[None]:
+        """While this is held, no blob that lies here is collected: for whoever looks that blobs are here and then makes
+        something refer to them. Any number may hold it; it blocks for the moment in which some are removed.
+        """
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
+    @contextlib.contextmanager
+    def removing(self) -> Iterator[None]:
+        """The other side of :meth:`staying`: while this is held, no blob comes to its place and no reference is made."""
+        with self._locked(fcntl.LOCK_EX):
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        # On the directory itself: a full disk need not take another file. It goes with the descriptor.
+        handle = os.open(self._blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, how)
+            yield
+        finally:
+            os.close(handle)
 
     def clear_incoming(self) -> None:
         """Remove what a killed import left half written; only for whoever holds the store's lock.
@@ -282,25 +335,17 @@ class BlobStore:
             _unlink(leftover)
 
     def room(self) -> int:
-        """Bytes that may still be written before the limit of the file system is reached."""
-        # A store that is still to be made stands on the file system of the nearest directory above it.
-        absolute = self.root.absolute()
-        numbers = os.statvfs(next(path for path in (absolute, *absolute.parents) if path.exists()))
-        keep = max(self._reserve, int(numbers.f_blocks * numbers.f_frsize * self._free_percent / 100))
-        return max(0, numbers.f_bavail * numbers.f_frsize - keep)
+        """Bytes that may still be written; see :meth:`appliance.store.room.Room.left`."""
+        return self.space.left()
 
     def check_room(self, needed: int) -> None:
-        """Refuse (APL-0310) what would take the file system beyond its limit; ``needed`` in bytes."""
-        available = self.room()
-        if needed > available:
-            fail(
-                "APL-0310",
-                "not enough room in the store",
-                where=str(self.root),
-                why=f"needed {needed} bytes, available {available} bytes on the file system of {self.root} "
-                f"(kept free: {self._free_percent:g} % of it, at least {self._reserve} bytes)",
-                fix="Free space there or give the store a larger file system, then run the same again",
-            )
+        """Refuse (APL-0310) what there is no room for, and count as used what there is room for; ``needed`` in bytes."""
+        if needed > self.room():
+            self.space.recount()
+        left = self.room()
+        if needed > left:
+            self.space.refuse(needed, left)
+        self.space.promise(needed)
 
     def _create(self, path: Path, where: str) -> int:
         try:
@@ -340,7 +385,8 @@ class BlobStore:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 sync_directory(target.parent.parent)
             self._algorithms.add(algorithm)
-        os.rename(temporary, target)
+        with self.staying():
+            os.rename(temporary, target)
         sync_directory(target.parent)
 
 

@@ -25,6 +25,7 @@ class Report:
     :param size: their bytes.
     :param problems: one sentence each; empty when all is well.
     :param elsewhere: digests of layers that the generation names and that other nodes hold, not this one.
+    :param missing: digests of blobs that should be here and are not.
     :param damaged: digests of the blobs that are not what they should be.
     :param quarantined: digests that lie in quarantine and are not back yet.
     """
@@ -33,6 +34,7 @@ class Report:
     size: int = 0
     problems: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
 
@@ -98,6 +100,7 @@ def check(
             report.problems.append(f"{digest} has {size_here} bytes, {item.descriptor.size} are listed")
         elif whole or item.is_manifest:
             report.problems.append(f"{digest} is missing")
+            report.missing.append(digest)
         else:
             report.elsewhere.append(digest)
     return report

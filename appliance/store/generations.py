@@ -155,6 +155,12 @@ class Generations(SignedIndex[Generation]):
                 self._file(generation, suffix).unlink(missing_ok=True)
         return forgotten
 
+    def remove_stray_signatures(self) -> None:
+        """Remove signatures without their generation; only where nobody publishes or follows meanwhile."""
+        for path in self._directory.glob("*.sig"):
+            if not path.with_suffix(".json").exists():
+                path.unlink(missing_ok=True)
+
     def _replace(self, item: Generation, signature: Signature | None) -> None:
         # The copy first: whoever sees the new index.json finds it.
         write_atomically(self._file(item, ".json"), item.raw)
@@ -165,7 +171,11 @@ def lock(root: Path) -> int:
     """Take the store's one lock for changing names (APL-0307 when another run holds it); returns the descriptor."""
     import fcntl
 
-    handle = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        handle = os.open(root / "lock", flags)
+    except FileNotFoundError:
+        handle = os.open(root / "lock", flags | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

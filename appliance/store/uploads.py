@@ -15,14 +15,14 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import ApplianceError, fail
 from appliance.oci.blob import check_put
-from appliance.oci.digests import check_digest, hasher
+from appliance.oci.digests import check_digest, hasher, is_digest
 from appliance.oci.manifests import Descriptor
 from appliance.oci.mediatypes import PIECE_MAP
 from appliance.oci.piecemap import BIG_BLOB, PieceHasher
@@ -137,8 +137,21 @@ class Uploads:
             os.rename(temporary, path)
 
     def claimed(self, repository: str, digest: str) -> bool:
-        """Whether the repository uploaded the blob, and it is here."""
-        return self._claim(repository, digest).exists() and self._blobs.has(digest)
+        """Whether the repository uploaded the blob, and it is here. Who was told so has a day again to name it."""
+        try:
+            os.utime(self._claim(repository, digest))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass  # a disk that takes no change; the claim is as old as it was
+        return self._blobs.has(digest)
+
+    def claims(self) -> Iterator[tuple[str, Descriptor | None]]:
+        """Every blob that some repository uploaded and may still name, with its piece map where it has one."""
+        for path in self._claims.glob("*/[!.]*"):
+            digest = path.name.replace("-", ":", 1)
+            if is_digest(digest):
+                yield digest, _piece_map(path)
 
     def disclaim(self, repository: str, digest: str) -> bool:
         """Take a claim back; whether there was one."""
@@ -150,10 +163,7 @@ class Uploads:
 
     def piece_map(self, repository: str, digest: str) -> Descriptor | None:
         """The piece map that came with a claim; None where there is none, or no claim."""
-        try:
-            return Descriptor.from_dict(json.loads(self._claim(repository, digest).read_text(encoding="ascii")))
-        except (OSError, ValueError, ApplianceError):
-            return None
+        return _piece_map(self._claim(repository, digest))
 
     def expire(self, idle_seconds: float = IDLE_SECONDS) -> int:
         """Drop what nobody has touched for so long; returns how many files went."""
@@ -251,15 +261,17 @@ class Upload:
         except ApplianceError:
             self.cancel()
             raise
+        pieces = self._pieces(hashing).finish(digest).to_bytes() if self.size > BIG_BLOB else None
         piece_map = None
-        if self.size > BIG_BLOB:
-            stored = self._blobs.put_bytes(self._pieces(hashing).finish(digest).to_bytes())
-            piece_map = Descriptor(PIECE_MAP, stored.digest, stored.size)
-        # Also where the blob is here already: these bytes were verified just now, and those may have rotted.
-        with self._blobs.writing(digest):
-            self._blobs.place(self._path, digest)
-        self._hashing = None
-        self._uploads.claim(self._repository, digest, piece_map)
+        with self._blobs.staying():
+            if pieces is not None:
+                stored = self._blobs.put_bytes(pieces)
+                piece_map = Descriptor(PIECE_MAP, stored.digest, stored.size)
+            # Also where the blob is here already: these bytes were verified just now, and those may have rotted.
+            with self._blobs.writing(digest):
+                self._blobs.place(self._path, digest)
+            self._hashing = None
+            self._uploads.claim(self._repository, digest, piece_map)
 
     def cancel(self) -> None:
         """Drop the upload and its bytes."""
@@ -293,6 +305,13 @@ class Upload:
         while count := os.preadv(self._handle, [view], position):
             take(view[:count])
             position += count
+
+
+def _piece_map(claim: Path) -> Descriptor | None:
+    try:
+        return Descriptor.from_dict(json.loads(claim.read_text(encoding="ascii")))
+    except (OSError, ValueError, ApplianceError):
+        return None
 
 
 def _scope(repository: str) -> str:

@@ -69,6 +69,7 @@ class Site:
             "peer_listen": f"127.0.0.1:{self.peer_port}",
             "agent_socket": str(root / "agent.sock"),
             "free_percent": 0,
+            "scrub_rate": 0,
             "push_users": str(root / "users"),
         }
         self.config.write_text(yaml.safe_dump(document))

@@ -152,6 +152,11 @@ class Node:
     def start(self) -> None:
         self.process = Process(self._words, self.store.with_suffix(".log"))
 
+    def rehash(self, rate: int) -> None:
+        """Start again, re-hashing so many bytes a second."""
+        self._words += ["--scrub-rate", str(rate)]
+        self.start()
+
     def ready(self) -> None:
         wait_for("listening", lambda: self.ping() is not None)
         wait_for("the agent", lambda: self.store.joinpath("agent.sock").exists())

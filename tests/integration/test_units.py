@@ -57,6 +57,7 @@ class Tls:
             "mirror_listen": f"127.0.0.1:{free_port()}",
             "agent_socket": str(self.root / f"{node}.sock"),
             "free_percent": 0,
+            "scrub_rate": 0,
         }
         file.write_text(yaml.safe_dump(document))
         return file

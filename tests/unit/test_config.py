@@ -161,6 +161,11 @@ def test_the_optional_keys_are_taken() -> None:
         ({"keep_generations": 0}, "keep_generations"),
         ({"keep_generations": "3"}, "keep_generations"),
         ({"workers": True}, "workers"),
+        ({"store_limit": 0}, "store_limit"),
+        ({"store_limit": "200G"}, "store_limit"),
+        ({"store_limit": True}, "store_limit"),
+        ({"scrub_rate": -1}, "scrub_rate"),
+        ({"scrub_rate": 1.5}, "scrub_rate"),
         ({"free_percent": 100}, "free_percent"),
         ({"free_percent": -1}, "free_percent"),
         ({"free_percent": float("nan")}, "free_percent"),
@@ -223,3 +228,9 @@ def test_a_file_that_is_no_mapping(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ApplianceError) as caught:
         load(path)
     assert caught.value.code == "APL-0602"
+
+
+def test_a_limit_and_a_rate_are_bytes_and_may_be_left_out() -> None:
+    assert (read().store_limit, read().scrub_rate) == (None, 8 << 20)
+    assert (read(store_limit=5).store_limit, read(scrub_rate=0).scrub_rate) == (5, 0)
+    assert read(store_limit=None).store_limit is None

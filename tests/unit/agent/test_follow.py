@@ -11,7 +11,7 @@ import pytest
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Generation
+from appliance.store.generations import Generation, Generations
 from appliance.store.pushes import Pushed
 from appliance.store.signed import Entry, NameIndex
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
@@ -253,3 +253,19 @@ def test_a_manifest_that_no_disk_keeps_is_not_fetched_for_ever(
     assert subject.look() == []
     assert subject.behind
     assert made.generations(store).current() is None
+
+
+def test_nothing_is_collected_between_the_look_at_manifests_and_the_index_that_needs_them(
+    store: BlobStore, publisher: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation, seen = made.publish(publisher, {NAME: made.image(1)}), list[bool]()
+    original = Generations._replace
+
+    def replaced(self: Generations, *arguments: Any) -> None:
+        seen.append(made.stays(store))
+        original(self, *arguments)
+
+    monkeypatch.setattr(Generations, "_replace", replaced)
+    assert follower(store, a=serving(generation, contents(publisher))).look() == [generation]
+    assert seen == [True]
+    assert not made.stays(store)

@@ -20,6 +20,8 @@ from appliance.registry import push
 from appliance.store import journal, signed
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed_by_pushes
+from appliance.store.pushes import Pushes
+from appliance.store.uploads import Uploads
 from tests.unit.registry.listeners import Listener, authorization, code
 from tests.unit.store import made
 
@@ -826,3 +828,27 @@ def test_an_index_that_nobody_would_read_again_is_not_published(
     assert (store.root / "pushes.json").read_bytes() == before
     assert node("GET", "/v2/team/app/manifests/1").data == ONE.raw
     assert node("DELETE", "/v2/team/app/manifests/1").status_code == 202
+
+
+def test_nothing_is_collected_while_a_manifest_or_a_mount_refers_to_what_is_here(
+    node: Listener, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    replaced, claimed = Pushes.replace, Uploads.claim
+
+    def replace(self: Pushes, *arguments: Any) -> Any:
+        seen.append(made.stays(store))
+        return replaced(self, *arguments)
+
+    def claim(self: Uploads, *arguments: Any) -> None:
+        seen.append(made.stays(store))
+        claimed(self, *arguments)
+
+    node.image("team/app", "1", ONE)
+    monkeypatch.setattr(Pushes, "replace", replace)
+    monkeypatch.setattr(Uploads, "claim", claim)
+    assert node.manifest("team/app", "2", ONE).status_code == 201
+    assert node("POST", f"/v2/team/other/blobs/uploads/?mount={ONE.layers[0]}&from=team/app").status_code == 201
+    assert seen
+    assert all(seen)
+    assert not made.stays(store)

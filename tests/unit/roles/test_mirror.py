@@ -29,6 +29,8 @@ SPEC: dict[str, Any] = {
     "copies": 2,
     "keep_generations": 3,
     "free_percent": 15,
+    "store_limit": "",
+    "scrub_rate": "8M",
     "workers": 2,
     "peer_workers": 1,
     "store": "/var/lib/appliance",
@@ -54,6 +56,26 @@ def test_the_appliance_reads_what_the_role_writes() -> None:
 
 def test_the_same_inventory_gives_the_same_bytes() -> None:
     assert mirror.mirror_config(SPEC) == mirror.mirror_config(json.loads(json.dumps(SPEC)))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("200G", 200 << 30), ("1 GiB", 1 << 30), (4096, 4096), ("5k", 5120), ("2T", 2 << 40), ("300MB", 300 << 20)],
+)
+def test_a_limit_is_bytes_or_a_number_with_a_unit(text: Any, size: int) -> None:
+    assert _loaded({**SPEC, "store_limit": text}).store_limit == size
+    assert _loaded({**SPEC, "scrub_rate": text}).scrub_rate == size
+
+
+def test_no_limit_and_no_scrubbing_can_be_said() -> None:
+    loaded = _loaded({**SPEC, "store_limit": "", "scrub_rate": 0})
+    assert (loaded.store_limit, loaded.scrub_rate) == (None, 0)
+
+
+@pytest.mark.parametrize("text", ["many", "-1", "1.5G", "G", "10X", [], "1" * 20])
+def test_a_limit_that_is_none_is_refused(text: Any) -> None:
+    with pytest.raises(AnsibleFilterError, match="APL-0778"):
+        mirror.mirror_bytes(text, "mirror_store_limit")
 
 
 def test_copies_may_be_all_or_a_number_from_the_command_line() -> None:

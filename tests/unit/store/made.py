@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
+import os
 import random
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -285,3 +287,15 @@ def tree(root: Path) -> dict[str, tuple[int, int, int]]:
             status = path.lstat()
             found[str(path)] = (status.st_mtime_ns, status.st_size, status.st_ino)
     return found
+
+
+def stays(store: BlobStore) -> bool:
+    """Whether somebody holds :meth:`BlobStore.staying` now, so that nothing can be collected."""
+    handle = os.open(store.root / "blobs", os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -9,7 +9,7 @@ import pytest
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import needed, needed_by_pushes, reader, walk
+from appliance.store.closure import maps_needed, needed, needed_by_pushes, reader, walk
 from appliance.store.signed import Entry
 from tests.unit.store import made
 
@@ -88,3 +88,16 @@ def test_a_manifest_called_another_thing_is_refused(store: BlobStore) -> None:
     with pytest.raises(ApplianceError) as caught:
         list(walk(wrong, reader(store)))
     assert caught.value.code == "APL-0207"
+
+
+def test_a_piece_map_goes_with_the_last_name_of_its_blob(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(made, "BIG_BLOB", 100)
+    generation = made.publish(store, {"docker.io/library/a:1": made.image(1)}, piece_maps=True)
+    maps, names = dict(generation.piece_maps), {"docker.io/library/b:1": made.image(2).entry}
+    made.fill(store, [made.image(2)])
+    assert maps_needed(generation.names, maps, store) == maps
+    assert maps_needed(names, maps, store) == {}
+    assert maps_needed({**generation.names, **names}, maps, store) == maps
+    # What a manifest lists that is not at hand is not known: nothing is given up for that.
+    store.path(made.image(2).digest).unlink()
+    assert maps_needed(names, maps, store) == maps

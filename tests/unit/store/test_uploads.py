@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -242,3 +243,17 @@ def test_hashes_of_abandoned_uploads_do_not_pile_up(store: BlobStore, monkeypatc
     for number, identity in enumerate(identities):
         finish(uploads, identity, made.sha(bytes([number])))
     assert uploads._hashing == {}
+
+
+def test_nothing_is_collected_between_the_blob_and_its_claim(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads, seen = Uploads(store), list[bool]()
+    original = Uploads.claim
+
+    def claim(self: Uploads, *arguments: Any) -> None:
+        seen.append(made.stays(store))
+        original(self, *arguments)
+
+    monkeypatch.setattr(Uploads, "claim", claim)
+    finish(uploads, start(uploads, [b"abc"]), made.sha(b"abc"))
+    assert seen == [True]
+    assert not made.stays(store)

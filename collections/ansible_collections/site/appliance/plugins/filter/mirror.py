@@ -17,6 +17,7 @@ from ansible_collections.site.appliance.plugins.plugin_utils.problems import pla
 _HEAD = "# Written by the appliance (role mirror). Change the inventory and run site.yml; this file is overwritten.\n"
 _PEER_PORT = 5443
 # What the appliance reads (appliance.registry.credentials), so that a slip is found before anything changes.
+_BYTES = re.compile(r"(\d{1,15}) ?([KMGTkmgt]?)(?:i?B)?")
 _PUSH_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}:scrypt\$\d+\$\d+\$\d+\$[A-Za-z0-9+/]+=*\$[A-Za-z0-9+/]+=*")
 
 
@@ -45,8 +46,8 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
     The order of the peers is that of the inventory, so that a run over the same inventory writes the same bytes.
 
     :param spec: ``node`` (its id), ``addresses`` (id to address, all nodes), ``zones`` (id to zone), ``seeds`` (ordered ids),
-        ``copies`` (number or ``all``), ``keep_generations``, ``workers`` and ``peer_workers`` (counts), ``free_percent``, ``store``,
-        ``pki``, ``push_users`` (path of the operators' credentials; empty: pushing is off).
+        ``copies`` (number or ``all``), ``keep_generations``, ``workers`` and ``peer_workers`` (counts), ``free_percent``,
+        ``store_limit`` and ``scrub_rate`` (see :func:`mirror_bytes`; an empty limit is none), ``store``, ``pki``, ``push_users`` (path of the operators' credentials; empty: pushing is off).
     """
     spec = plain(spec)
     copies = spec["copies"]
@@ -59,6 +60,7 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
             raise AnsibleFilterError(
                 f"APL-0764: mirror_copies is {spec['copies']!r}. Set it to a number of nodes from 1 on, or to all"
             )
+    limit = mirror_bytes(spec["store_limit"] or 0, "mirror_store_limit")
     document = {
         "node": spec["node"],
         "store": spec["store"],
@@ -68,6 +70,8 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
         "mirror_copies": copies,
         "keep_generations": int(spec["keep_generations"]),
         "free_percent": float(spec["free_percent"]),
+        **({"store_limit": limit} if limit else {}),
+        "scrub_rate": mirror_bytes(spec["scrub_rate"], "mirror_scrub_rate"),
         "workers": int(spec["workers"]),
         "peer_workers": int(spec["peer_workers"]),
         **({"push_users": spec["push_users"]} if spec.get("push_users") else {}),
@@ -83,6 +87,19 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
         ],
     }
     return _HEAD + yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=200)
+
+
+def mirror_bytes(value: Any, name: str) -> int:
+    """Return bytes from a number of them, or from a number with ``K``, ``M``, ``G`` or ``T`` (powers of 1024).
+
+    :param name: the variable, for the error.
+    """
+    found = _BYTES.fullmatch(str(plain(value)).strip())
+    if found is None:
+        raise AnsibleFilterError(
+            f"APL-0778: {name} is {plain(value)!r}. Set it to bytes, or to a number with K, M, G or T, such as 200G"
+        )
+    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[found[2].upper()]
 
 
 def mirror_push_lines(users: Sequence[str]) -> str:
