@@ -188,9 +188,10 @@ class Agent:
         self._replicate.set()
 
     def _repair(self) -> Response:
-        wanted = offload(self._wanted, True)
-        pool = Pool(_FETCH_AT_ONCE)
-        reasons = dict(zip((item.digest for item in wanted), pool.map(self._bring, wanted), strict=True))
+        reasons: dict[str, str] = {}
+        # What a manifest lists is known once it is here.
+        while new := [item for item in offload(self._wanted, True) if item.digest not in reasons]:
+            reasons |= zip((item.digest for item in new), Pool(_FETCH_AT_ONCE).map(self._bring, new), strict=True)
         missing = {item.digest for item in offload(self._wanted, True)}
         lost = self._lost.judge(sorted(missing))
         self._replicate.set()
