@@ -19,6 +19,8 @@ _LOG = logging.getLogger("appliance.scrub")
 STEP = 1 << 20
 PASS_SECONDS = 24 * 3600.0
 """A pass begins at most so often: a small store is not read without end."""
+_EMPTY_SECONDS = 600.0
+"""The same where there was nothing to read: the first medium comes soon."""
 _SAVE_SECONDS = 30.0
 _BEHIND_SECONDS = 1.0
 
@@ -115,8 +117,8 @@ class Scrubber:
         if self.state.after or not self.state.began:
             return 0.0
         # A clock that was set to another year makes a pass come early, never late by more than a day.
-        since = self._clock() - self.state.began
-        return PASS_SECONDS - since if 0 <= since < PASS_SECONDS else 0.0
+        since, every = self._clock() - self.state.began, PASS_SECONDS if self.state.blobs else _EMPTY_SECONDS
+        return every - since if 0 <= since < every else 0.0
 
     def run(self) -> None:
         """One pass, or what is left of it."""

@@ -20,6 +20,7 @@ import datetime
 import functools
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -66,6 +67,7 @@ class Agent:
     """What a node does by itself.
 
     :param config: this node's configuration.
+    :param collector: makes a collector of the store, for what it would free.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Agent:
         pushes: Pushes,
         uploads: Uploads,
         catalog: CurrentCatalog,
-        collector: Collector,
+        collector: Callable[[], Collector],
     ) -> None:
         self._config = config
         self._blobs = blobs
@@ -90,7 +92,7 @@ class Agent:
         self._lost = LostBlobs(
             self._fetcher.holders, lambda digests: offload(blame, digests, blobs, generations, pushes)
         )
-        self._room = RoomWatch(blobs.space, collector.largest)
+        self._room = RoomWatch(blobs.space, lambda: collector().largest())
         self._scrubber = (
             Scrubber(
                 blobs, Pace(config.scrub_rate, time.monotonic, gevent.sleep), offload, time.time, self._replicate_soon
@@ -188,9 +190,10 @@ class Agent:
         self._replicate.set()
 
     def _repair(self) -> Response:
-        wanted = offload(self._wanted, True)
-        pool = Pool(_FETCH_AT_ONCE)
-        reasons = dict(zip((item.digest for item in wanted), pool.map(self._bring, wanted), strict=True))
+        reasons: dict[str, str] = {}
+        # What a manifest lists is known once it is here.
+        while new := [item for item in offload(self._wanted, True) if item.digest not in reasons]:
+            reasons |= zip((item.digest for item in new), Pool(_FETCH_AT_ONCE).map(self._bring, new), strict=True)
         missing = {item.digest for item in offload(self._wanted, True)}
         lost = self._lost.judge(sorted(missing))
         self._replicate.set()

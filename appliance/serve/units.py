@@ -38,7 +38,7 @@ class Parts:
     catalog: CurrentCatalog
     agent: AgentClient
     registry: Registry
-    collector: Collector
+    collector: Callable[[], Collector]
 
 
 def assemble(config: Config) -> Parts:
@@ -47,8 +47,13 @@ def assemble(config: Config) -> Parts:
     blobs.create()
     trust = Trust(config.pki, config.node, config.seeds)
     generations, pushes, uploads = Generations(blobs, trust), Pushes(blobs, trust), Uploads(blobs)
-    collector = Collector(blobs, generations, pushes, Pins(blobs, trust), uploads, keep=config.keep_generations)
-    blobs.space.collectable = lambda: collector.plan().size
+    pins = Pins(blobs, trust)
+
+    def collector() -> Collector:
+        # Anew each time: what it remembers of 10,000 names is memory that a service needs for better.
+        return Collector(blobs, generations, pushes, pins, uploads, keep=config.keep_generations)
+
+    blobs.space.collectable = lambda: collector().plan().size
     catalog = CurrentCatalog(blobs, generations, pushes)
     agent = AgentClient(config.agent_socket)
     registry = Registry(blobs, catalog, agent, config.site_addresses, uploads if config.push_users else None)

@@ -188,13 +188,13 @@ class Collector:
         """
         waiting = list(plan.doomed.items())
         directories: set[Path] = set()
-        marks, marked = Marks(), object()
+        marks, state = Marks(), None
         try:
             while waiting:
+                # Before the lock, so that nobody waits for it; and under it, where something came in between.
+                marks, state = self._renewed(marks, state)
                 with self.blobs.removing():
-                    state = self._state()
-                    if state != marked:
-                        marks, marked = self._mark(self._roots(self._complete(), [])), state
+                    marks, state = self._renewed(marks, state)
                     end = time.monotonic() + _BATCH_SECONDS
                     while waiting:
                         digest, file = waiting.pop()
@@ -240,6 +240,11 @@ class Collector:
         found = exclusive(reached, dict(self.blobs.digests()))
         return sorted(((name, size) for name, size in found.items() if size), key=lambda row: (-row[1], row[0]))[:count]
 
+    def _renewed(self, marks: Marks, known: object) -> tuple[Marks, object]:
+        """Marks with the state of the roots that they are of: the same ones where it is still that state."""
+        state = self._state()
+        return (marks, known) if state == known else (self._mark(self._roots(self._complete(), [])), state)
+
     # ------------------------------------------------------------------------------------------- roots
 
     def _complete(self) -> list[Generation]:
@@ -250,10 +255,10 @@ class Collector:
         current = self.generations.current()
         paths = sorted((self.blobs.root / "generations").glob("[0-9]*-*.json"))
         if current is None:
-            return [parse_kept(path) for path in paths[-self.keep :]]
+            return _read_kept(paths[-self.keep :])
         numbers = range(current.number - self.keep + 1, current.number)
         older = [path for path in paths if int(path.name.partition("-")[0]) in numbers]
-        return [*map(parse_kept, older), current]
+        return [*_read_kept(older), current]
 
     def _roots(self, complete: Iterable[Generation], notes: list[str]) -> Iterator[Root]:
         for generation in complete:
@@ -431,19 +436,24 @@ def _note(root: Path, plan: Plan, swept: Swept) -> None:
         plan.notes.append(f"The journal could not be written: {error.strerror}.")
 
 
-def parse_kept(path: Path) -> Generation:
-    """A generation that has to stay complete, from its file.
+def _read_kept(paths: Iterable[Path]) -> list[Generation]:
+    """Generations that have to stay complete, from their files; one that is forgotten in this moment is none.
 
-    :raises ApplianceError: APL-0321 where it is damaged: nobody knows then what it needs.
+    :raises ApplianceError: APL-0321 for one that is damaged: nobody knows then what it needs.
     """
-    try:
-        raw = path.read_bytes()
-        generation = parse(raw, str(path))
-    except (ApplianceError, OSError) as error:
-        _unreadable(path, str(error))
-    if generation is None or not path.name.endswith(f"-{digest_of(raw).partition(':')[2][:16]}.json"):
-        _unreadable(path, "its bytes are another generation's")
-    return generation
+    found = []
+    for path in paths:
+        try:
+            raw = path.read_bytes()
+            generation = parse(raw, str(path))
+        except FileNotFoundError:
+            continue
+        except (ApplianceError, OSError) as error:
+            _unreadable(path, str(error))
+        if generation is None or not path.name.endswith(f"-{digest_of(raw).partition(':')[2][:16]}.json"):
+            _unreadable(path, "its bytes are another generation's")
+        found.append(generation)
+    return found
 
 
 def _unreadable(path: Path, why: str) -> NoReturn:

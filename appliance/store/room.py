@@ -44,6 +44,7 @@ class Room:
         self._limit = limit
         self._clock = clock
         self._counted: tuple[float, int] | None = None
+        self._promised = 0
         self._estimated: tuple[float, int | None] | None = None
         self.collectable: Callable[[], int] | None = None
         """Bytes that a garbage collection would free, for whoever is refused; None where that is not known."""
@@ -53,12 +54,16 @@ class Room:
         now = self._clock()
         if self._counted is None or not 0 <= now - self._counted[0] < _KNOWN_SECONDS:
             self._counted = now, sum(map(_size_below, (self._root / name for name in _COUNTED)))
+            self._promised = 0
         return self._counted[1]
 
     def left(self) -> int:
         """Bytes that may still be written before the limit of the file system or of the store is reached."""
         free = self._free()
-        return free if self._limit is None else max(0, min(free, self._limit - self.used()))
+        if self._limit is None:
+            return free
+        used = self.used()
+        return max(0, min(free, self._limit - used - self._promised))
 
     def most(self) -> int:
         """Bytes that the store may take in all: its limit, or what the file system has for it, whichever is less."""
@@ -66,9 +71,8 @@ class Room:
         return most if self._limit is None else min(most, self._limit)
 
     def promise(self, size: int) -> None:
-        """Count bytes that are about to be written as used, until the files are counted again."""
-        if self._counted is not None:
-            self._counted = self._counted[0], self._counted[1] + size
+        """Count bytes that are about to be written as taken, until the files are counted again."""
+        self._promised += size
 
     def recount(self) -> None:
         """Believe no count and no promise any more: what was promised and came to nothing is no reason to refuse."""

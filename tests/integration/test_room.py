@@ -293,6 +293,25 @@ def test_repair_fetches_at_once_and_says_what_came_back(site: Site) -> None:
         assert is_sound(node.store)
 
 
+def test_what_only_an_older_generation_needs_is_mended_too(site: Site) -> None:
+    """The way back: a collection does not guess what a manifest listed that is gone, and repair brings it back."""
+    a, b = pair(site)
+    item = SMALL["docker.io/library/small:1"]
+    a.seed(made.write_oci_archive(site.root / "next.tar", {"docker.io/library/small:1": made.image(41)}))
+    wait_for("b to follow", lambda: b.generation() == 2)
+    flip(file_of(a, LAYER))
+    file_of(a, item.digest).unlink()
+    refused = appliance("gc", "--store", a.store, "--grace", "0", check=False)
+    assert refused.returncode == 1
+    assert "APL-0321" in refused.stderr
+    assert item.digest in refused.stderr
+    said = appliance("fsck", "--store", a.store, "--repair", check=False).stdout
+    for digest in (item.digest, LAYER):
+        assert f"{digest} is back" in said
+        assert made.sha(file_of(a, digest).read_bytes()) == digest
+    assert gc(a.store)["blobs"] == 0
+
+
 def test_what_the_whole_site_has_lost_is_named_until_its_medium_is_brought_again(site: Site) -> None:
     a, b = pair(site)
     for node in (b, a):

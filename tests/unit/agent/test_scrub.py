@@ -106,6 +106,12 @@ def test_a_pass_hashes_everything_once_and_the_next_is_due_a_day_later(world: Wo
     assert world.make().due_in() == 0
 
 
+def test_an_empty_store_is_looked_at_again_soon(store: BlobStore) -> None:
+    world = World(store)
+    world.subject.run()
+    assert 0 < world.subject.due_in() < PASS_SECONDS / 10
+
+
 def test_a_damaged_blob_goes_to_quarantine_and_is_told_of(world: World) -> None:
     digest = made.image(1).layers[0]
     damage(world.store, digest)
