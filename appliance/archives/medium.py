@@ -16,8 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
+from appliance.archives.checksums import checksum_files
 from appliance.archives.expand import expand_sources
-from appliance.archives.parts import parts_of, whole_name
+from appliance.archives.parts import parts_of
 from appliance.errors import ApplianceError, fail
 
 _MOST = 400
@@ -133,11 +134,7 @@ class Medium:
             parts = parts_of(path)
         # Whichever part is named, they are one archive.
         self._parts |= dict.fromkeys(parts, parts)
-        whole = whole_name(path.name)
-        checksums = [checksum_file(part) for part in parts]
-        if len(parts) > 1 and whole is not None:
-            checksums.append(checksum_file(path.with_name(whole)))
-        for file in (*parts, *checksums):
+        for file in (*parts, *checksum_files(parts)):
             # What the operator named may be a link; in a directory none is followed.
             with contextlib.suppress(ApplianceError, OSError):
                 self._keep(file, follow=path == source)
@@ -162,11 +159,6 @@ class Medium:
         if stat.S_ISREG(os.fstat(handle).st_mode):
             os.lseek(handle, 0, os.SEEK_SET)
         return handle
-
-
-def checksum_file(path: Path) -> Path:
-    """Where the checksum of a file lies."""
-    return path.with_name(path.name + ".sha256")
 
 
 def open_readonly(path: Path | str, dir_fd: int | None = None, *, follow: bool = True) -> int:

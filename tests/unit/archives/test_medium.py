@@ -114,6 +114,17 @@ def test_all_parts_are_opened_and_their_checksums(tmp_path: Path, opened: Callab
         assert read(part, medium) == 1
 
 
+def test_the_list_of_a_release_is_opened(tmp_path: Path, opened: Callable[..., Medium]) -> None:
+    folder = tmp_path / "medium"
+    folder.mkdir()
+    (folder / "k3s-airgap-images-amd64.tar").write_bytes(simple().tar())
+    (folder / "sha256sum-amd64.txt").write_text(f"{'0' * 64}  k3s-airgap-images-amd64.tar\n")
+    medium = opened(folder)
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(ApplianceError, match="APL-0115"):
+        read(folder / "k3s-airgap-images-amd64.tar", medium)
+
+
 def test_the_weight_of_sources(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "x").write_bytes(bytes(5000))
