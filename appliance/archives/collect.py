@@ -246,6 +246,7 @@ class Directory:
         self.diff_ids: dict[str, str | None] = {}
         self._deep = deep
         self.bytes_read = 0
+        self._medium = medium
         self._sink = sink
         self._limits = limits
         self._progress = progress
@@ -318,6 +319,9 @@ class Directory:
         *folders, last = name.split("/")
         current = os.dup(self._fd)
         try:
+            kept = self._medium.again(self.path / name)
+            if kept is not None:
+                return kept
             for folder in folders:
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 deeper = os.open(folder, flags, dir_fd=current)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import stat
 from collections.abc import Sequence
 from functools import cached_property
@@ -20,9 +21,12 @@ from appliance.archives.checksums import checksum_files
 from appliance.archives.expand import expand_sources
 from appliance.archives.parts import parts_of
 from appliance.errors import ApplianceError, fail
+from appliance.oci.digests import ALGORITHMS
 
-_MOST = 400
-"""Descriptors kept open, at most; a process may have 1024."""
+_MOST = 20_000
+"""Descriptors kept open, at most; the limit of the process is raised as far as it may be."""
+_FOR_OTHERS = 200
+"""Descriptors that are left for everything else."""
 
 
 class Medium:
@@ -33,13 +37,17 @@ class Medium:
 
     def __init__(self, sources: Sequence[Path] = ()) -> None:
         self._sources = tuple(sources)
+        self._most = 0
         self._kept: dict[Path, int | None] = {}
         """Descriptors of what was opened beforehand; None for what is known not to be there."""
+        self._folders: dict[Path, frozenset[str]] = {}
+        """What is in the folders of layouts that were opened beforehand."""
         self._parts: dict[Path, list[Path]] = {}
         self._expanded: dict[Path, list[Path] | ApplianceError] = {}
 
     def open_beforehand(self) -> None:
-        """Find the archives in the sources, and open each, all of its parts, and the checksums beside them."""
+        """Find the archives and layouts in the sources, and open each: all of its parts, and the checksums beside them."""
+        self._most = min(_MOST, _raise_limit() - _FOR_OTHERS)
         for source in self._sources:
             try:
                 found = expand_sources([source]).sources
@@ -50,7 +58,10 @@ class Medium:
                 continue
             self._expanded[source] = found
             for path in found:
-                self._open_archive(path, source)
+                if path.is_dir():
+                    self._open_layout(path)
+                else:
+                    self._open_archive(path, source)
 
     def close(self) -> None:
         """Let go of what was opened beforehand."""
@@ -112,7 +123,7 @@ class Medium:
         :raises ApplianceError: APL-0101.
         """
         try:
-            kept = self._again(path)
+            kept = self.again(path)
         except OSError as error:
             _unopened(path, error)
         return open_readonly(path) if kept is None else _regular(kept, path)
@@ -123,10 +134,26 @@ class Medium:
         :raises ApplianceError: APL-0101.
         """
         try:
-            kept = self._again(path)
+            kept = self.again(path)
             return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if kept is None else kept
         except OSError as error:
             _unopened(path, error)
+
+    def again(self, path: Path) -> int | None:
+        """A descriptor of a file that was opened beforehand, at its beginning, for the caller to close; None where it was
+        not.
+
+        :raises FileNotFoundError: where it was looked for and not there.
+        """
+        if path not in self._kept and not self._is_absent(path):
+            return None
+        handle = self._kept.get(path)
+        if handle is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+        handle = os.dup(handle)
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            os.lseek(handle, 0, os.SEEK_SET)
+        return handle
 
     def _open_archive(self, path: Path, source: Path) -> None:
         parts = [path]
@@ -139,26 +166,38 @@ class Medium:
             with contextlib.suppress(ApplianceError, OSError):
                 self._keep(file, follow=path == source)
 
-    def _keep(self, path: Path, *, follow: bool) -> None:
-        if len(self._kept) >= _MOST:
+    def _open_layout(self, path: Path) -> None:
+        """Open a layout's files: its documents, and every blob, since which of them are needed stands in those."""
+        with contextlib.suppress(OSError):
+            self._keep(path, follow=True)
+        top = self._kept.get(path)
+        if top is None:
+            return
+        for folder, folders, files, handle in os.fwalk(".", dir_fd=top):  # it follows no link
+            here, depth = path / folder, len(Path(folder).parts)
+            self._folders[here] = frozenset((*folders, *files))
+            folders[:] = [name for name in folders if name in (("blobs",), ALGORITHMS, ())[depth]]
+            for name in files:
+                with contextlib.suppress(OSError):
+                    # Opening a device may do something.
+                    if stat.S_ISREG(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode):
+                        self._keep(here / name, follow=False, within=handle)
+
+    def _is_absent(self, path: Path) -> bool:
+        """Whether a file, or the folder that it should be in, is known not to be in a layout."""
+        return any(
+            step.parent in self._folders and step.name not in self._folders[step.parent]
+            for step in (path, *path.parents)
+        )
+
+    def _keep(self, path: Path, *, follow: bool, within: int | None = None) -> None:
+        if len(self._kept) >= self._most:
             return
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
         try:
-            self._kept[path] = _open_unseen(path, flags)
+            self._kept[path] = _open_unseen(path if within is None else path.name, flags, within)
         except FileNotFoundError:
             self._kept[path] = None
-
-    def _again(self, path: Path) -> int | None:
-        """A descriptor of its own for what was opened beforehand, at the beginning; None where nothing was."""
-        if path not in self._kept:
-            return None
-        handle = self._kept[path]
-        if handle is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
-        handle = os.dup(handle)
-        if stat.S_ISREG(os.fstat(handle).st_mode):
-            os.lseek(handle, 0, os.SEEK_SET)
-        return handle
 
 
 def open_readonly(path: Path | str, dir_fd: int | None = None, *, follow: bool = True) -> int:
@@ -175,6 +214,16 @@ def open_readonly(path: Path | str, dir_fd: int | None = None, *, follow: bool =
     except OSError as error:
         _unopened(path, error)
     return _regular(descriptor, path)
+
+
+def _raise_limit() -> int:
+    """Let this process, and those it starts, open as many files as they may; returns how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST + _FOR_OTHERS if hard == resource.RLIM_INFINITY else min(hard, _MOST + _FOR_OTHERS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft if soft != resource.RLIM_INFINITY else wanted
 
 
 def _open_unseen(path: Path | str, flags: int, dir_fd: int | None = None) -> int:

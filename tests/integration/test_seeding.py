@@ -173,18 +173,31 @@ def test_root_opens_all_parts_of_an_archive(root: Path) -> None:
     appliance("seed", "--store", store, medium)
 
 
-def test_root_reads_a_layout_as_the_owner_of_the_store(root: Path) -> None:
+def test_root_opens_all_of_a_layout_and_reads_nothing_of_it(root: Path) -> None:
+    """More files than a process may have open at first, in folders that only root may look into."""
     root.chmod(0o755)
-    store = root / "store"
+    store, many = root / "store", made.image(5, layers=1100)
     store.mkdir()
     os.chown(store, 65534, 65534)
-    layout = made.write_layout(root / "layout", {A: OLD})
-    (layout / "index.json").chmod(0o600)
+    medium = root / "medium"
+    layout = made.write_layout(medium / "layout", {A: many})
+    left_out = layout / "blobs" / many.layers[7].replace(":", "/")
+    for path in (medium, *medium.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    for named in (layout, medium):
+        appliance("plan", "--store", store, named)
+    raw = left_out.read_bytes()
+    left_out.unlink()
+    refused = appliance("plan", "--store", store, layout, check=False)
+    assert (refused.returncode, refused.stderr.split(":")[0]) == (1, "APL-0112")
+    left_out.symlink_to("/etc/shadow")
     refused = appliance("plan", "--store", store, layout, check=False)
     assert (refused.returncode, refused.stderr.split(":")[0]) == (1, "APL-0101")
-    assert "Permission denied" in refused.stderr
-    (layout / "index.json").chmod(0o644)
-    appliance("seed", "--store", store, layout)
+    left_out.unlink()
+    left_out.write_bytes(raw)
+    left_out.chmod(0o600)
+    appliance("seed", "--store", store, medium)
+    assert {path.stat().st_uid for path in store.rglob("*")} == {65534}
 
 
 def test_the_child_does_not_outlive_the_command(root: Path) -> None:
