@@ -24,6 +24,8 @@ from appliance.trust import Signature
 
 _LOG = logging.getLogger("appliance.follow")
 _AT_ONCE = 8
+_PATIENCE = 0.2
+"""Seconds until what the others said is followed without those that have not answered: what they have comes after it."""
 
 T = TypeVar("T", bound=NameIndex)
 
@@ -81,9 +83,14 @@ class Follower:
 
     def look(self) -> list[NameIndex]:
         """Ask every peer once and follow the newest of each index found; returns those that this node moved to."""
-        said = self._ask_all()
+        asking, said = self._ask_all()
         self.behind = False
-        moved = [self._follow(track, said[track.name]) for track in self._tracks]
+        moved: list[NameIndex | None] = []
+        for patience in (_PATIENCE, None):
+            everybody = asking.join(patience)
+            moved += [self._follow(track, said[track.name]) for track in self._tracks]
+            if everybody:
+                break
         return [index for index in moved if index is not None]
 
     def _follow(self, track: _Track[T], offers: list[_Offer]) -> T | None:
@@ -105,7 +112,8 @@ class Follower:
         self.behind = self.behind or failed
         return None
 
-    def _ask_all(self) -> dict[str, list[_Offer]]:
+    def _ask_all(self) -> tuple[Pool, dict[str, list[_Offer]]]:
+        """Start to ask every peer; what they say is there as they say it."""
         offers: dict[str, list[_Offer]] = {track.name: [] for track in self._tracks}
 
         def ask(peer: Peer) -> None:
@@ -130,8 +138,7 @@ class Follower:
         pool = Pool(max(1, len(self._peers.others)))
         for peer in self._peers.others:
             pool.spawn(ask, peer)
-        pool.join()
-        return offers
+        return pool, offers
 
     def _take_from(self, track: _Track[T], peer: Peer) -> T | None:
         status, body = self._peers.ask(

@@ -80,6 +80,7 @@ class Agent:
         self._fetcher = Fetcher(blobs, self._peers, offload)
         self._follower = Follower(blobs, generations, pushes, self._peers, self._fetcher, offload)
         self._wake = Event()
+        self._called = Event()
         self._replicate = Event()
         self._told = self._index_state()
         self._pause = _RETRY_FIRST
@@ -90,8 +91,9 @@ class Agent:
             gevent.spawn(_forever, loop)
 
     def wake(self) -> None:
-        """Look for a newer generation now."""
+        """Look for a newer generation now, here and at the peers."""
         self._wake.set()
+        self._called.set()
 
     def application(self) -> Flask:
         """The application behind the unix socket."""
@@ -184,15 +186,15 @@ class Agent:
     def _watch(self) -> None:
         """Notice that an index was replaced (by ``appliance seed`` or a push here) and tell the others."""
         while self._index_state() == self._told:
-            gevent.sleep(_LOOK_EVERY)
+            self._called.clear()
+            self._called.wait(_LOOK_EVERY)
         self._told = self._index_state()
         self._pause = _RETRY_FIRST
         self._replicate.set()
         if self._config.is_publisher:
-            pool = Pool(max(1, len(self._peers.others)))
             for peer in self._peers.others:
-                pool.spawn(self._call, peer)
-            pool.join()
+                # Not waited for: what is published meanwhile is not told later because one node is silent.
+                gevent.spawn(self._call, peer)
 
     def _call(self, peer: Any) -> None:
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli.opened import CONFIG, JSON, STORE, open_store, show
+from appliance.cli.opened import CONFIG, JSON, STORE, open_store, show, tell_agent
 
 if TYPE_CHECKING:
     from appliance.archives.medium import Medium
@@ -158,7 +158,10 @@ def seed(
         )
         return shown
 
-    show(_read(directory, sources, work, as_json), as_json, _seed_text)
+    shown = _read(directory, sources, work, as_json)
+    if shown["published"]:
+        tell_agent(directory, config_file)
+    show(shown, as_json, _seed_text)
 
 
 COMMANDS = (plan, seed)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from gevent.event import Event
 
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
@@ -76,6 +77,17 @@ def test_the_newest_of_all_is_taken(store: BlobStore, publisher: BlobStore) -> N
     subject = follower(store, a=serving(old, held), b=serving(new, held, slow=5), c=serving(None, {}))
     assert subject.look() == [new]
     assert subject.seen == {"a": 1, "b": 2, "c": None}
+
+
+def test_one_that_is_slow_to_answer_is_not_waited_for_and_not_forgotten(store: BlobStore, publisher: BlobStore) -> None:
+    first = made.publish(publisher, {NAME: made.image(1)})
+    second = made.publish(publisher, {NAME: made.image(2)})
+    held, followed = contents(publisher), Event()
+    quick, slow = serving(first, held), serving(second, held)
+    answer, ping = quick.answers["/p2p/v1/generation"], slow.answers["/p2p/v1/ping"]
+    quick.answers["/p2p/v1/generation"] = lambda: (followed.set(), answer())[1]  # type: ignore[func-returns-value]
+    slow.answers["/p2p/v1/ping"] = lambda: (followed.wait(5), ping())[1]
+    assert follower(store, a=slow, b=quick, c=FakePeer(dead=True)).look() == [first, second]
 
 
 def test_nothing_is_followed_that_is_not_whole(store: BlobStore, publisher: BlobStore) -> None:
