@@ -47,6 +47,11 @@ class Collected:
     diff_ids: dict[str, str | None] = field(default_factory=dict)
     whole: bool = True
 
+    @property
+    def has_blobs(self) -> bool:
+        """Whether anything lies where OCI layouts have their blobs."""
+        return any(name.startswith("blobs/") for name in self.files)
+
     def lookup(self, path: str) -> StoredBlob | None:
         """A file by path; a link is followed one step."""
         found = self.files.get(path)

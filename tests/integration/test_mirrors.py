@@ -81,7 +81,7 @@ def test_a_second_after_it_was_published_every_node_serves_it(site: Site) -> Non
         publish(site, a, {A: item})
         begun = time.monotonic()
         with ThreadPoolExecutor() as pool:
-            ends = list(pool.map(lambda node, item=item: pulled(node, "library/one", item), others))  # type: ignore[misc]  # bound at once
+            ends = list(pool.map(lambda node, item=item: pulled(node, "library/one", item), others))
         took.append(max(ends) - begun)
     print("seconds from the publish to the last node:", [round(each, 2) for each in took])
     assert sorted(took)[len(took) // 2] <= 1, took

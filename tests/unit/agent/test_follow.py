@@ -85,7 +85,7 @@ def test_one_that_is_slow_to_answer_is_not_waited_for_and_not_forgotten(store: B
     held, followed = contents(publisher), Event()
     quick, slow = serving(first, held), serving(second, held)
     answer, ping = quick.answers["/p2p/v1/generation"], slow.answers["/p2p/v1/ping"]
-    quick.answers["/p2p/v1/generation"] = lambda: (followed.set(), answer())[1]  # type: ignore[func-returns-value]
+    quick.answers["/p2p/v1/generation"] = lambda: (followed.set(), answer())[1]
     slow.answers["/p2p/v1/ping"] = lambda: (followed.wait(5), ping())[1]
     assert follower(store, a=slow, b=quick, c=FakePeer(dead=True)).look() == [first, second]
 
