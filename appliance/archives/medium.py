@@ -72,16 +72,19 @@ class Medium:
 
     @cached_property
     def weight(self) -> int:
-        """Bytes of all that is in the sources, as far as it can be seen; what an import may cost follows from it."""
-        total = 0
-        for source in self._sources:
-            with contextlib.suppress(OSError):
-                total += os.stat(source).st_size
-            for folder, _, files in os.walk(source):
-                for name in files:
-                    with contextlib.suppress(OSError):
-                        total += os.lstat(os.path.join(folder, name)).st_size
-        return total
+        """Bytes of all archives and layouts in the sources, as far as it can be seen; what an import may cost follows from
+        it.
+        """
+        return sum(
+            _bytes_of(path) for path in dict.fromkeys(path for source in self._sources for path in self._all(source))
+        )
+
+    def _all(self, source: Path) -> list[Path]:
+        """The files and layouts of a source, all parts; itself where that cannot be said."""
+        try:
+            return [part for path in self.expand(source) for part in self.parts(path)]
+        except (ApplianceError, OSError):
+            return [source]
 
     def expand(self, source: Path) -> list[Path]:
         """The archives and layouts in a source; see :func:`expand_sources`."""
@@ -198,6 +201,17 @@ class Medium:
             self._kept[path] = _open_unseen(path if within is None else path.name, flags, within)
         except FileNotFoundError:
             self._kept[path] = None
+
+
+def _bytes_of(path: Path) -> int:
+    total = 0
+    with contextlib.suppress(OSError):
+        total += os.stat(path).st_size
+    for folder, _, files in os.walk(path):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
 
 
 def open_readonly(path: Path | str, dir_fd: int | None = None, *, follow: bool = True) -> int:

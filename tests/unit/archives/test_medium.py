@@ -169,3 +169,10 @@ def test_the_weight_of_sources(tmp_path: Path) -> None:
     (tmp_path / "y").write_bytes(bytes(300))
     assert Medium([tmp_path / "y", tmp_path / "nothing"]).weight == 300
     assert Medium([tmp_path]).weight >= 5300
+    (tmp_path / "deep/a.tar").write_bytes(bytes(700))
+    for number in range(2):
+        (tmp_path / f"b.tar.00{number}").write_bytes(bytes(20))
+    assert Medium([tmp_path]).weight == 740  # what else lies on a stick is not read
+    assert Medium([tmp_path / "b.tar.001", tmp_path / "b.tar.000"]).weight == 40
+    layout = layout_directory(tmp_path / "layout", simple())
+    assert Medium([layout]).weight >= sum(map(len, simple().blobs.values()))
