@@ -251,7 +251,12 @@ def _open_unseen(path: Path | str, flags: int, dir_fd: int | None = None) -> int
 def _regular(descriptor: int, path: Path | str) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        fail("APL-0101", "source is not a regular file", where=str(path))
+        fail(
+            "APL-0101",
+            "source is not a regular file",
+            where=str(path),
+            fix="Name files and directories; a device is mounted first",
+        )
     return descriptor
 
 

@@ -41,7 +41,16 @@ _MOVE_PINNED = click.option(
 _DEEP = click.option(
     "--deep", is_flag=True, help="Unpack compressed layers of OCI archives too, and hold them against their configs."
 )
-_SOURCES = click.argument("sources", nargs=-1, required=True)
+
+
+def _named(_: click.Context, parameter: click.Parameter, sources: tuple[str, ...]) -> tuple[str, ...]:
+    # A variable of a shell that is not set: Path("") would be the directory where one happens to be.
+    if "" in sources:
+        raise click.BadParameter("a source has no name", param=parameter)
+    return sources
+
+
+_SOURCES = click.argument("sources", nargs=-1, required=True, callback=_named)
 
 
 @click.command()

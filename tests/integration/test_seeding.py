@@ -277,6 +277,50 @@ umount "$MEDIUM"
     assert served(store) == {A: OLD.digest}
 
 
+PULLED = """
+set -eu
+image=$1 point=$2 medium=$3 store=$4; shift 4
+mkfs.ext4 -q -F "$image"
+mount -o loop "$image" "$point"
+cp -r "$medium" "$point/medium"
+umount "$point"
+mount -o loop,ro,noload "$image" "$point"
+truncate -s 16M "$image"
+rc=0; "$@" seed --store "$store" "$point/medium" > "$image.said" 2>&1 || rc=$?
+umount "$point"
+exit $((rc - 1))
+"""
+
+
+@pytest.mark.parametrize("form", ["archive", "layout"])
+def test_a_stick_that_is_pulled_out_in_the_middle(root: Path, form: str) -> None:
+    """From some byte on, reading fails with EIO; what was served stays, and the medium itself goes in later."""
+    image, medium, store, new = (
+        root / "stick.img",
+        root / "medium",
+        root / "store",
+        made.image(6, size=8 << 20, layers=6),
+    )
+    (root / "point").mkdir()
+    with image.open("wb") as file:
+        file.truncate(80 << 20)
+    if form == "archive":
+        made.write_oci_archive(medium / "a.tar", {A: new})
+    else:
+        made.write_layout(medium, {A: new})
+    appliance("seed", "--store", store, made.write_oci_archive(root / "old.tar", {A: OLD}))
+    run("unshare", "-m", "--propagation", "private", "sh", "-c", PULLED, "sh", image, root / "point", medium, store, *APPLIANCE)  # fmt: skip
+    said = image.with_suffix(".img.said").read_text()
+    assert said.startswith("APL-0116"), said
+    assert "Input/output error" in said
+    assert served(store) == {A: OLD.digest}
+    is_sound(store)
+    appliance("seed", "--store", store, medium)
+    assert served(store) == {A: new.digest}
+    is_sound(store)
+    assert list((store / "incoming").iterdir()) == []
+
+
 def test_no_time_of_access_is_left_on_the_medium(root: Path) -> None:
     source = made.write_oci_archive(root / "a.tar", {A: OLD})
     os.utime(source, (1, 2))

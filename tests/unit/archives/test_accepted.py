@@ -447,7 +447,7 @@ def test_skopeo_dir(tmp_path: Path) -> None:
 
 
 def test_expand_sources(tmp_path: Path) -> None:
-    wanted = ["a.tar", "b.tar.zst", "c.tgz", "D.TAR.GZ", "sub/e.tar.xz", "sub/f.tbz"]
+    wanted = ["a.tar", "b.tar.zst", "c.tgz", "D.TAR.GZ", "sub/e.tar.xz", "sub/f.tbz", "two\nlines.tar"]
     passed_over = [
         "a.tar.sha256",
         "sha256sum-arm64.txt",

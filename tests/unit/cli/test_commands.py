@@ -225,6 +225,7 @@ def test_a_plan_that_fails_writes_nothing_either(run: Any, tmp_path: Path, sourc
         ["plan", "x"],
         ["seed", "--store", "x"],
         ["seed", "--store", "x", "--frobnicate", "y"],
+        ["seed", "--store", "x", "y", ""],
         ["images"],
         ["pin", "--store", "x"],
         ["unpin", "a:1"],
