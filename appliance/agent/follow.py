@@ -18,6 +18,7 @@ from appliance.peers.client import INDEX_ANSWER, INDEX_SECONDS, PeerError, Peers
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import Needed, needed, needed_by_pushes
 from appliance.store.generations import Generations
+from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 from appliance.store.signed import NameIndex, SignedIndex
 from appliance.trust import Signature
@@ -54,7 +55,7 @@ class _Offer:
 
 
 class Follower:
-    """Keeps a node on the newest generation, and the newest index of pushes, that a seed has signed.
+    """Keeps a node on the newest generation, and the newest indexes of pushes and of pins, that a seed has signed.
 
     :param offload: runs a blocking function off the event loop.
     """
@@ -64,6 +65,7 @@ class Follower:
         blobs: BlobStore,
         generations: Generations,
         pushes: Pushes,
+        pins: Pins,
         peers: Peers,
         fetcher: Fetcher,
         offload: Callable[..., Any],
@@ -72,6 +74,8 @@ class Follower:
         self._tracks: tuple[_Track[Any], ...] = (
             _Track("generation", generations, needed),
             _Track("pushes", pushes, needed_by_pushes),
+            # What they keep came with a generation; where a node never had it, there is nothing for it to keep.
+            _Track("pins", pins, lambda pinned, blobs: {}),
         )
         self._peers = peers
         self._fetcher = fetcher
@@ -94,7 +98,13 @@ class Follower:
         return [index for index in moved if index is not None]
 
     def _follow(self, track: _Track[T], offers: list[_Offer]) -> T | None:
-        current, failed = self._offload(track.index.current), False
+        failed = False
+        try:
+            current = self._offload(track.index.current)
+        except ApplianceError as error:
+            # The others are followed all the same.
+            _LOG.error("%s", error)
+            return None
         for offer in sorted(offers, key=lambda offer: -offer.number):
             if current is not None and (
                 offer.number < current.number or (offer.number, offer.digest) == (current.number, current.digest)

@@ -14,6 +14,7 @@ route (unix socket, mode 0600)                   answer
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
@@ -42,6 +43,7 @@ from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed, needed_by_pushes
 from appliance.store.damage import examine
 from appliance.store.generations import Generations
+from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 from appliance.store.uploads import Uploads
 
@@ -67,6 +69,7 @@ class Agent:
         blobs: BlobStore,
         generations: Generations,
         pushes: Pushes,
+        pins: Pins,
         uploads: Uploads,
         catalog: CurrentCatalog,
     ) -> None:
@@ -74,11 +77,12 @@ class Agent:
         self._blobs = blobs
         self._generations = generations
         self._pushes = pushes
+        self._pins = pins
         self._uploads = uploads
         self._catalog = catalog
         self._peers = Peers(config)
         self._fetcher = Fetcher(blobs, self._peers, offload)
-        self._follower = Follower(blobs, generations, pushes, self._peers, self._fetcher, offload)
+        self._follower = Follower(blobs, generations, pushes, pins, self._peers, self._fetcher, offload)
         self._wake = Event()
         self._called = Event()
         self._replicate = Event()
@@ -176,6 +180,8 @@ class Agent:
         if self._config.is_publisher:
             self._generations.sign_anew()
             self._pushes.sign_anew()
+            with contextlib.suppress(ApplianceError):  # what is wrong with it, the next seeding says
+                self._pins.sign_anew()
             self._wake.wait(ASK_EVERY)
             return
         if self._follower.look():
@@ -184,7 +190,7 @@ class Agent:
         self._wake.wait(_RETRY_FIRST if self._follower.behind else ASK_EVERY)
 
     def _watch(self) -> None:
-        """Notice that an index was replaced (by ``appliance seed`` or a push here) and tell the others."""
+        """Notice that an index was replaced (by ``appliance seed`` or ``pin``, or a push here) and tell the others."""
         while self._index_state() == self._told:
             self._called.clear()
             self._called.wait(_LOOK_EVERY)
@@ -202,8 +208,8 @@ class Agent:
         except PeerError as problem:
             _LOG.info("could not tell %s: %s", peer.id, problem)
 
-    def _index_state(self) -> tuple[object, object]:
-        return self._generations.state(), self._pushes.state()
+    def _index_state(self) -> tuple[object, ...]:
+        return self._generations.state(), self._pushes.state(), self._pins.state()
 
     def _replicating(self) -> None:
         """Bring what the policy wants here; again later where something could not be had."""

@@ -20,6 +20,7 @@ from appliance.registry.push import Pushing
 from appliance.registry.recent import Recent
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generations
+from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 from appliance.store.uploads import Uploads
 from appliance.trust import Trust
@@ -32,6 +33,7 @@ class Parts:
     blobs: BlobStore
     generations: Generations
     pushes: Pushes
+    pins: Pins
     uploads: Uploads
     catalog: CurrentCatalog
     agent: AgentClient
@@ -43,11 +45,12 @@ def assemble(config: Config) -> Parts:
     blobs = BlobStore(config.store, free_percent=config.free_percent)
     blobs.create()
     trust = Trust(config.pki, config.node, config.seeds)
-    generations, pushes, uploads = Generations(blobs, trust), Pushes(blobs, trust), Uploads(blobs)
+    generations, pushes, pins = Generations(blobs, trust), Pushes(blobs, trust), Pins(blobs, trust)
+    uploads = Uploads(blobs)
     catalog = CurrentCatalog(blobs, generations, pushes)
     agent = AgentClient(config.agent_socket)
     registry = Registry(blobs, catalog, agent, config.site_addresses, uploads if config.push_users else None)
-    return Parts(blobs, generations, pushes, uploads, catalog, agent, registry)
+    return Parts(blobs, generations, pushes, pins, uploads, catalog, agent, registry)
 
 
 def mirror(config: Config) -> Flask:
@@ -68,7 +71,16 @@ def peer(config: Config) -> Flask:
         with contextlib.suppress(AgentDown):
             parts.agent.wake()
 
-    routes = PeerRoutes(config, parts.blobs, parts.generations, parts.pushes, parts.catalog, wake, parts.agent.suspect)
+    routes = PeerRoutes(
+        config,
+        parts.blobs,
+        parts.generations,
+        parts.pushes,
+        parts.pins,
+        parts.catalog,
+        wake,
+        parts.agent.suspect,
+    )
     handlers, operators = parts.registry.handlers(), None
     if config.push_users is not None:
         operators = Operators(config.push_users)
@@ -91,7 +103,7 @@ def agent(config: Config) -> Flask:
     from appliance.agent.service import Agent
 
     parts = assemble(config)
-    running = Agent(config, parts.blobs, parts.generations, parts.pushes, parts.uploads, parts.catalog)
+    running = Agent(config, parts.blobs, parts.generations, parts.pushes, parts.pins, parts.uploads, parts.catalog)
     running.run()
     return running.application()
 

@@ -99,6 +99,30 @@ def test_a_node_that_was_off_catches_up_by_itself(site: Site) -> None:
     assert request(b.port, "/v2/library/one/manifests/1")[2] == TWO.raw
 
 
+def test_pins_are_everywhere_and_an_heir_keeps_to_them(site: Site) -> None:
+    a, b, c = site.trio()
+    all_follow([b, c], publish(site, a, {A: ONE, B: TWO}))
+    appliance("pin", "--store", a.store, A)
+
+    def pinned(node: Node) -> list[str]:
+        images = json.loads(appliance("images", "--store", node.store, "--json").stdout)["images"]
+        return [item["name"] for item in images if item["pinned"]]
+
+    for node in (b, c):
+        wait_for("the pin", lambda node=node: pinned(node) == [A])  # type: ignore[misc]  # bound at once
+    assert not list(b.store.rglob("journal.jsonl"))
+    a.process.kill()
+    refused = appliance(
+        "seed", "--store", b.store, made.write_oci_archive(site.root / "new.tar", {A: BIG}), check=False
+    )
+    assert (refused.returncode, refused.stderr.split(":")[0]) == (1, "APL-0141")
+    a.start()
+    a.ready()
+    appliance("unpin", "--store", a.store, A)
+    for node in (b, c):
+        wait_for("the pin to go", lambda node=node: not pinned(node))  # type: ignore[misc]  # bound at once
+
+
 def test_skopeo_pulls_both_images_byte_for_byte(site: Site) -> None:
     a, b, _ = site.trio()
     all_follow([b], publish(site, a, {A: ONE, B: TWO}))
