@@ -44,7 +44,7 @@ def _damaged(where: str, why: str) -> NoReturn:
         "not an index of pins",
         where=where,
         why=why,
-        fix="Remove pins.json and pin the names again; the journal lists them",
+        fix="Put pins.json back from another node, which all follow it; the runbook says how",
     )
 
 
