@@ -18,12 +18,15 @@ from appliance.peers.client import INDEX_ANSWER, INDEX_SECONDS, PeerError, Peers
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import Needed, needed, needed_by_pushes
 from appliance.store.generations import Generations
+from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 from appliance.store.signed import NameIndex, SignedIndex
 from appliance.trust import Signature
 
 _LOG = logging.getLogger("appliance.follow")
 _AT_ONCE = 8
+_PATIENCE = 0.2
+"""Seconds until what the others said is followed without those that have not answered: what they have comes after it."""
 
 T = TypeVar("T", bound=NameIndex)
 
@@ -52,7 +55,7 @@ class _Offer:
 
 
 class Follower:
-    """Keeps a node on the newest generation, and the newest index of pushes, that a seed has signed.
+    """Keeps a node on the newest generation, and the newest indexes of pushes and of pins, that a seed has signed.
 
     :param offload: runs a blocking function off the event loop.
     """
@@ -62,6 +65,7 @@ class Follower:
         blobs: BlobStore,
         generations: Generations,
         pushes: Pushes,
+        pins: Pins,
         peers: Peers,
         fetcher: Fetcher,
         offload: Callable[..., Any],
@@ -70,6 +74,8 @@ class Follower:
         self._tracks: tuple[_Track[Any], ...] = (
             _Track("generation", generations, needed),
             _Track("pushes", pushes, needed_by_pushes),
+            # What they keep came with a generation; where a node never had it, there is nothing for it to keep.
+            _Track("pins", pins, lambda pinned, blobs: {}),
         )
         self._peers = peers
         self._fetcher = fetcher
@@ -81,13 +87,24 @@ class Follower:
 
     def look(self) -> list[NameIndex]:
         """Ask every peer once and follow the newest of each index found; returns those that this node moved to."""
-        said = self._ask_all()
+        asking, said = self._ask_all()
         self.behind = False
-        moved = [self._follow(track, said[track.name]) for track in self._tracks]
+        moved: list[NameIndex | None] = []
+        for patience in (_PATIENCE, None):
+            everybody = asking.join(patience)
+            moved += [self._follow(track, said[track.name]) for track in self._tracks]
+            if everybody:
+                break
         return [index for index in moved if index is not None]
 
     def _follow(self, track: _Track[T], offers: list[_Offer]) -> T | None:
-        current, failed = self._offload(track.index.current), False
+        failed = False
+        try:
+            current = self._offload(track.index.current)
+        except ApplianceError as error:
+            # The others are followed all the same.
+            _LOG.error("%s", error)
+            return None
         for offer in sorted(offers, key=lambda offer: -offer.number):
             if current is not None and (
                 offer.number < current.number or (offer.number, offer.digest) == (current.number, current.digest)
@@ -105,7 +122,8 @@ class Follower:
         self.behind = self.behind or failed
         return None
 
-    def _ask_all(self) -> dict[str, list[_Offer]]:
+    def _ask_all(self) -> tuple[Pool, dict[str, list[_Offer]]]:
+        """Start to ask every peer; what they say is there as they say it."""
         offers: dict[str, list[_Offer]] = {track.name: [] for track in self._tracks}
 
         def ask(peer: Peer) -> None:
@@ -130,8 +148,7 @@ class Follower:
         pool = Pool(max(1, len(self._peers.others)))
         for peer in self._peers.others:
             pool.spawn(ask, peer)
-        pool.join()
-        return offers
+        return pool, offers
 
     def _take_from(self, track: _Track[T], peer: Peer) -> T | None:
         status, body = self._peers.ask(

@@ -16,6 +16,7 @@ route (unix socket, mode 0600)                   answer
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import logging
@@ -50,6 +51,7 @@ from appliance.store.closure import needed, needed_by_pushes
 from appliance.store.damage import examine
 from appliance.store.garbage import Collector
 from appliance.store.generations import Generations
+from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 from appliance.store.uploads import Uploads
 
@@ -76,6 +78,7 @@ class Agent:
         blobs: BlobStore,
         generations: Generations,
         pushes: Pushes,
+        pins: Pins,
         uploads: Uploads,
         catalog: CurrentCatalog,
         collector: Callable[[], Collector],
@@ -84,11 +87,12 @@ class Agent:
         self._blobs = blobs
         self._generations = generations
         self._pushes = pushes
+        self._pins = pins
         self._uploads = uploads
         self._catalog = catalog
         self._peers = Peers(config)
         self._fetcher = Fetcher(blobs, self._peers, offload)
-        self._follower = Follower(blobs, generations, pushes, self._peers, self._fetcher, offload)
+        self._follower = Follower(blobs, generations, pushes, pins, self._peers, self._fetcher, offload)
         self._lost = LostBlobs(
             self._fetcher.holders, lambda digests: offload(blame, digests, blobs, generations, pushes)
         )
@@ -101,6 +105,7 @@ class Agent:
             else None
         )
         self._wake = Event()
+        self._called = Event()
         self._replicate = Event()
         self._told = self._index_state()
         self._pause = _RETRY_FIRST
@@ -112,8 +117,9 @@ class Agent:
             gevent.spawn(_forever, loop)
 
     def wake(self) -> None:
-        """Look for a newer generation now."""
+        """Look for a newer generation now, here and at the peers."""
         self._wake.set()
+        self._called.set()
 
     def application(self) -> Flask:
         """The application behind the unix socket."""
@@ -245,6 +251,8 @@ class Agent:
         if self._config.is_publisher:
             self._generations.sign_anew()
             self._pushes.sign_anew()
+            with contextlib.suppress(ApplianceError):  # what is wrong with it, the next seeding says
+                self._pins.sign_anew()
             self._wake.wait(ASK_EVERY)
             return
         if self._follower.look():
@@ -253,17 +261,17 @@ class Agent:
         self._wake.wait(_RETRY_FIRST if self._follower.behind else ASK_EVERY)
 
     def _watch(self) -> None:
-        """Notice that an index was replaced (by ``appliance seed`` or a push here) and tell the others."""
+        """Notice that an index was replaced (by ``appliance seed`` or ``pin``, or a push here) and tell the others."""
         while self._index_state() == self._told:
-            gevent.sleep(_LOOK_EVERY)
+            self._called.clear()
+            self._called.wait(_LOOK_EVERY)
         self._told = self._index_state()
         self._pause = _RETRY_FIRST
         self._replicate.set()
         if self._config.is_publisher:
-            pool = Pool(max(1, len(self._peers.others)))
             for peer in self._peers.others:
-                pool.spawn(self._call, peer)
-            pool.join()
+                # Not waited for: what is published meanwhile is not told later because one node is silent.
+                gevent.spawn(self._call, peer)
 
     def _call(self, peer: Any) -> None:
         try:
@@ -271,8 +279,8 @@ class Agent:
         except PeerError as problem:
             _LOG.info("could not tell %s: %s", peer.id, problem)
 
-    def _index_state(self) -> tuple[object, object]:
-        return self._generations.state(), self._pushes.state()
+    def _index_state(self) -> tuple[object, ...]:
+        return self._generations.state(), self._pushes.state(), self._pins.state()
 
     def _replicating(self) -> None:
         """Bring what the policy wants here; again later where something could not be had."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,6 +87,17 @@ def open_as_publisher(directory: Path, config_file: Path | None, what: str) -> O
     return store
 
 
+def tell_agent(directory: Path, config_file: Path | None) -> None:
+    """Let the agent of the node look now at what was published, and call the others; where there is none it is no error.
+
+    It would see it by itself half a second later.
+    """
+    from appliance.agent.client import AgentClient, AgentDown
+
+    with contextlib.suppress(AgentDown):
+        AgentClient(_config(directory, config_file).agent_socket).wake()
+
+
 def _config(directory: Path, config_file: Path | None) -> Config:
     """The node's configuration where this is the node's store; elsewhere a store of its own, without a site."""
     if config_file is not None:
@@ -94,7 +106,8 @@ def _config(directory: Path, config_file: Path | None) -> Config:
         config = load()
         if config.store.resolve() == directory.resolve():
             return config
-    return Config(node="local", store=directory)
+    # Where 'appliance serve' has its agent, if one serves this store.
+    return Config(node="local", store=directory, agent_socket=directory.absolute() / "agent.sock")
 
 
 def show(value: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:

@@ -4,9 +4,10 @@
 route                      answer
 =========================  ==================================================================================
 ``/healthz``               that the process answers
-``/p2p/v1/ping``           ``{"node","version","generation":{"number","digest"}|null,"pushes":{...}|null}``
+``/p2p/v1/ping``           ``{"node","version","generation":{"number","digest"}|null,"pushes":{...}|null,"pins":...}``
 ``/p2p/v1/generation``     ``{"raw": text of the index, "signature": {...}|null}``; 404: none
 ``/p2p/v1/pushes``         the same for the index of pushes
+``/p2p/v1/pins``           the same for the index of pins
 ``/p2p/v1/blobs/<digest>`` a whole blob that lies here, with ``Range``; 404: not here
 ``/p2p/v1/wake``           204; the agent looks for something newer at once
 ``/v2/...``                the registry
@@ -47,6 +48,7 @@ class PeerRoutes:
 
     :param generations: the file of the current generation.
     :param pushes: the file of what was pushed.
+    :param pins: the file of what is pinned.
     :param wake: tells this node's agent to look for something newer.
     :param suspect: tells it of a blob that cannot be read.
     """
@@ -57,6 +59,7 @@ class PeerRoutes:
         blobs: BlobStore,
         generations: SignedIndex[Any],
         pushes: SignedIndex[Any],
+        pins: SignedIndex[Any],
         catalog: CurrentCatalog,
         wake: Callable[[], None],
         suspect: Callable[[str], None],
@@ -65,6 +68,7 @@ class PeerRoutes:
         self._blobs = blobs
         self._generations = generations
         self._pushes = pushes
+        self._pins = pins
         self._catalog = catalog
         self._wake = wake
         # Never from other peers: two nodes that lack a blob would ask each other in a circle.
@@ -76,6 +80,7 @@ class PeerRoutes:
             "ping": self._ping,
             "generation": lambda: _signed(self._generations),
             "pushes": lambda: _signed(self._pushes),
+            "pins": lambda: _signed(self._pins),
             "peer-blob": self._blob,
             "wake": self._awake,
         }
@@ -88,8 +93,15 @@ class PeerRoutes:
                 "version": __version__,
                 "generation": summary(catalog.generation),
                 "pushes": summary(catalog.pushed),
+                "pins": summary(self._pinned()),
             }
         )
+
+    def _pinned(self) -> NameIndex | None:
+        try:
+            return offload(self._pins.current)
+        except ApplianceError:
+            return None  # a damaged one stops seedings, and has its words there
 
     def _blob(self, digest: str) -> Response:
         try:

@@ -34,6 +34,7 @@ class Parts:
     blobs: BlobStore
     generations: Generations
     pushes: Pushes
+    pins: Pins
     uploads: Uploads
     catalog: CurrentCatalog
     agent: AgentClient
@@ -57,7 +58,7 @@ def assemble(config: Config) -> Parts:
     catalog = CurrentCatalog(blobs, generations, pushes)
     agent = AgentClient(config.agent_socket)
     registry = Registry(blobs, catalog, agent, config.site_addresses, uploads if config.push_users else None)
-    return Parts(blobs, generations, pushes, uploads, catalog, agent, registry, collector)
+    return Parts(blobs, generations, pushes, pins, uploads, catalog, agent, registry, collector)
 
 
 def mirror(config: Config) -> Flask:
@@ -78,7 +79,16 @@ def peer(config: Config) -> Flask:
         with contextlib.suppress(AgentDown):
             parts.agent.wake()
 
-    routes = PeerRoutes(config, parts.blobs, parts.generations, parts.pushes, parts.catalog, wake, parts.agent.suspect)
+    routes = PeerRoutes(
+        config,
+        parts.blobs,
+        parts.generations,
+        parts.pushes,
+        parts.pins,
+        parts.catalog,
+        wake,
+        parts.agent.suspect,
+    )
     handlers, operators = parts.registry.handlers(), None
     if config.push_users is not None:
         operators = Operators(config.push_users)
@@ -101,7 +111,16 @@ def agent(config: Config) -> Flask:
     from appliance.agent.service import Agent
 
     parts = assemble(config)
-    running = Agent(config, parts.blobs, parts.generations, parts.pushes, parts.uploads, parts.catalog, parts.collector)
+    running = Agent(
+        config,
+        parts.blobs,
+        parts.generations,
+        parts.pushes,
+        parts.pins,
+        parts.uploads,
+        parts.catalog,
+        parts.collector,
+    )
     running.run()
     return running.application()
 

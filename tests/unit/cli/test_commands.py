@@ -13,6 +13,7 @@ import click
 import pytest
 import yaml
 
+from appliance.agent.client import AgentClient
 from appliance.registry.credentials import parse_lines
 from appliance.store.blobs import BlobStore
 from tests.unit.store import made
@@ -62,6 +63,19 @@ def test_plan_seed_images_fsck(run: Any, tmp_path: Path, source: Path) -> None:
     }
     checked = run("fsck", "--store", store, "--json")
     assert (checked.code, checked.document["problems"]) == (0, [])
+
+
+def test_the_agent_is_told_of_what_was_published_and_of_nothing_else(
+    run: Any, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Path] = []
+    monkeypatch.setattr(AgentClient, "wake", lambda self: told.append(self._path))
+    for _ in range(2):
+        assert run("seed", "--store", tmp_path / "store", source).code == 0
+    assert told == [tmp_path / "store" / "agent.sock"]
+    (tmp_path / "config.yaml").write_text(f"node: a\nstore: {tmp_path}/other\nagent_socket: /somewhere\n")
+    run("seed", "--store", tmp_path / "other", "--config", tmp_path / "config.yaml", source)
+    assert told[1:] == [Path("/somewhere")]
 
 
 def test_what_was_pushed_is_listed_as_that(run: Any, tmp_path: Path, source: Path) -> None:
@@ -180,6 +194,7 @@ def test_a_plan_that_fails_writes_nothing_either(run: Any, tmp_path: Path, sourc
         ["plan", "x"],
         ["seed", "--store", "x"],
         ["seed", "--store", "x", "--frobnicate", "y"],
+        ["seed", "--store", "x", "y", ""],
         ["images"],
         ["pin", "--store", "x"],
         ["unpin", "a:1"],

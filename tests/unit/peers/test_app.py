@@ -29,7 +29,7 @@ def application(store: BlobStore, wake: Callable[[], None] = lambda: None, pki: 
     config = Config(node="a", store=store.root, peers=PEERS, seeds=("a",), pki=pki)
     generations, pushes = made.generations(store), made.pushes(store)
     catalog = CurrentCatalog(store, generations, pushes)
-    routes = PeerRoutes(config, store, generations, pushes, catalog, wake, lambda digest: None)
+    routes = PeerRoutes(config, store, generations, pushes, made.pins(store), catalog, wake, lambda digest: None)
     registry = Registry(store, catalog, NoFetcher(), config.site_addresses)
     return create_app(config, registry.handlers() | routes.handlers(), None)
 
@@ -112,7 +112,13 @@ def test_a_header_is_no_certificate(store: BlobStore) -> None:
 
 
 def test_ping_names_the_generation(client: FlaskClient, store: BlobStore) -> None:
-    assert client.get("/p2p/v1/ping").json == {"node": "a", "version": __version__, "generation": None, "pushes": None}
+    assert client.get("/p2p/v1/ping").json == {
+        "node": "a",
+        "version": __version__,
+        "generation": None,
+        "pushes": None,
+        "pins": None,
+    }
     generation = made.publish(store, {"docker.io/library/a:1": made.image(1)})
     assert json.loads(client.get("/p2p/v1/ping").data)["generation"] == {"number": 1, "digest": generation.digest}
 
@@ -123,6 +129,16 @@ def test_the_generation_is_given_byte_for_byte(client: FlaskClient, store: BlobS
     answer = json.loads(client.get("/p2p/v1/generation").data)
     assert answer == {"raw": generation.raw.decode(), "signature": None}
     assert answer["raw"].encode() == generation.raw
+
+
+def test_what_is_pinned_is_told_and_given(client: FlaskClient, store: BlobStore) -> None:
+    assert client.get("/p2p/v1/pins").status_code == 404
+    pinned = made.pins(store).replace({"docker.io/library/a:1": made.image(1).entry})
+    assert json.loads(client.get("/p2p/v1/ping").data)["pins"] == {"number": 1, "digest": pinned.digest}
+    assert json.loads(client.get("/p2p/v1/pins").data) == {"raw": pinned.raw.decode(), "signature": None}
+    (store.root / "pins.json").write_bytes(b"rot")
+    answer = client.get("/p2p/v1/ping")
+    assert (answer.status_code, json.loads(answer.data)["pins"]) == (200, None)
 
 
 def test_blobs_that_lie_here_and_no_others(client: FlaskClient, store: BlobStore) -> None:

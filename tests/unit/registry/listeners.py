@@ -64,7 +64,9 @@ class Listener:
             publisher = None if config.is_publisher else "a, https://10.0.0.1:5443"
             publishing = Publishing(store, pushes, catalog, self.uploads)
             handlers = Pushing(publisher, self.uploads, publishing, config.site_addresses).handlers(handlers)
-        routes = PeerRoutes(config, store, generations, pushes, catalog, lambda: None, lambda digest: None)
+        routes = PeerRoutes(
+            config, store, generations, pushes, made.pins(store), catalog, lambda: None, lambda digest: None
+        )
         self.app = create_app(config, handlers | routes.handlers(), operators)
         self.client: FlaskClient = self.app.test_client()
 
