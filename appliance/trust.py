@@ -64,12 +64,15 @@ class Signature:
 
 
 class Trust:
-    """Who may sign generations: with ``pki`` the seeds of the inventory, without it (development) anybody."""
+    """Who may sign generations: with ``pki`` the seeds of the inventory, without it (development) anybody.
+
+    :param seeds: the ids; looked at anew for each signature, so that it may be a view that changes.
+    """
 
     def __init__(self, pki: Path | None, node: str, seeds: Collection[str]) -> None:
         self._pki = pki
         self._node = node
-        self._seeds = tuple(seeds)
+        self._seeds = seeds
 
     def sign(self, content: bytes) -> Signature | None:
         """Sign with this node's key; None where the site has no PKI (development)."""

@@ -27,7 +27,7 @@ from gevent.pool import Pool
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
 from appliance.agent.replicate import piece_map, wanted
-from appliance.config import Config
+from appliance.config import Config, CurrentConfig
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
 from appliance.oci.manifests import Descriptor
@@ -58,30 +58,30 @@ _TIDY_EVERY = 3600.0
 class Agent:
     """What a node does by itself.
 
-    :param config: this node's configuration.
+    :param current: this node's configuration.
     """
 
     def __init__(
         self,
-        config: Config,
+        current: CurrentConfig,
         blobs: BlobStore,
         generations: Generations,
         pushes: Pushes,
         uploads: Uploads,
         catalog: CurrentCatalog,
     ) -> None:
-        self._config = config
+        self._current = current
         self._blobs = blobs
         self._generations = generations
         self._pushes = pushes
         self._uploads = uploads
         self._catalog = catalog
-        self._peers = Peers(config)
+        self._peers = Peers(current)
         self._fetcher = Fetcher(blobs, self._peers, offload)
         self._follower = Follower(blobs, generations, pushes, self._peers, self._fetcher, offload)
         self._wake = Event()
         self._replicate = Event()
-        self._told = self._index_state()
+        self._told = self._state()
         self._pause = _RETRY_FIRST
 
     def run(self) -> None:
@@ -107,10 +107,10 @@ class Agent:
 
         ``wanted_missing`` counts the blobs that this node should hold by policy and does not hold yet.
         """
-        catalog = self._catalog.get()
+        config, catalog = self._current.get(), self._catalog.get()
         return {
-            "node": self._config.node,
-            "publisher": self._config.publisher,
+            "node": config.node,
+            "publisher": config.publisher,
             "generation": summary(catalog.generation),
             "names": len(catalog.generation.names) if catalog.generation else 0,
             "pushes": summary(catalog.pushed),
@@ -171,24 +171,29 @@ class Agent:
     def _follow(self) -> None:
         """Ask at start, when called, and every half-minute; a node that was off catches up by itself."""
         self._wake.clear()
-        if self._config.is_publisher:
+        config = self._current.get()
+        if config.is_publisher:
             self._generations.sign_anew()
             self._pushes.sign_anew()
             self._wake.wait(ASK_EVERY)
             return
         if self._follower.look():
-            self._generations.prune(self._config.keep_generations)
+            self._generations.prune(config.keep_generations)
             self._replicate.set()
         self._wake.wait(_RETRY_FIRST if self._follower.behind else ASK_EVERY)
 
     def _watch(self) -> None:
-        """Notice that an index was replaced (by ``appliance seed`` or a push here) and tell the others."""
-        while self._index_state() == self._told:
+        """Notice that an index was replaced (by ``appliance seed`` or a push here) and tell the others; or that the list
+        of nodes was, and look at once at what follows from it.
+        """
+        while (state := self._state()) == self._told:
             gevent.sleep(_LOOK_EVERY)
-        self._told = self._index_state()
+        listed, self._told = self._told[0], state
         self._pause = _RETRY_FIRST
         self._replicate.set()
-        if self._config.is_publisher:
+        if state[0] != listed:
+            self._wake.set()
+        if self._current.get().is_publisher:
             pool = Pool(max(1, len(self._peers.others)))
             for peer in self._peers.others:
                 pool.spawn(self._call, peer)
@@ -200,8 +205,9 @@ class Agent:
         except PeerError as problem:
             _LOG.info("could not tell %s: %s", peer.id, problem)
 
-    def _index_state(self) -> tuple[object, object]:
-        return self._generations.state(), self._pushes.state()
+    def _state(self) -> tuple[Config, object, object]:
+        """What others are told of, and acted on here, when it changes."""
+        return self._current.get(), self._generations.state(), self._pushes.state()
 
     def _replicating(self) -> None:
         """Bring what the policy wants here; again later where something could not be had."""
@@ -226,7 +232,7 @@ class Agent:
         catalog = self._catalog.renew()
         needs = list(needed(catalog.generation, self._blobs).values()) if catalog.generation else []
         needs += needed_by_pushes(catalog.pushed, self._blobs).values() if catalog.pushed else ()
-        return wanted(needs, self._blobs, self._config)
+        return wanted(needs, self._blobs, self._current.get())
 
     def _piece_map(self, digest: str) -> PieceMap | None:
         def damaged(found: Descriptor) -> None:

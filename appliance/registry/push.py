@@ -7,7 +7,7 @@ rename of the signed index. Whatever ends a push in between leaves what was serv
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from urllib.parse import quote, urlencode
 
 from flask import Response, current_app, g, request
@@ -43,14 +43,18 @@ _ANSWERS = {
 class Pushing:
     """The writing routes of one node.
 
-    :param publisher: the words that name the publisher where this node is not it; None on the publisher itself.
+    :param publisher: gives the words that name the publisher where this node is not it; None on the publisher itself.
     :param uploads: where bytes arrive.
     :param publishing: where names change.
     :param site_addresses: spellings of listed nodes that mean "no namespace".
     """
 
     def __init__(
-        self, publisher: str | None, uploads: Uploads, publishing: Publishing, site_addresses: frozenset[str]
+        self,
+        publisher: Callable[[], str | None],
+        uploads: Uploads,
+        publishing: Publishing,
+        site_addresses: Collection[str],
     ) -> None:
         self._publisher = publisher
         self._uploads = uploads
@@ -86,12 +90,13 @@ class Pushing:
 
     def _write(self, handler: Handler, arguments: dict[str, str]) -> Response:
         try:
-            if self._publisher is not None:
+            publisher = self._publisher()
+            if publisher is not None:
                 fail(
                     "APL-0501",
                     "pushing and deleting is for the publisher of this site",
                     where=request.path,
-                    why=f"the publisher is {self._publisher}",
+                    why=f"the publisher is {publisher}",
                     fix="Do the same there; this node follows within a second",
                 )
             return handler(**arguments)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flask import Flask
 
 from appliance.agent.client import AgentClient, AgentDown
-from appliance.config import Config
+from appliance.config import Config, CurrentConfig
 from appliance.peers.app import PeerRoutes
 from appliance.peers.app import create_app as create_peer_app
 from appliance.registry.app import Registry, create_app
@@ -38,30 +38,31 @@ class Parts:
     registry: Registry
 
 
-def assemble(config: Config) -> Parts:
+def assemble(current: CurrentConfig) -> Parts:
     """Build the pieces from a configuration; the store is made where there is none."""
+    config = current.get()
     blobs = BlobStore(config.store, free_percent=config.free_percent)
     blobs.create()
-    trust = Trust(config.pki, config.node, config.seeds)
+    trust = Trust(config.pki, config.node, current.seeds)
     generations, pushes, uploads = Generations(blobs, trust), Pushes(blobs, trust), Uploads(blobs)
     catalog = CurrentCatalog(blobs, generations, pushes)
     agent = AgentClient(config.agent_socket)
-    registry = Registry(blobs, catalog, agent, config.site_addresses, uploads if config.push_users else None)
+    registry = Registry(blobs, catalog, agent, current.site_addresses, uploads if config.push_users else None)
     return Parts(blobs, generations, pushes, uploads, catalog, agent, registry)
 
 
-def mirror(config: Config) -> Flask:
+def mirror(current: CurrentConfig) -> Flask:
     """The local listener: plain HTTP for this host's containerd."""
-    parts = assemble(config)
+    parts = assemble(current)
     app = create_app(parts.registry)
     # Here alone: the other listener asks who is calling.
     app.wsgi_app = Recent(app.wsgi_app, parts.catalog)  # type: ignore[method-assign]  # Flask's own way
     return app
 
 
-def peer(config: Config) -> Flask:
+def peer(current: CurrentConfig) -> Flask:
     """The listener for other nodes, and for operators where pushing is on."""
-    parts = assemble(config)
+    config, parts = current.get(), assemble(current)
 
     def wake() -> None:
         # The agent looks every half-minute anyway; a call it cannot take now is no reason to fail the caller.
@@ -73,9 +74,9 @@ def peer(config: Config) -> Flask:
     if config.push_users is not None:
         operators = Operators(config.push_users)
         publishing = Publishing(parts.blobs, parts.pushes, parts.catalog, parts.uploads)
-        pushing = Pushing(_other_publisher(config), parts.uploads, publishing, config.site_addresses)
+        pushing = Pushing(lambda: _other_publisher(current.get()), parts.uploads, publishing, current.site_addresses)
         handlers = pushing.handlers(handlers)
-    return create_peer_app(config, {**handlers, **routes.handlers()}, operators)
+    return create_peer_app(current, {**handlers, **routes.handlers()}, operators)
 
 
 def _other_publisher(config: Config) -> str | None:
@@ -85,15 +86,15 @@ def _other_publisher(config: Config) -> str | None:
     return next((f"{peer.id}, {peer.url}" for peer in config.peers if peer.id == config.publisher), config.publisher)
 
 
-def agent(config: Config) -> Flask:
+def agent(current: CurrentConfig) -> Flask:
     """The agent; its loops start here."""
     # Taken in here: what it asks its peers with would be memory of each web worker too.
     from appliance.agent.service import Agent
 
-    parts = assemble(config)
-    running = Agent(config, parts.blobs, parts.generations, parts.pushes, parts.uploads, parts.catalog)
+    parts = assemble(current)
+    running = Agent(current, parts.blobs, parts.generations, parts.pushes, parts.uploads, parts.catalog)
     running.run()
     return running.application()
 
 
-APPLICATIONS: dict[str, Callable[[Config], Flask]] = {"mirror": mirror, "peer": peer, "agent": agent}
+APPLICATIONS: dict[str, Callable[[CurrentConfig], Flask]] = {"mirror": mirror, "peer": peer, "agent": agent}

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from appliance.config import Config, Peer
+from appliance.config import Config, CurrentConfig, Peer
 from appliance.peers.app import PeerRoutes, create_app
 from appliance.registry.app import NoFetcher, Registry
 from appliance.registry.catalog import CurrentCatalog
@@ -63,9 +63,9 @@ class Listener:
             operators = Operators(users_file(store))
             publisher = None if config.is_publisher else "a, https://10.0.0.1:5443"
             publishing = Publishing(store, pushes, catalog, self.uploads)
-            handlers = Pushing(publisher, self.uploads, publishing, config.site_addresses).handlers(handlers)
+            handlers = Pushing(lambda: publisher, self.uploads, publishing, config.site_addresses).handlers(handlers)
         routes = PeerRoutes(config, store, generations, pushes, catalog, lambda: None, lambda digest: None)
-        self.app = create_app(config, handlers | routes.handlers(), operators)
+        self.app = create_app(CurrentConfig(config), handlers | routes.handlers(), operators)
         self.client: FlaskClient = self.app.test_client()
 
     def __call__(self, method: str, path: str, data: bytes = b"", *, auth: bool = True, **headers: str) -> TestResponse:

@@ -124,30 +124,71 @@ def _sum(text: str, path: str) -> str:
 CERTIFICATE, RECORD, FILE = "/etc/appliance/pki/node.crt", "/etc/appliance/services.applied", "/etc/x.service"
 
 
+CONFIG = "/etc/appliance/config.yaml"
+
+
+def _record(sums: list[str], start: str = "listen: x") -> str:
+    return mirror.mirror_record("\n".join(sums), "0.1.0", [CERTIFICATE], {FILE: "wanted", CONFIG: start})
+
+
 def _planned(sums: list[str], current: bool = True) -> dict[str, Any]:
-    release = {"current": current, "name": "0.1.0"}
-    return mirror.mirror_changes("\n".join(sums), {FILE: "wanted"}, release, CERTIFICATE, RECORD)
+    release, wanted = {"current": current, "name": "0.1.0"}, {FILE: "wanted", CONFIG: "listen: x, peers: new"}
+    now = {"path": RECORD, "text": _record(sums)}
+    return mirror.mirror_changes("\n".join(sums), wanted, release, CERTIFICATE, now)
 
 
 def test_a_new_host_gets_everything() -> None:
     assert _planned([], current=False) == {
-        "changes": ["release 0.1.0 is installed", "a key and a certificate are made", f"{FILE} is written"],
+        "changes": [
+            "release 0.1.0 is installed",
+            "a key and a certificate are made",
+            f"{FILE} is written",
+            f"{CONFIG} is written",
+        ],
         "due": True,
     }
 
 
 def test_a_converged_host_gets_nothing() -> None:
-    inputs = [_sum("wanted", FILE), _sum("cert", CERTIFICATE)]
-    # What role mirror writes into the record: the release's name, the sums as sha256sum printed them, a newline.
-    record = _sum("0.1.0\n" + "\n".join(inputs) + "\n", RECORD)
-    assert _planned([*inputs, record]) == {"changes": [], "due": False}
+    inputs = [_sum("wanted", FILE), _sum("cert", CERTIFICATE), _sum("listen: x, peers: new", CONFIG)]
+    assert _planned([*inputs, _sum(_record(inputs), RECORD)]) == {"changes": [], "due": False}
 
 
 def test_a_changed_file_is_named_and_a_broken_off_run_restarts_without_any_change() -> None:
-    inputs = [_sum("other", FILE), _sum("cert", CERTIFICATE)]
+    inputs = [_sum("other", FILE), _sum("cert", CERTIFICATE), _sum("listen: x, peers: new", CONFIG)]
     assert _planned(inputs) == {"changes": [f"{FILE} changes"], "due": True}
     inputs[0] = _sum("wanted", FILE)
     assert _planned([*inputs, _sum("of an earlier restart", RECORD)]) == {"changes": [], "due": True}
+
+
+def test_a_certificate_that_was_signed_anew_restarts() -> None:
+    inputs = [_sum("wanted", FILE), _sum("cert", CERTIFICATE), _sum("listen: x, peers: new", CONFIG)]
+    record = _sum(_record(inputs), RECORD)
+    inputs[1] = _sum("another", CERTIFICATE)
+    assert _planned([*inputs, record]) == {"changes": [], "due": True}
+
+
+def test_another_list_of_nodes_is_written_without_a_restart() -> None:
+    inputs = [_sum("wanted", FILE), _sum("cert", CERTIFICATE), _sum("listen: x, peers: old", CONFIG)]
+    assert _planned([*inputs, _sum(_record(inputs), RECORD)]) == {
+        "changes": [f"{CONFIG} changes, without a restart"],
+        "due": False,
+    }
+
+
+def test_only_the_list_of_nodes_leaves_what_the_services_start_from_as_it_is() -> None:
+    more = {**SPEC, "addresses": SPEC["addresses"] | {"d": "10.77.0.14"}, "zones": {}, "seeds": ["c"], "copies": 3}
+    assert mirror.mirror_start(more) == mirror.mirror_start(SPEC)
+    assert mirror.mirror_config(more) != mirror.mirror_config(SPEC)
+    for key, value in {"workers": 3, "keep_generations": 4, "free_percent": 7, "push_users": "/x"}.items():
+        assert mirror.mirror_start({**SPEC, key: value}) != mirror.mirror_start(SPEC), key
+    moved = {**SPEC, "addresses": SPEC["addresses"] | {"b": "10.77.0.99"}}
+    assert mirror.mirror_start(moved) != mirror.mirror_start(SPEC), "it listens on its own address"
+
+
+def test_role_and_services_agree_on_what_counts_at_once() -> None:
+    written, started = (yaml.safe_load(make(SPEC)) for make in (mirror.mirror_config, mirror.mirror_start))
+    assert set(written) - set(started) == {"publisher", *config.LIVE}
 
 
 SHOWN = """\

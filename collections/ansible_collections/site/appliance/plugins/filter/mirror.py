@@ -16,6 +16,8 @@ from ansible_collections.site.appliance.plugins.plugin_utils.problems import pla
 
 _HEAD = "# Written by the appliance (role mirror). Change the inventory and run site.yml; this file is overwritten.\n"
 _PEER_PORT = 5443
+# What running services take anew when the file is replaced (appliance.config.LIVE): it restarts nothing.
+_LIVE = ("publisher", "seeds", "mirror_copies", "peers")
 # What the appliance reads (appliance.registry.credentials), so that a slip is found before anything changes.
 _PUSH_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}:scrypt\$\d+\$\d+\$\d+\$[A-Za-z0-9+/]+=*\$[A-Za-z0-9+/]+=*")
 
@@ -48,7 +50,19 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
         ``copies`` (number or ``all``), ``keep_generations``, ``workers`` and ``peer_workers`` (counts), ``free_percent``, ``store``,
         ``pki``, ``push_users`` (path of the operators' credentials; empty: pushing is off).
     """
-    spec = plain(spec)
+    return _HEAD + _dump(_document(plain(spec)))
+
+
+def mirror_start(spec: Mapping[str, Any]) -> str:
+    """Return the part of that file which the services act on at start alone; another list of nodes leaves it the same."""
+    return _dump({key: value for key, value in _document(plain(spec)).items() if key not in _LIVE})
+
+
+def _dump(document: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(document), sort_keys=False, default_flow_style=None, width=200)
+
+
+def _document(spec: Mapping[str, Any]) -> dict[str, Any]:
     copies = spec["copies"]
     if copies != "all":
         try:
@@ -59,7 +73,7 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
             raise AnsibleFilterError(
                 f"APL-0764: mirror_copies is {spec['copies']!r}. Set it to a number of nodes from 1 on, or to all"
             )
-    document = {
+    return {
         "node": spec["node"],
         "store": spec["store"],
         "pki": spec["pki"],
@@ -82,7 +96,6 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
             for host, address in spec["addresses"].items()
         ],
     }
-    return _HEAD + yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=200)
 
 
 def mirror_push_lines(users: Sequence[str]) -> str:
@@ -102,20 +115,34 @@ def mirror_push_lines(users: Sequence[str]) -> str:
     return _HEAD + "".join(f"{line}\n" for line in lines)
 
 
+def mirror_record(sums: str, release: str, certificates: Sequence[str], texts: Mapping[str, str]) -> str:
+    """Return the record of what the services start from; where the one on the node differs, a restart is due.
+
+    :param sums: output of ``sha256sum`` in which the certificates are; one that is missing is not in it.
+    :param release: its name.
+    :param certificates: paths of what is not made from the inventory.
+    :param texts: path to text of what is, with the part of the configuration that counts at start.
+    """
+    found = _sums(sums)
+    lines = [f"{found.get(path, 'none')}  {path}" for path in certificates]
+    lines += [f"{_sha256(text)}  {path}" for path, text in texts.items()]
+    return "\n".join([release, *lines]) + "\n"
+
+
 def mirror_changes(
-    sums: str, wanted: Mapping[str, str], release: Mapping[str, Any], certificate: str, record: str
+    sums: str, wanted: Mapping[str, str], release: Mapping[str, Any], certificate: str, record: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return what role mirror would change on a node (``changes``, lines) and whether its services restart (``due``).
 
-    :param sums: output of ``sha256sum`` over everything that the services start from, and the record; a file that is missing
-        is not in it.
+    :param sums: output of ``sha256sum`` over the files that the role writes, the certificates and the record; a file that
+        is missing is not in it.
     :param wanted: path to text of the files that the role writes.
     :param release: result of ``site.appliance.release`` in check mode.
     :param certificate: path of the node's certificate.
-    :param record: path of the record of what the services were last restarted with.
+    :param record: ``path`` and ``text`` of the record of what the services were last restarted with.
     """
-    lines = sums.splitlines()
-    found = {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
+    found = _sums(sums)
+    is_due = not release["current"] or certificate not in found or found.get(record["path"]) != _sha256(record["text"])
     changes = []
     if not release["current"]:
         changes.append(f"release {release['name']} is installed")
@@ -123,10 +150,14 @@ def mirror_changes(
         changes.append("a key and a certificate are made")
     for path, text in wanted.items():
         if found.get(path) != _sha256(text):
-            changes.append(f"{path} {'changes' if path in found else 'is written'}")
-    inputs = "\n".join(line for line in lines if not line.endswith(f"  {record}"))
-    is_due = bool(changes) or found.get(record) != _sha256(f"{release['name']}\n{inputs}\n")
+            how = "changes" if path in found else "is written"
+            changes.append(f"{path} {how}{'' if is_due else ', without a restart'}")
     return {"changes": changes, "due": is_due}
+
+
+def _sums(text: str) -> dict[str, str]:
+    """Path to digest from the output of ``sha256sum``."""
+    return {path: digest for digest, _, path in (line.partition("  ") for line in text.splitlines())}
 
 
 def mirror_stopped(shown: str, units: Sequence[str]) -> list[str]:
@@ -180,6 +211,8 @@ class FilterModule:
             "mirror_config": mirror_config,
             "mirror_properties": mirror_properties,
             "mirror_push_lines": mirror_push_lines,
+            "mirror_record": mirror_record,
+            "mirror_start": mirror_start,
             "mirror_stopped": mirror_stopped,
             "mirror_seeds": mirror_seeds,
         }
