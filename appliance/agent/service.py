@@ -8,24 +8,28 @@ route (unix socket, mode 0600)                   answer
                                                  with ``&suspect=1`` what lies here is hashed before it counts
 ``POST /v1/suspect/<digest>``                    204; the blob is hashed, and fetched again where it is damaged
 ``GET /v1/status``                               see :meth:`Agent.status`
+``POST /v1/look?without=``                       look for something newer, and answer what :meth:`Agent.look` does
 ``POST /v1/wake``                                204; look for a newer generation now
 ===============================================  =============================================================
 """
 
 from __future__ import annotations
 
+import datetime
 import functools
 import logging
 import time
+from collections.abc import Collection
 from typing import Any
 
 import gevent
 from flask import Flask, Response, request
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 
 from appliance.agent.fetch import Fetcher
-from appliance.agent.follow import Follower
+from appliance.agent.follow import Follower, Refused
 from appliance.agent.replicate import piece_map, wanted
 from appliance.config import Config, CurrentConfig
 from appliance.errors import ApplianceError
@@ -38,11 +42,14 @@ from appliance.peers.client import PeerError, Peers
 from appliance.registry.answers import document, error
 from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.listener import bare_app
+from appliance.store import standing
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed, needed_by_pushes
 from appliance.store.damage import examine
 from appliance.store.generations import Generations
+from appliance.store.journal import note
 from appliance.store.pushes import Pushes
+from appliance.store.signed import NameIndex
 from appliance.store.uploads import Uploads
 
 _LOG = logging.getLogger("appliance.agent")
@@ -79,6 +86,7 @@ class Agent:
         self._peers = Peers(current)
         self._fetcher = Fetcher(blobs, self._peers, offload)
         self._follower = Follower(blobs, generations, pushes, self._peers, self._fetcher, offload)
+        self._looking = BoundedSemaphore(1)
         self._wake = Event()
         self._replicate = Event()
         self._told = self._state()
@@ -93,19 +101,63 @@ class Agent:
         """Look for a newer generation now."""
         self._wake.set()
 
+    def look(self, without: Collection[str] = ()) -> dict[str, Any]:
+        """Ask every node what it has, follow the newest, and on the publisher make sure that there is nothing newer.
+
+        :param without: ids of nodes that are not waited for: what they alone have is given up.
+        :returns: ``settled`` (whether the publisher is sure, see :mod:`appliance.store.standing`), ``silent`` (ids of the
+            nodes that did not answer) and ``refused`` (what was found and is not followed).
+        """
+        with self._looking:
+            config = self._current.get()
+            if moved := self._follower.look(as_heir=config.is_publisher):
+                self._generations.prune(config.keep_generations)
+                self._replicate.set()
+            give_up = {refused.digest for refused in self._follower.refused if refused.peer in without}
+            left = [refused for refused in self._refused() if refused.digest not in give_up]
+            if not config.is_publisher or any(refused.signed for refused in left):
+                standing.unsettle(self._blobs.root)
+            elif not left and set(without).issuperset(self._follower.silent):
+                self._take_over(config, moved, give_up)
+            return self._standing()
+
+    def _take_over(self, config: Config, moved: list[NameIndex], give_up: Collection[str]) -> None:
+        """Be the publisher: nobody has anything newer. Nodes that come later take only what a listed seed has signed."""
+        signed = [index for index in (self._generations, self._pushes) if offload(index.sign_anew)]
+        standing.settle(self._blobs.root, config.node, give_up)
+        for index in moved:
+            _LOG.warning("this publisher follows number %d (%s), which another node had", index.number, index.digest)
+        if moved or signed or give_up:
+            line = {"action": "take-over", "time": _now(), "node": config.node, "given_up": sorted(give_up)}
+            note(self._blobs.root, line | {"generation": summary(self._catalog.renew().generation)})
+
+    def _refused(self) -> list[Refused]:
+        """What the last look found and did not follow, but for what was given up."""
+        gone = standing.given_up(self._blobs.root)
+        return [refused for refused in self._follower.refused if refused.digest not in gone]
+
+    def _standing(self) -> dict[str, Any]:
+        return {
+            "settled": standing.is_settled(self._blobs.root),
+            "silent": self._follower.silent,
+            "refused": [refused.as_dict() for refused in self._refused()],
+        }
+
     def application(self) -> Flask:
         """The application behind the unix socket."""
         app = bare_app()
         app.add_url_rule("/v1/fetch/<digest>", view_func=self._fetch)
         app.add_url_rule("/v1/suspect/<digest>", view_func=self._suspect, methods=["POST"])
         app.add_url_rule("/v1/status", view_func=lambda: document(self.status()), endpoint="status")
+        app.add_url_rule("/v1/look", view_func=self._look, methods=["POST"])
         app.add_url_rule("/v1/wake", view_func=self._awake, methods=["POST"])
         return app
 
     def status(self) -> dict[str, Any]:
         """What ``appliance status --json`` prints.
 
-        ``wanted_missing`` counts the blobs that this node should hold by policy and does not hold yet.
+        ``wanted_missing`` counts the blobs that this node should hold by policy and does not hold yet; ``standing`` is what
+        :meth:`look` found when it last looked.
         """
         config, catalog = self._current.get(), self._catalog.get()
         return {
@@ -119,6 +171,7 @@ class Agent:
             "wanted_missing": len(offload(self._wanted)),
             "blobs_held": sum(1 for _ in self._blobs.digests()),
             "room_bytes": self._blobs.room(),
+            "standing": self._standing(),
             "peers": self._ask_peers(),
         }
 
@@ -164,6 +217,9 @@ class Agent:
             _LOG.error("%s", problem)
         self._replicate.set()
 
+    def _look(self) -> Response:
+        return document(self.look(request.args.getlist("without")))
+
     def _awake(self) -> Response:
         self.wake()
         return Response(status=204)
@@ -171,16 +227,8 @@ class Agent:
     def _follow(self) -> None:
         """Ask at start, when called, and every half-minute; a node that was off catches up by itself."""
         self._wake.clear()
-        config = self._current.get()
-        if config.is_publisher:
-            self._generations.sign_anew()
-            self._pushes.sign_anew()
-            self._wake.wait(ASK_EVERY)
-            return
-        if self._follower.look():
-            self._generations.prune(config.keep_generations)
-            self._replicate.set()
-        self._wake.wait(_RETRY_FIRST if self._follower.behind else ASK_EVERY)
+        is_sure = self.look()["settled"] or not self._current.get().is_publisher
+        self._wake.wait(ASK_EVERY if is_sure and not self._follower.behind else _RETRY_FIRST)
 
     def _watch(self) -> None:
         """Notice that an index was replaced (by ``appliance seed`` or a push here) and tell the others; or that the list
@@ -268,6 +316,10 @@ class Agent:
             }
 
         return list(Pool(_FETCH_AT_ONCE * 4).map(ask, self._peers.others))
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def _json(body: bytes) -> dict[str, Any]:

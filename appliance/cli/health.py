@@ -10,6 +10,7 @@ import click
 
 from appliance.cli.opened import CONFIG, JSON, STORE, open_store, show
 from appliance.config import DEFAULT_PATH, load
+from appliance.errors import ApplianceError
 
 
 @click.command()
@@ -79,5 +80,13 @@ def _status_text(shown: dict[str, Any]) -> str:
     lines += [
         f"peer {peer['id']} ({peer['address']}): {peer['state']}, generation {peer['generation']}"
         for peer in shown["peers"]
+    ]
+    standing = shown["standing"]
+    if shown["node"] == shown["publisher"] and not standing["settled"]:
+        waits = f"; no answer from {', '.join(standing['silent'])}" if standing["silent"] else ""
+        lines.append(f"this publisher is not sure yet that no other node has something newer{waits}")
+    lines += [
+        f"not followed: {refused['index']} {refused['number']} of {refused['peer']}: {ApplianceError(**refused['problem'])}"
+        for refused in standing["refused"]
     ]
     return "\n".join(lines)

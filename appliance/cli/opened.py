@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,14 +42,14 @@ class Opened:
 
 
 def open_store(directory: Path, config_file: Path | None) -> Opened:
-    """Open a store, with the node's configuration where it is the node's own; see :func:`_config`."""
+    """Open a store, with the node's configuration where it is the node's own; see :func:`config_of`."""
     from appliance.store.blobs import BlobStore
     from appliance.store.generations import Generations
     from appliance.store.pins import Pins
     from appliance.store.pushes import Pushes
     from appliance.trust import Trust
 
-    config = _config(directory, config_file)
+    config = config_of(directory, config_file)
     blobs = BlobStore(directory, free_percent=config.free_percent if config.peers else 0)
     trust = Trust(config.pki, config.node, config.seeds)
     return Opened(config, blobs, Generations(blobs, trust), Pushes(blobs, trust), Pins(blobs, trust))
@@ -74,10 +74,31 @@ def open_as_publisher(directory: Path, config_file: Path | None, what: str) -> O
             fix=f"Run the same on {store.config.publisher}",
         )
     store.blobs.require()
+    make_sure(store.config)
     return store
 
 
-def _config(directory: Path, config_file: Path | None) -> Config:
+def make_sure(config: Config, without: Collection[str] = ()) -> None:
+    """Where this node publishes: have its agent ask the others, and refuse where one has, or may have, something newer.
+
+    See :func:`appliance.store.standing.make_sure`.
+
+    :param without: ids of nodes that are not waited for.
+    """
+    from appliance.agent.client import AgentClient, AgentDown
+    from appliance.store.standing import make_sure as run
+
+    def look() -> dict[str, Any]:
+        try:
+            return AgentClient(config.agent_socket).look(without)
+        except AgentDown as problem:
+            raise ConnectionError(str(problem)) from problem
+
+    if config.is_publisher:
+        run(config.store, config, look)
+
+
+def config_of(directory: Path, config_file: Path | None) -> Config:
     """The node's configuration where this is the node's store; elsewhere a store of its own, without a site."""
     if config_file is not None:
         return load(config_file)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli.opened import CONFIG, JSON, STORE, open_store, show
+from appliance.cli.opened import CONFIG, JSON, STORE, config_of, make_sure, open_store, show
 
 if TYPE_CHECKING:
     from appliance.archives.medium import Medium
@@ -158,6 +158,7 @@ def seed(
         )
         return shown
 
+    make_sure(config_of(directory, config_file))
     show(_read(directory, sources, work, as_json), as_json, _seed_text)
 
 

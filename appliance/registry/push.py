@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from flask import Response, current_app, g, request
 
-from appliance.errors import ApplianceError, fail
+from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest, digest_of, hasher
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, parse_manifest
 from appliance.oci.names import is_tag
@@ -43,7 +43,7 @@ _ANSWERS = {
 class Pushing:
     """The writing routes of one node.
 
-    :param publisher: gives the words that name the publisher where this node is not it; None on the publisher itself.
+    :param admit: refuses where this node does not publish now; see :func:`appliance.registry.publishing.check_publisher`.
     :param uploads: where bytes arrive.
     :param publishing: where names change.
     :param site_addresses: spellings of listed nodes that mean "no namespace".
@@ -51,12 +51,12 @@ class Pushing:
 
     def __init__(
         self,
-        publisher: Callable[[], str | None],
+        admit: Callable[[], None],
         uploads: Uploads,
         publishing: Publishing,
         site_addresses: Collection[str],
     ) -> None:
-        self._publisher = publisher
+        self._admit = admit
         self._uploads = uploads
         self._publishing = publishing
         self._site = site_addresses
@@ -90,15 +90,7 @@ class Pushing:
 
     def _write(self, handler: Handler, arguments: dict[str, str]) -> Response:
         try:
-            publisher = self._publisher()
-            if publisher is not None:
-                fail(
-                    "APL-0501",
-                    "pushing and deleting is for the publisher of this site",
-                    where=request.path,
-                    why=f"the publisher is {publisher}",
-                    fix="Do the same there; this node follows within a second",
-                )
+            self._admit()
             return handler(**arguments)
         except ApplianceError as problem:
             status, code = _ANSWERS.get(

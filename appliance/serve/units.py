@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from flask import Flask
 
 from appliance.agent.client import AgentClient, AgentDown
-from appliance.config import Config, CurrentConfig
+from appliance.config import CurrentConfig
 from appliance.peers.app import PeerRoutes
 from appliance.peers.app import create_app as create_peer_app
 from appliance.registry.app import Registry, create_app
 from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.credentials import Operators
-from appliance.registry.publishing import Publishing
+from appliance.registry.publishing import Publishing, check_publisher
 from appliance.registry.push import Pushing
 from appliance.registry.recent import Recent
 from appliance.store.blobs import BlobStore
@@ -74,16 +74,11 @@ def peer(current: CurrentConfig) -> Flask:
     if config.push_users is not None:
         operators = Operators(config.push_users)
         publishing = Publishing(parts.blobs, parts.pushes, parts.catalog, parts.uploads)
-        pushing = Pushing(lambda: _other_publisher(current.get()), parts.uploads, publishing, current.site_addresses)
+        pushing = Pushing(
+            lambda: check_publisher(current.get(), config.store), parts.uploads, publishing, current.site_addresses
+        )
         handlers = pushing.handlers(handlers)
     return create_peer_app(current, {**handlers, **routes.handlers()}, operators)
-
-
-def _other_publisher(config: Config) -> str | None:
-    """Words for the publisher, where another node is it."""
-    if config.is_publisher:
-        return None
-    return next((f"{peer.id}, {peer.url}" for peer in config.peers if peer.id == config.publisher), config.publisher)
 
 
 def agent(current: CurrentConfig) -> Flask:

@@ -20,6 +20,7 @@ import yaml
 from appliance import pki
 from appliance.config import CurrentConfig, load
 from appliance.peers.client import PeerError, Peers
+from appliance.store import standing
 from tests.integration.conftest import APPLIANCE, Process, appliance, free_port, request, wait_for, workers_of
 from tests.unit.store import made
 
@@ -87,6 +88,9 @@ def tls(root: Path) -> Iterator[Tls]:
     """Node a's peer listener with a seeded store."""
     made_one = Tls(root)
     config = made_one.config("a")
+    # As an agent leaves it once b, which does not run here, has answered.
+    (root / "store-a").mkdir()
+    standing.settle(root / "store-a", "a")
     source = made.write_oci_archive(root / "a.tar", {A: made.image(1, size=2 << 20)})
     appliance("seed", "--store", root / "store-a", "--config", config, source)
     process = Process([*APPLIANCE, "unit", "peer", "--config", str(config)], root / "peer.log")
