@@ -24,6 +24,8 @@ MEND_SECONDS = 5.0
 """How long a request waits for a manifest that is lost or damaged here."""
 LOOK_SECONDS = 600.0
 """How long a look at all peers may take, with all the manifests of what is found."""
+FETCH_SECONDS = 86400.0
+"""How long it may take to bring all that leaving nodes hold; each fetch has bounds of its own."""
 _ASK_SECONDS = 2.0
 
 
@@ -58,6 +60,14 @@ class AgentClient:
     def look(self, without: Collection[str] = ()) -> dict[str, Any]:
         """See :meth:`appliance.agent.service.Agent.look`; raises :class:`AgentDown`."""
         return self._ask("POST", f"/v1/look?{urlencode([('without', node) for node in without])}", LOOK_SECONDS)
+
+    def leaving(self, staying: Collection[str], *, fetch: bool) -> dict[str, Any]:
+        """See :class:`appliance.agent.leaving.Leaving`; raises :class:`AgentDown`.
+
+        :param fetch: bring what only leaving nodes hold.
+        """
+        asked = urlencode([("stay", node) for node in staying])
+        return self._ask("POST" if fetch else "GET", f"/v1/leaving?{asked}", FETCH_SECONDS if fetch else LOOK_SECONDS)
 
     def wake(self) -> None:
         """Let the agent look for a newer generation; raises :class:`AgentDown`."""

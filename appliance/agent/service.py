@@ -9,6 +9,8 @@ route (unix socket, mode 0600)                   answer
 ``POST /v1/suspect/<digest>``                    204; the blob is hashed, and fetched again where it is damaged
 ``GET /v1/status``                               see :meth:`Agent.status`
 ``POST /v1/look?without=``                       look for something newer, and answer what :meth:`Agent.look` does
+``GET /v1/leaving?stay=``                        what only nodes that do not stay hold; see :mod:`appliance.agent.leaving`
+``POST /v1/leaving?stay=``                       the same, once that was brought here
 ``POST /v1/wake``                                204; look for a newer generation now
 ===============================================  =============================================================
 """
@@ -30,6 +32,7 @@ from gevent.pool import Pool
 
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower, Refused
+from appliance.agent.leaving import Leaving
 from appliance.agent.replicate import piece_map, wanted
 from appliance.config import Config, CurrentConfig
 from appliance.errors import ApplianceError
@@ -86,6 +89,7 @@ class Agent:
         self._peers = Peers(current)
         self._fetcher = Fetcher(blobs, self._peers, offload)
         self._follower = Follower(blobs, generations, pushes, self._peers, self._fetcher, offload)
+        self._leaving = Leaving(blobs, generations, pushes, self._peers, self._fetcher, self._piece_map, offload)
         self._looking = BoundedSemaphore(1)
         self._wake = Event()
         self._replicate = Event()
@@ -149,6 +153,7 @@ class Agent:
         app.add_url_rule("/v1/fetch/<digest>", view_func=self._fetch)
         app.add_url_rule("/v1/suspect/<digest>", view_func=self._suspect, methods=["POST"])
         app.add_url_rule("/v1/status", view_func=lambda: document(self.status()), endpoint="status")
+        app.add_url_rule("/v1/leaving", view_func=self._leave, methods=["GET", "POST"])
         app.add_url_rule("/v1/look", view_func=self._look, methods=["POST"])
         app.add_url_rule("/v1/wake", view_func=self._awake, methods=["POST"])
         return app
@@ -219,6 +224,11 @@ class Agent:
 
     def _look(self) -> Response:
         return document(self.look(request.args.getlist("without")))
+
+    def _leave(self) -> Response:
+        staying = request.args.getlist("stay")
+        act = self._leaving.fetch if request.method == "POST" else self._leaving.report
+        return document(act(staying))
 
     def _awake(self) -> Response:
         self.wake()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from appliance.cli.opened import CONFIG, JSON, STORE, open_store, show
+from appliance.cli.opened import CONFIG, JSON, STORE, agent_down, open_store, show
 from appliance.config import DEFAULT_PATH, load
 from appliance.errors import ApplianceError
 
@@ -51,19 +51,12 @@ def fsck(directory: Path, config_file: Path | None, as_json: bool, repair: bool)
 def status(config_file: Path | None, as_json: bool) -> None:
     """Say what this node serves, what it still lacks, and which peers answer."""
     from appliance.agent.client import AgentClient, AgentDown
-    from appliance.errors import fail
 
     config = load(config_file or DEFAULT_PATH)
     try:
         shown = AgentClient(config.agent_socket).status()
     except AgentDown as error:
-        fail(
-            "APL-0402",
-            "the agent of this node does not answer",
-            where=config.node,
-            why=str(error),
-            fix="Run this as root; see 'systemctl status appliance-agent'",
-        )
+        agent_down(config, error)
     show(shown, as_json, _status_text)
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -107,6 +107,19 @@ def config_of(directory: Path, config_file: Path | None) -> Config:
         if config.store.resolve() == directory.resolve():
             return config
     return Config(node="local", store=directory)
+
+
+def agent_down(config: Config, problem: Exception) -> NoReturn:
+    """Say that the agent does not answer (APL-0402)."""
+    from appliance.errors import fail
+
+    fail(
+        "APL-0402",
+        "the agent of this node does not answer",
+        where=config.node,
+        why=str(problem),
+        fix="Run this as root; see 'systemctl status appliance-agent'",
+    )
 
 
 def show(value: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:

@@ -39,6 +39,9 @@ class Tls:
             pki.request(directory, node, "127.0.0.1")
             pki.sign(root / ca, directory / "node.csr", directory / "node.crt", node, "127.0.0.1")
             (directory / "ca.crt").write_bytes((root / ca / "ca.crt").read_bytes())
+        # As the publisher's agent leaves it once the other node, which listens nowhere here, has answered.
+        (root / "store-a").mkdir()
+        standing.settle(root / "store-a", "a")
 
     def pki(self, node: str, ca: str = "ca") -> Path:
         return self.root / f"{ca}-{node}"
@@ -88,9 +91,6 @@ def tls(root: Path) -> Iterator[Tls]:
     """Node a's peer listener with a seeded store."""
     made_one = Tls(root)
     config = made_one.config("a")
-    # As an agent leaves it once b, which does not run here, has answered.
-    (root / "store-a").mkdir()
-    standing.settle(root / "store-a", "a")
     source = made.write_oci_archive(root / "a.tar", {A: made.image(1, size=2 << 20)})
     appliance("seed", "--store", root / "store-a", "--config", config, source)
     process = Process([*APPLIANCE, "unit", "peer", "--config", str(config)], root / "peer.log")
