@@ -43,12 +43,14 @@ class Opened:
 
 def open_store(directory: Path, config_file: Path | None) -> Opened:
     """Open a store, with the node's configuration where it is the node's own; see :func:`config_of`."""
+    from appliance.store import form
     from appliance.store.blobs import BlobStore
     from appliance.store.generations import Generations
     from appliance.store.pins import Pins
     from appliance.store.pushes import Pushes
     from appliance.trust import Trust
 
+    form.check(directory)
     config = config_of(directory, config_file)
     blobs = BlobStore(directory, free_percent=config.free_percent if config.peers else 0)
     trust = Trust(config.pki, config.node, config.seeds)

@@ -18,6 +18,7 @@ from appliance.registry.credentials import Operators
 from appliance.registry.publishing import Publishing, check_publisher
 from appliance.registry.push import Pushing
 from appliance.registry.recent import Recent
+from appliance.store import form
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generations
 from appliance.store.pushes import Pushes
@@ -42,7 +43,7 @@ def assemble(current: CurrentConfig) -> Parts:
     """Build the pieces from a configuration; the store is made where there is none."""
     config = current.get()
     blobs = BlobStore(config.store, free_percent=config.free_percent)
-    blobs.create()
+    form.prepare(blobs)
     trust = Trust(config.pki, config.node, current.seeds)
     generations, pushes, uploads = Generations(blobs, trust), Pushes(blobs, trust), Uploads(blobs)
     catalog = CurrentCatalog(blobs, generations, pushes)

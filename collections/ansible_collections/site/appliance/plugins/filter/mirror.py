@@ -98,6 +98,56 @@ def _document(spec: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def mirror_leaving(text: str, nodes: Sequence[str]) -> list[str]:
+    """Return the nodes that a configuration lists and the inventory does not any more.
+
+    :param text: of the ``config.yaml`` that a node runs with; one that is no configuration lists nobody.
+    :param nodes: ids in the inventory.
+    """
+    return [node for node in _listed(text) if node not in nodes]
+
+
+def mirror_departures(text: str, seeds: Sequence[str], said: Mapping[str, Any] | None) -> list[str]:
+    """Return the lines of a plan about nodes that leave, and about another publisher.
+
+    :param text: as for :func:`mirror_leaving`.
+    :param seeds: ordered ids in the inventory.
+    :param said: what ``appliance leaving --json`` printed; None where it was not asked.
+    """
+    before = (_parsed(text).get("seeds") or [""])[0]
+    lines = [f"{seeds[0]} publishes from now on; it was {before}"] if before and before != seeds[0] else []
+    for node in said["leaving"] if said else ():
+        lines.append(f"{node} is a node of the site no more{', and does not answer' if node in said['silent'] else ''}")
+    for key, words in (
+        ("only_there", "fetched here first, since only a node that leaves holds it"),
+        ("at_risk", "GIVEN UP"),
+    ):
+        blobs = said[key] if said else []
+        names = sorted({name for blob in blobs for name in blob["names"]})
+        if blobs:
+            lines.append(
+                f"{len(blobs)} blobs ({sum(blob['size'] for blob in blobs)} bytes) of {', '.join(names)}: {words}"
+            )
+    return plain(lines)
+
+
+def _listed(text: str) -> list[str]:
+    peers = _parsed(text).get("peers")
+    return (
+        [str(peer["id"]) for peer in peers if isinstance(peer, dict) and "id" in peer]
+        if isinstance(peers, list)
+        else []
+    )
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
 def mirror_push_lines(users: Sequence[str]) -> str:
     """Return the text of ``/etc/appliance/push-users``.
 
@@ -210,6 +260,8 @@ class FilterModule:
             "mirror_changes": mirror_changes,
             "mirror_config": mirror_config,
             "mirror_properties": mirror_properties,
+            "mirror_departures": mirror_departures,
+            "mirror_leaving": mirror_leaving,
             "mirror_push_lines": mirror_push_lines,
             "mirror_record": mirror_record,
             "mirror_start": mirror_start,
