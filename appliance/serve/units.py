@@ -57,7 +57,7 @@ def mirror(current: CurrentConfig) -> Flask:
     parts = assemble(current)
     app = create_app(parts.registry)
     # Here alone: the other listener asks who is calling.
-    app.wsgi_app = Recent(app.wsgi_app, parts.catalog)  # type: ignore[method-assign]  # Flask's own way
+    app.wsgi_app = Recent(app.wsgi_app, parts.catalog, current.get)  # type: ignore[method-assign]  # Flask's own way
     return app
 
 
