@@ -194,7 +194,8 @@ def test_a_node_more_restarts_nobody(life: Life) -> None:
 
 def test_a_node_at_another_address_is_found_there(life: Life) -> None:
     processes, moved = life.processes("a", "b"), "10.77.0.23"
-    life.host("c").run(f"ip address add {moved}/24 dev host0")
+    # The old one stays for the controller's SSH; what c sends to the others comes from the new one.
+    life.host("c").run(f"ip address add {moved}/24 dev host0 && ip route change 10.77.0.0/24 dev host0 src {moved}")
     life.host_variables["c"] = {"node_ip": moved}
     life.run()
     assert life.processes("a", "b") == processes
