@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli.opened import CONFIG, JSON, STORE, open_store, show, tell_agent
+from appliance.cli.opened import CONFIG, JSON, STORE, config_of, make_sure, open_store, show, tell_agent
 
 if TYPE_CHECKING:
     from appliance.archives.medium import Medium
@@ -167,6 +167,7 @@ def seed(
         )
         return shown
 
+    make_sure(config_of(directory, config_file))
     shown = _read(directory, sources, work, as_json)
     if shown["published"]:
         tell_agent(directory, config_file)

@@ -26,7 +26,7 @@ from flask import Flask, Response, request
 from gevent.lock import BoundedSemaphore
 
 from appliance import __version__
-from appliance.config import Config
+from appliance.config import Config, CurrentConfig
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
 from appliance.offload import offload
@@ -132,19 +132,20 @@ def _signed(index: SignedIndex[T]) -> Response:
     return document({"raw": current.raw.decode(), "signature": signature.__dict__ if signature else None})
 
 
-def create_app(config: Config, handlers: Mapping[str, Handler], operators: Operators | None) -> Flask:
+def create_app(current: CurrentConfig, handlers: Mapping[str, Handler], operators: Operators | None) -> Flask:
     """The application of the peer listener.
 
+    :param current: says who is a node; asked for each request, so that one who was removed is refused at its next,
+        whatever connection it comes by.
     :param handlers: of every route that it answers.
     :param operators: who may push; None where pushing is off.
     """
-    nodes = frozenset(peer.id for peer in config.peers)
     # One at a time: whoever guesses passwords takes one thread from the others, and memory once.
     turn = BoundedSemaphore(1)
     offered = frozenset[Caller]({"node"} if operators is None else {"node", "operator"})
 
     def identify() -> Identity:
-        node = _node(config, nodes, is_open=operators is None or not request.path.startswith("/v2"))
+        node = _node(current.get(), is_open=operators is None or not request.path.startswith("/v2"))
         given = request.headers.get("Authorization")
         if operators is None or given is None:
             return node
@@ -159,7 +160,7 @@ def create_app(config: Config, handlers: Mapping[str, Handler], operators: Opera
     return listener(handlers, offered, identify)
 
 
-def _node(config: Config, nodes: frozenset[str], *, is_open: bool) -> Identity:
+def _node(config: Config, *, is_open: bool) -> Identity:
     """What a request proves by its connection.
 
     :param is_open: whether, in development without a PKI, everybody counts as a node here.
@@ -170,6 +171,6 @@ def _node(config: Config, nodes: frozenset[str], *, is_open: bool) -> Identity:
     name = common_name(sock.getpeercert()) if isinstance(sock, ssl.SSLSocket) else None
     if name is None:
         return Identity(problem="no client certificate of this site")
-    if name not in nodes:
+    if name not in config.ids:
         return Identity(problem=f"{name} is not a node of this site", refused=True)
     return Identity(frozenset({"node"}), name)

@@ -264,6 +264,41 @@ def test_a_child_that_was_deleted_is_not_waited_for(store: BlobStore, publisher:
     assert not subject.behind
 
 
+def test_what_a_newer_release_says_beside_it_is_passed_over(store: BlobStore, publisher: BlobStore) -> None:
+    generation = made.publish(publisher, {NAME: made.image(1)})
+    peer = serving(generation, contents(publisher))
+    more = {"node": "x", "feature": [1], "generation": {"number": 1, "digest": generation.digest, "form": "new"}}
+    signed = {"signer": "a", "certificate": "c", "signature": "s", "algorithm": "new"}
+    peer.answers["/p2p/v1/ping"] = lambda: (200, json.dumps(more).encode())
+    whole = {"raw": generation.raw.decode(), "signature": signed, "proof": {}}
+    peer.answers["/p2p/v1/generation"] = lambda: (200, json.dumps(whole).encode())
+    assert follower(store, a=peer).look() == [generation]
+
+
+def test_who_does_not_answer_is_named(store: BlobStore) -> None:
+    odd = {"/p2p/v1/ping": lambda: (200, b"rot")}
+    refusing = {"/p2p/v1/ping": lambda: (403, b"{}")}
+    subject = follower(
+        store, a=serving(None, {}), b=FakePeer(dead=True), c=FakePeer(answers=odd), d=FakePeer(answers=refusing)
+    )
+    subject.look()
+    assert subject.silent == ["b", "c", "d"]
+
+
+def test_what_is_not_followed_is_logged_once(
+    store: BlobStore, publisher: BlobStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    made.publish(store, {NAME: made.image(1)})
+    other = made.publish(publisher, {NAME: made.image(2)})
+    subject = follower(store, a=serving(other, contents(publisher)))
+    for _ in range(3):
+        subject.look()
+    (said,) = [message for message in caplog.messages if "APL-0306" in message]
+    assert other.digest in said
+    (refused,) = subject.refused
+    assert (refused.peer, refused.index, refused.number, refused.digest) == ("a", "generation", 1, other.digest)
+
+
 def test_a_peer_of_an_older_release_knows_of_no_pushes(store: BlobStore, publisher: BlobStore) -> None:
     pushed = made.push(publisher, {"docker.io/team/app:1": made.image(1)})
     held = contents(publisher)

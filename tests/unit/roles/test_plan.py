@@ -174,6 +174,7 @@ def test_nothing_in_the_role_changes_a_node() -> None:
     """Each task that could either is only looking, or works on the scratch copy that the role removes again."""
     scratch = {
         "medium | Make a place for a copy of the tools",
+        "medium | Let the store's owner run what is there",
         "medium | Copy the tools there",
         "medium | Remove the copy of the tools",
         "stage | Make the place for them",
