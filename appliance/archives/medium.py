@@ -20,6 +20,8 @@ from appliance.archives.expand import expand_sources
 from appliance.archives.parts import parts_of, whole_name
 from appliance.errors import ApplianceError, fail
 
+LABEL_FILE = "medium.yaml"
+"""What a source may say of itself."""
 _MOST = 400
 """Descriptors kept open, at most; a process may have 1024."""
 
@@ -38,8 +40,13 @@ class Medium:
         self._expanded: dict[Path, list[Path] | ApplianceError] = {}
 
     def open_beforehand(self) -> None:
-        """Find the archives in the sources, and open each, all of its parts, and the checksums beside them."""
+        """Find the archives in the sources, and open each, all of its parts, and the checksums beside them.
+
+        And what a source says of itself; see :mod:`appliance.archives.label`.
+        """
         for source in self._sources:
+            with contextlib.suppress(OSError):
+                self._keep(source / LABEL_FILE, follow=False)
             try:
                 found = expand_sources([source]).sources
             except ApplianceError as error:
@@ -105,16 +112,17 @@ class Medium:
         except OSError as error:
             _unopened(path, error)
 
-    def open(self, path: Path) -> int:
+    def open(self, path: Path, *, follow: bool = True) -> int:
         """A descriptor of a file, at its beginning, for the caller to close.
 
+        :param follow: whether a symbolic link may lead elsewhere.
         :raises ApplianceError: APL-0101.
         """
         try:
             kept = self._again(path)
         except OSError as error:
             _unopened(path, error)
-        return open_readonly(path) if kept is None else _regular(kept, path)
+        return open_readonly(path, follow=follow) if kept is None else _regular(kept, path)
 
     def open_directory(self, path: Path) -> int:
         """A descriptor of a directory, for the caller to close.

@@ -127,6 +127,19 @@ def needed(generation: Generation, blobs: BlobStore) -> dict[str, Needed]:
     return found
 
 
+def maps_needed(
+    names: Mapping[str, Entry], piece_maps: Mapping[str, Descriptor], blobs: BlobStore
+) -> dict[str, Descriptor]:
+    """The piece maps of blobs that some name reaches; all of them where a manifest is not at hand."""
+    reached: set[str] = set()
+    for entry in names.values() if piece_maps else ():
+        for item in walk(entry, reader(blobs)):
+            if item.is_lost:
+                return dict(piece_maps)
+            reached.add(item.descriptor.digest)
+    return {blob: descriptor for blob, descriptor in piece_maps.items() if blob in reached}
+
+
 def needed_by_pins(pinned: Pinned, blobs: BlobStore) -> dict[str, Needed]:
     """Every blob that the pinned images need, by digest: what is kept whatever else is not.
 

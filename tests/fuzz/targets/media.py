@@ -29,7 +29,8 @@ from pathlib import Path
 import zstandard
 
 from appliance.archives.sink import HashingSink
-from appliance.bundle.plan import Plan, make_plan, read_sources
+from appliance.bundle.plan import Plan, make_plan
+from appliance.bundle.reading import read_sources
 from appliance.bundle.seed import Result, seed
 from appliance.config import Config
 from appliance.errors import ApplianceError

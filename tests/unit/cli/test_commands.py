@@ -6,49 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from appliance.cli.main import main
 from appliance.registry.credentials import parse_lines
 from appliance.store.blobs import BlobStore
 from tests.unit.store import made
 
 A = "docker.io/library/a:1"
-
-
-@dataclass
-class Ran:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs ``appliance`` in this process."""
-
-    def call(*arguments: object) -> Ran:
-        words = [str(argument) for argument in arguments]
-        monkeypatch.setattr(sys, "argv", ["appliance", *words])
-        result = CliRunner().invoke(main, words)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Ran(result.exit_code, result.stdout, result.stderr)
-
-    return call
 
 
 @pytest.fixture
