@@ -157,7 +157,7 @@ def _platforms(path: Path) -> tuple[str, ...]:
             "cannot read what the nodes run",
             where=str(path),
             why=error.strerror or str(error),
-            fix="Run playbooks/seed.yml, which writes it, or name the platforms with --platform",
+            fix="Run playbooks/update.yml, which writes it, or name the platforms with --platform",
         )
     return tuple(line for line in map(str.strip, lines) if line and not line.startswith("#"))
 

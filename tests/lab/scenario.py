@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,8 @@ def _checksum(file: Path) -> None:
     (file.parent / "sha256sum-amd64.txt").write_text(f"{digest}  k3s\n")
 
 
-def inventory(site: Site, luggage: Luggage, directory: Path, **extra: Any) -> Path:
-    """Write the site's inventory; ``extra`` variables win."""
+def inventory(site: Site, luggage: Luggage, directory: Path, *, seeds: Sequence[str] = ("a",), **extra: Any) -> Path:
+    """Write the site's inventory, with the hosts of ``mirror_seeds``; ``extra`` variables win."""
     variables: dict[str, Any] = {
         "seed_sources": [STICK],
         "mirror_wheelhouse": str(luggage.wheelhouse),
@@ -109,4 +109,4 @@ def inventory(site: Site, luggage: Luggage, directory: Path, **extra: Any) -> Pa
     if luggage.real:
         variables["k3s_server_config"] = dict(REAL_SERVER_CONFIG)
         variables["k3s_config"] = {"pause-image": PAUSE}
-    return site.write_inventory(directory, {**variables, **extra})
+    return site.write_inventory(directory, {**variables, **extra}, seeds=seeds)

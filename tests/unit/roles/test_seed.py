@@ -49,3 +49,38 @@ def test_all_that_are_behind_are_named_at_once() -> None:
     results = {"a": _result(SECOND), "b": _result(FIRST), "c": _result(SECOND, missing=1)}
     lines = seed.seed_behind(results, SECOND)
     assert [line.split(":")[0] for line in lines] == ["b", "c"]
+
+
+def _proof(*wrong: tuple[str, str, str]) -> dict[str, Any]:
+    rows = [{"name": name, "answered": answered, "expected": expected} for name, answered, expected in wrong]
+    shown = {"generation": SECOND, "names": 12, "wrong": rows}
+    return {"rc": 1 if wrong else 0, "stdout": json.dumps(shown), "stderr": ""}
+
+
+def test_what_was_proved_is_said_for_each_node() -> None:
+    results = {"a": _proof(), "b": {"rc": 0, "stdout": json.dumps({"generation": None, "names": 0, "wrong": []})}}
+    assert seed.seed_wrong(results) == []
+    first, second = seed.seed_proved(results).splitlines()
+    assert first.startswith("a: generation 2 is served, 12 names") and second.startswith("b: no generation")
+
+
+def test_a_name_that_is_answered_wrongly_is_told_with_both_digests() -> None:
+    lines = seed.seed_wrong({"a": _proof(), "b": _proof(("quay.io/t/x:1", "404 unknown", "sha256:1"))})
+    assert lines == ["b: quay.io/t/x:1: 404 unknown, not sha256:1"]
+
+
+def test_many_wrong_names_are_counted() -> None:
+    lines = seed.seed_wrong({"b": _proof(*((f"quay.io/t/x:{i}", "404", "sha256:1") for i in range(25)))})
+    assert len(lines) == 11 and lines[-1] == "b: and 15 names more"
+
+
+def test_a_proof_that_did_not_come_to_its_end_is_no_proof() -> None:
+    results = {
+        "a": {"rc": 1, "stdout": "", "stderr": "APL-0404: the mirror of this node does not answer\n{}"},
+        "b": {"rc": 2, "stdout": "[]", "stderr": "Usage: appliance\nError: No such command 'prove'."},
+        "c": {},
+    }
+    assert [line.split(":")[0] for line in seed.seed_wrong(results)] == ["a", "b", "c"]
+    assert "APL-0404" in seed.seed_wrong(results)[0]
+    assert seed.seed_wrong(results)[1] == "b: Error: No such command 'prove'."
+    assert seed.seed_proved(results) == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-PLAYBOOKS = [ROOT / "site.yml", ROOT / "playbooks/seed.yml", ROOT / "playbooks/preflight.yml"]
+PLAYBOOKS = [ROOT / "site.yml", ROOT / "playbooks/update.yml", ROOT / "playbooks/preflight.yml"]
 
 
 def _plays(path: Path) -> list[dict[str, Any]]:
@@ -85,3 +86,22 @@ def test_every_role_has_its_own_tag() -> None:
     shown = _ansible("--list-tags", "site.yml")
     for role in ("preflight", "plan", "host", "firewall", "mirror", "seed", "registries", "k3s", "verify"):
         assert role in shown
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def test_lines_are_joined_by_an_end_of_line_and_not_by_its_name() -> None:
+    """In a block scalar YAML leaves the backslash, and Ansible then keeps it from Jinja: the operator reads backslash n."""
+    found = [
+        f"{path.relative_to(ROOT)}: {text}"
+        for path in [*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("playbooks/*.yml"), ROOT / "site.yml"]
+        for text in _texts(yaml.safe_load(path.read_text(encoding="utf-8")))
+        if "join('\\n')" in text
+    ]
+    assert found == []

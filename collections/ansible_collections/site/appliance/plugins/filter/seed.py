@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+_SHOWN = 10
+
 
 def seed_lacks(result: Mapping[str, Any], generation: Mapping[str, Any] | None) -> str:
     """Return what keeps a node from serving a generation whole, empty where nothing does.
@@ -15,8 +17,7 @@ def seed_lacks(result: Mapping[str, Any], generation: Mapping[str, Any] | None) 
     :param generation: ``number`` and ``digest`` of the one that is served by the publisher; None: there is none yet.
     """
     if result.get("rc") != 0:
-        said = str(result.get("stderr") or result.get("msg") or "").strip().splitlines()
-        return f"its agent does not answer: {said[0] if said else 'no reason given'}"
+        return f"its agent does not answer: {_said(result)}"
     try:
         status = json.loads(result["stdout"])
     except (KeyError, ValueError):
@@ -38,6 +39,50 @@ def seed_behind(results: Mapping[str, Mapping[str, Any]], generation: Mapping[st
     return [f"{host}: {lack}" for host, lack in lacks.items() if lack]
 
 
+def seed_wrong(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return one line for each name that a node's mirror does not answer as it was published, a few for each node.
+
+    :param results: host to the result of ``appliance prove --json``.
+    """
+    lines = []
+    for host, result in results.items():
+        shown = _document(result)
+        if shown is None:
+            lines.append(f"{host}: {_said(result)}")
+            continue
+        wrong = shown["wrong"]
+        lines += [f"{host}: {item['name']}: {item['answered']}, not {item['expected']}" for item in wrong[:_SHOWN]]
+        if len(wrong) > _SHOWN:
+            lines.append(f"{host}: and {len(wrong) - _SHOWN} names more")
+    return lines
+
+
+def seed_proved(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what was proved: how many names of which generation each node answered."""
+    lines = []
+    for host, result in results.items():
+        shown = _document(result)
+        if shown is not None:
+            served = shown["generation"]
+            words = f"generation {served['number']} is served" if served else "no generation is served yet"
+            lines.append(f"{host}: {words}, {shown['names']} names asked for, every one answered as it was published")
+    return "\n".join(lines)
+
+
+def _said(result: Mapping[str, Any]) -> str:
+    """The one line of a failed command that says why: the appliance's own, else the last one."""
+    said = str(result.get("stderr") or result.get("msg") or "").strip().splitlines() or ["no reason given"]
+    return next((line for line in said if line.startswith("APL-")), said[-1])
+
+
+def _document(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        shown = json.loads(str(result.get("stdout") or ""))
+    except ValueError:
+        return None
+    return shown if isinstance(shown, dict) else None
+
+
 def _name(generation: Mapping[str, Any] | None) -> str:
     return f"generation {generation['number']} ({generation['digest'][:19]})" if generation else "no generation"
 
@@ -47,4 +92,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return name to function."""
-        return {"seed_behind": seed_behind, "seed_lacks": seed_lacks}
+        return {
+            "seed_behind": seed_behind,
+            "seed_lacks": seed_lacks,
+            "seed_proved": seed_proved,
+            "seed_wrong": seed_wrong,
+        }

@@ -1,0 +1,54 @@
+"""The command prove."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from appliance.cli.opened import CONFIG, JSON, open_store, show
+from appliance.config import DEFAULT_PATH, load
+
+_TRIES = 3
+
+
+@click.command()
+@CONFIG
+@JSON
+def prove(config_file: Path | None, as_json: bool) -> None:
+    """Pull the manifest of every name from this node's mirror, and hold its digest against what the site publishes."""
+    from appliance.peers.app import summary
+    from appliance.registry.proof import prove as run
+
+    config = load(config_file or DEFAULT_PATH)
+    store = open_store(config.store, config_file)
+    store.blobs.require()
+    for _ in range(_TRIES):
+        generation, pushed = store.generations.current(), store.pushes.current()
+        names = {**(pushed.names if pushed else {}), **(generation.names if generation else {})}
+        wrong = run(names, config.mirror_listen)
+        if not wrong or (generation, pushed) == (store.generations.current(), store.pushes.current()):
+            break
+        # Published anew while they were asked for: what is wrong by the old list may be right by the new one.
+    shown = {
+        "generation": summary(generation),
+        "names": len(names),
+        "wrong": [vars(item) for item in wrong],
+    }
+    show(shown, as_json, _text)
+    if wrong:
+        sys.exit(1)
+
+
+COMMANDS = (prove,)
+
+
+def _text(shown: dict[str, Any]) -> str:
+    lines = [f"{item['name']}: {item['answered']}, not {item['expected']}" for item in shown["wrong"]]
+    number = shown["generation"]["number"] if shown["generation"] else "none"
+    lines.append(
+        f"generation {number}: {shown['names']} names asked for, {len(shown['wrong'])} not answered as they should be"
+    )
+    return "\n".join(lines)
