@@ -114,6 +114,7 @@ def test_the_optional_keys_are_taken() -> None:
         peer_listen="[::]:2",
         keep_generations=5,
         free_percent=7,
+        site="harbour",
         workers=4,
         peer_workers=3,
         push_users="/etc/appliance/push-users",
@@ -122,6 +123,7 @@ def test_the_optional_keys_are_taken() -> None:
     assert (config.mirror_listen, config.peer_listen) == ("127.0.0.1:1", "[::]:2")
     assert config.push_users == Path("/etc/appliance/push-users")
     assert (config.keep_generations, config.free_percent, config.workers, config.peer_workers) == (5, 7.0, 4, 3)
+    assert config.site == "harbour"
 
 
 @pytest.mark.parametrize(
@@ -161,6 +163,8 @@ def test_the_optional_keys_are_taken() -> None:
         ({"keep_generations": 0}, "keep_generations"),
         ({"keep_generations": "3"}, "keep_generations"),
         ({"workers": True}, "workers"),
+        ({"site": ""}, "site"),
+        ({"site": 7}, "site"),
         ({"free_percent": 100}, "free_percent"),
         ({"free_percent": -1}, "free_percent"),
         ({"free_percent": float("nan")}, "free_percent"),

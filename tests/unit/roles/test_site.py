@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-PLAYBOOKS = [ROOT / "site.yml", ROOT / "playbooks/update.yml", ROOT / "playbooks/preflight.yml"]
+PLAYBOOKS = [ROOT / "site.yml", *(ROOT / f"playbooks/{name}.yml" for name in ("update", "preflight", "rollback"))]
 
 
 def _plays(path: Path) -> list[dict[str, Any]]:
@@ -40,7 +40,11 @@ def test_site_runs_every_role_in_the_order_of_the_promise() -> None:
     order = [role for play in _plays(ROOT / "site.yml") for role in _roles(play)]
     steps = [role for number, role in enumerate(order) if role not in order[:number]]
     assert steps == ["preflight", "plan", "host", "firewall", "mirror", "seed", "registries", "k3s", "verify"]
-    assert set(steps) == {path.parent.parent.name for path in ROOT.glob("roles/*/tasks/main.yml")}
+
+
+def test_every_role_is_run_by_a_playbook() -> None:
+    run = {role for path in PLAYBOOKS for play in _plays(path) for role in _roles(play)}
+    assert run == {path.parent.parent.name for path in ROOT.glob("roles/*/tasks/main.yml")}
 
 
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.name)

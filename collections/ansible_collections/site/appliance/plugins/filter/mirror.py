@@ -46,7 +46,7 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
 
     :param spec: ``node`` (its id), ``addresses`` (id to address, all nodes), ``zones`` (id to zone), ``seeds`` (ordered ids),
         ``copies`` (number or ``all``), ``keep_generations``, ``workers`` and ``peer_workers`` (counts), ``free_percent``, ``store``,
-        ``pki``, ``push_users`` (path of the operators' credentials; empty: pushing is off).
+        ``pki``, ``site`` (its name), ``push_users`` (path of the operators' credentials; empty: pushing is off).
     """
     spec = plain(spec)
     copies = spec["copies"]
@@ -63,6 +63,7 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
         "node": spec["node"],
         "store": spec["store"],
         "pki": spec["pki"],
+        "site": str(spec["site"]),
         "publisher": spec["seeds"][0],
         "seeds": spec["seeds"],
         "mirror_copies": copies,
