@@ -3,93 +3,26 @@
 from __future__ import annotations
 
 import gzip
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appliance.archives.docker import DIGESTS_LOST
-from appliance.archives.sink import HashingSink
 from appliance.bundle import publish as module
 from appliance.bundle import seed as seed_module
 from appliance.bundle.consent import Consent
-from appliance.bundle.plan import Plan, make_plan
-from appliance.bundle.publish import Result
 from appliance.bundle.reading import read_sources
-from appliance.bundle.removal import names_to_remove
 from appliance.bundle.seed import seed
 from appliance.config import Config, Peer
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.platforms import parse_platform
 from appliance.store.blobs import BlobStore
-from appliance.store.fsck import check
 from appliance.store.generations import Generations, lock
-from appliance.store.pins import Pins, pin, unpin
+from appliance.store.pins import Pins, unpin
+from tests.unit.bundle.site import A, B, Site
 from tests.unit.store import made
-
-A, B = "docker.io/library/a:1", "docker.io/library/b:1"
-
-
-class Site:
-    """A publisher's store and a medium."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.blobs = BlobStore(root / "store", reserve=0)
-        self.generations = made.generations(self.blobs)
-        self.medium = root / "medium"
-        self.medium.mkdir()
-
-    def archive(self, file: str, **images: made.Image) -> str:
-        names = {f"docker.io/library/{name}:1": item for name, item in images.items()}
-        return str(made.write_oci_archive(self.medium / file, names))
-
-    def seed(self, *sources: str, **more: Any) -> Result:
-        # Another object each time, as another process would have.
-        blobs = BlobStore(self.root / "store", reserve=0)
-        config = Config(node="local", store=blobs.root, site=more.pop("site", None))
-        return seed(config, blobs, made.generations(blobs), made.pushes(blobs), sources, pins=made.pins(blobs), **more)
-
-    def plan(self, *sources: str, remove: Sequence[str] = (), **more: Any) -> Plan:
-        current = self.generations.current() if self.generations.index.exists() else None
-        history = self.generations.newest_first if current else tuple
-        with HashingSink(self.blobs) as sink:
-            reading = read_sources(sources, sink, self.blobs.root, current, **more)
-        return make_plan(
-            reading,
-            current,
-            self.blobs,
-            made.pushes(self.blobs).current(),
-            made.pins(self.blobs).current(),
-            removed=names_to_remove(remove, reading, current, history, self.blobs.root),
-            history=history,
-        )
-
-    def pin(self, *names: str) -> list[str]:
-        return pin(self.blobs, self.generations, made.pins(self.blobs), names)
-
-    def pinned(self) -> dict[str, str]:
-        current = made.pins(self.blobs).current()
-        return {name: entry.descriptor.digest for name, entry in current.names.items()} if current else {}
-
-    def served(self) -> dict[str, str]:
-        current = self.generations.current()
-        return {name: entry.descriptor.digest for name, entry in current.names.items()} if current else {}
-
-    def problems(self) -> list[str]:
-        return check(self.blobs, self.generations, made.pushes(self.blobs), whole=True).problems
-
-    def journal(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.blobs.root / "journal.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    """A site whose store is still to be made."""
-    return Site(tmp_path)
 
 
 def test_what_a_medium_brings_is_published(site: Site) -> None:
