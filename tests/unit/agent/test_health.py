@@ -104,7 +104,7 @@ def test_what_a_blob_breaks_and_where_it_came_from(store: BlobStore) -> None:
     assert found[wanted[2]] == Lost(wanted[2], ("docker.io/team/pushed:1",), "a push of an operator")
     assert found[wanted[3]].images == ()
     # With the first generation forgotten it is not known any more that it was the first.
-    made.generations(store).prune(2)
+    made.forget(store, 1)
     again = blame([layer], store, made.generations(store), made.pushes(store))
     assert again[layer].medium == f"/media/second (generation 2 of {made.CREATED} or before)"
 
