@@ -131,7 +131,8 @@ def test_a_store_that_fills_up_is_told_of_once_with_what_takes_most(caplog: pyte
         asked.append(1)
         return [(A, 500)]
 
-    watch = RoomWatch(room, largest)
+    now = [0.0]
+    watch = RoomWatch(room, largest, lambda: now[0])
     shown = watch.look()
     assert shown == {"limit_bytes": 1000, "used_bytes": 899, "free_bytes": 101, "near": False, "largest": []}
     assert not asked
@@ -139,6 +140,11 @@ def test_a_store_that_fills_up_is_told_of_once_with_what_takes_most(caplog: pyte
     room.taken = 900
     for _ in range(3):
         assert watch.look()["largest"] == [{"name": A, "bytes": 500}]
+    # Asked once: it is a second's work for many names.
+    assert asked == [1]
+    now[0] += 601
+    watch.look()
+    assert asked == [1, 1]
     (record,) = caplog.records
     assert record.getMessage().startswith("APL-0326")
     assert f"{A} 500 bytes" in record.getMessage()
