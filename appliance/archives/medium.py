@@ -65,10 +65,11 @@ class Medium:
                 continue
             self._expanded[source] = found
             for path in found:
-                if path.is_dir():
-                    self._open_layout(path)
-                else:
-                    self._open_archive(path, source)
+                with contextlib.suppress(OSError):  # it was pulled out meanwhile, which reading it will say
+                    if path.is_dir():
+                        self._open_layout(path)
+                    else:
+                        self._open_archive(path, source)
 
     def close(self) -> None:
         """Let go of what was opened beforehand."""
