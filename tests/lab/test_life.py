@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -99,6 +100,13 @@ class Life:
         return int(next(iter(seen.values()))["number"])
 
 
+def appliance(host: Host, *words: str, store: bool = True) -> Any:
+    """What a command of the appliance prints on a host, as JSON."""
+    where = ["--store", "/var/lib/appliance"] if store else []
+    command = ["/opt/appliance/current/venv/bin/appliance", words[0], *where, *words[1:], "--json"]
+    return json.loads(host.run(command, check=False).stdout)
+
+
 def container(host: Host) -> str:
     """Process id and start time of the container that runs throughout; they change when it is restarted."""
     script = f"pid=$(k3s ctr tasks ls | awk '$1 == \"{LIVING}\" && $3 == \"RUNNING\" {{print $2}}') && cut -d' ' -f1,22 /proc/$pid/stat"
@@ -176,3 +184,101 @@ def test_an_update_adds_an_image_of_a_new_registry_and_moves_a_tag(life: Life) -
     assert life.generation() == 2
     life.serves(MOVED_TOOL, FRESH)
     assert life.run("playbooks/update.yml").changed == 0
+
+
+def test_a_rollback_takes_it_back_and_the_stick_brings_it_again(life: Life) -> None:
+    known = {digest_of(life["c"], TOOL.name)}
+    with pulling(life, "c", TOOL.name) as came:
+        shown = life.run("playbooks/rollback.yml", "-e", "rollback_to=1", "--check")
+        back = life.run("playbooks/rollback.yml", "-e", "rollback_to=1")
+        assert life.generation() == 3
+        known.add(digest_of(life["c"], TOOL.name))
+        for said in (shown.output, back.output):
+            assert f"move    {TOOL.name}" in said and f"remove  {FRESH.name}" in said, said[-6000:]
+        life.serves(NGINX, TOOL)
+        assert not pull(life["c"], FRESH.name, real=life.luggage.real).ok
+        assert life.run("playbooks/rollback.yml", "-e", "rollback_to=1").changed == 0
+        # The way forward again: not a step back, so nothing more is asked.
+        life.run("playbooks/update.yml")
+        assert life.generation() == 4
+        life.serves(MOVED_TOOL, FRESH)
+    assert len(known) == 2 and set(came) <= known, "every pull gave what one of the generations serves"
+
+
+def test_the_history_says_what_came_from_where(life: Life) -> None:
+    rows = appliance(life["a"], "history")["generations"]
+    assert [(row["number"], row["cause"]) for row in rows] == [
+        (4, "seeding"),
+        (3, "rollback"),
+        (2, "seeding"),
+        (1, "seeding"),
+    ]
+    assert appliance(life["a"], "audit")["broken"] is None
+    said = appliance(life["a"], "diff", "1", "2")
+    assert list(said["added"]) == [FRESH.name] and list(said["moved"]) == [TOOL.name]
+
+
+_PUBLISHES = "[a]ppliance (seed|rollback) .*--expect"
+
+
+@pytest.mark.parametrize("way", ["update", "rollback"])
+def test_cut_short_anywhere_it_ends_in_one_of_two_generations_and_a_rerun_finishes_it(
+    life: Life, way: str, sampled: random.Random, whole_series: bool
+) -> None:
+    """At points of the seed, its process is killed, or its host loses the power; the other nodes pull on."""
+    for number in range(50 if whole_series else 1):
+        before, a = life.generation(), life["a"]
+        if way == "update":
+            life.plug("a", ImageSpec(TOOL.name, page=f"hello from tool {before}", payload_mib=8))
+            words = ["playbooks/update.yml"]
+        else:
+            words = ["playbooks/rollback.yml", "-e", f"rollback_to={before - 1}"]
+        power, delay = sampled.random() < 0.5, sampled.uniform(0, 1)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(
+                playbook, life.site, words[0], life.inventory, "-e", "confirm=yes", *words[1:], expect=None
+            )
+            # The delay is the point that is tried; where the run is over by then, that is one too.
+            a.run(
+                f"for i in $(seq 600); do pgrep -f '{_PUBLISHES}' && break; sleep 0.1; done; sleep {delay:.3f}"
+                + ("" if power else f"; pkill -9 -f '{_PUBLISHES}'; true"),
+                check=False,
+            )
+            if power:
+                a.power_off()
+                running.result()
+                a.boot()
+            else:
+                running.result()
+        wait_ready(life.up, before)
+        until(lambda: len({status(host)["generation"]["digest"] for host in life.up}) == 1, "the nodes to agree")
+        cut = life.generation()
+        assert cut in (before, before + 1), f"{number}: {'power' if power else 'kill'} after {delay:.3f} s"
+        for host in life.up:
+            assert appliance(host, "prove", store=False)["wrong"] == []
+        assert appliance(a, "fsck")["problems"] == []
+        life.run(*words)
+        assert life.generation() == before + 1
+        assert life.run(*words).changed == 0
+        assert appliance(a, "audit")["broken"] is None
+
+
+def test_garbage_is_collected_and_what_runs_is_not(life: Life) -> None:
+    """The container's image leaves every generation that is kept; its layers stay, since b runs it."""
+    used = {host.name: status(host)["room"]["used_bytes"] for host in life.up}
+    layers = digest_of(life["b"], NGINX.name)
+    for number in range(3):
+        life.plug("a", ImageSpec(FRESH.name, page=f"fresh {number}", payload_mib=1))
+        removed = [NGINX.name] if number == 0 else []
+        life.run("playbooks/update.yml", "-e", json.dumps({"seed_remove": removed}), "--tags", "plan,seed")
+    with pulling(life, "c", TOOL.name):
+        run = life.run("playbooks/gc.yml", "-e", "gc_grace=0")
+    assert run.changed > 0, run.output[-4000:]
+    assert {host.name: status(host)["room"]["used_bytes"] for host in life.up}["a"] < used["a"] + (4 << 20)
+    assert (
+        life["a"].run(f"test -f /var/lib/appliance/blobs/sha256/{layers.partition(':')[2]}", check=False).returncode
+        == 0
+    )
+    for host in life.up:
+        assert appliance(host, "fsck")["problems"] == []
+    assert life.run("playbooks/gc.yml", "-e", "gc_grace=0").changed == 0

@@ -1,9 +1,12 @@
 from __future__ import annotations
+
 import json
+
 import pytest
-from tests.lab.test_life import FRESH, MOVED_TOOL, Life, life, nothing_leaves_in_life  # noqa
+
 from tests.lab.images import NGINX, TOOL
-from tests.lab.story import must_pull, playbook, status
+from tests.lab.story import playbook
+from tests.lab.test_life import FRESH, MOVED_TOOL, Life, life, nothing_leaves_in_life  # noqa
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 A = "/opt/appliance/current/venv/bin/appliance"
