@@ -26,12 +26,15 @@ from tests.lab.site import Site, unique_id
 from tests.lab.story import (
     STICK,
     Run,
+    digest_of,
     must_pull,
     playbook,
     pull,
     serve_http,
     status,
     stop_container,
+    until,
+    wait_ready,
 )
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
