@@ -9,7 +9,7 @@ import itertools
 import json
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.lab import releases
+from tests.lab.base import REPOSITORY
 from tests.lab.host import Host
 from tests.lab.images import NGINX, TOOL, ImageSpec, docker_archive, make_stick, oci_archive
 from tests.lab.scenario import Luggage, inventory, pack
@@ -49,13 +51,18 @@ LIVING = "life"
 class Life:
     """A site with its history.
 
+    :param nodes: the hosts in the inventory.
+    :param seeds: hosts of ``mirror_seeds``, the publisher first.
+    :param variables: of the inventory.
     :param born: process id and start time of the container that has to live on.
     """
 
     site: Site
     luggage: Luggage
-    inventory: Path
     directory: Path
+    nodes: Sequence[str] = ("a", "b", "c")
+    seeds: Sequence[str] = ("a", "b")
+    variables: dict[str, Any] = field(default_factory=dict)
     born: str = ""
     sticks: Iterator[int] = field(default_factory=itertools.count)
 
@@ -78,9 +85,15 @@ class Life:
         self[host].detach_stick(STICK)
         self[host].attach_stick(make_stick(files, files.with_suffix(".ext4")), STICK)
 
-    def run(self, name: str, *arguments: str, expect: int | None = 0) -> Run:
-        """Run a playbook, agreed to beforehand, and see that the container lives and nothing of K3s restarted."""
-        run = playbook(self.site, name, self.inventory, "-e", "confirm=yes", *arguments, expect=expect)
+    def start(self, name: str, *arguments: str, expect: int | None = 0, tree: Path = REPOSITORY) -> Run:
+        """Run a playbook over the inventory as it is now, agreed to beforehand."""
+        directory = self.directory / "inventory"
+        hosts = inventory(self.site, self.luggage, directory, nodes=self.nodes, seeds=self.seeds, **self.variables)
+        return playbook(self.site, name, hosts, "-e", "confirm=yes", *arguments, expect=expect, tree=tree)
+
+    def run(self, name: str, *arguments: str, tree: Path = REPOSITORY) -> Run:
+        """Run a playbook to its good end, and see that the container lives on."""
+        run = self.start(name, *arguments, tree=tree)
         self.lives()
         return run
 
@@ -93,8 +106,7 @@ class Life:
         for host in self.up:
             for image in images:
                 must_pull(host, image.name, real=self.luggage.real)
-                if image in (FRESH, MOVED_TOOL, TOOL):
-                    assert serve_http(host, image.name, port=8080) == image.text(), host.name
+                assert serve_http(host, image.name) == image.text(), host.name
 
     def generation(self) -> int:
         """The generation that every node that is up serves."""
@@ -149,9 +161,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     site = Site(unique_id() + "-life")
     site.up()
     try:
-        luggage = pack(directory / "luggage")
-        hosts = inventory(site, luggage, directory / "inventory", verify_image="", seeds=("a", "b"))
-        yield Life(site, luggage, hosts, directory)
+        yield Life(site, pack(directory / "luggage"), directory)
     finally:
         site.down()
 
@@ -238,9 +248,7 @@ def test_cut_short_anywhere_it_ends_in_one_of_two_generations_and_a_rerun_finish
             words = ["playbooks/rollback.yml", "-e", f"rollback_to={before - 1}"]
         power, delay = sampled.random() < 0.5, sampled.uniform(0, 1)
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(
-                playbook, life.site, words[0], life.inventory, "-e", "confirm=yes", *words[1:], expect=None
-            )
+            running = pool.submit(life.start, *words, expect=None)
             # The delay is the point that is tried; where the run is over by then, that is one too.
             a.run(
                 f"for i in $(seq 600); do pgrep -f '{_PUBLISHES}' && break; sleep 0.1; done; sleep {delay:.3f}"
@@ -285,3 +293,39 @@ def test_garbage_is_collected_and_what_runs_is_not(life: Life) -> None:
     for host in life.up:
         assert appliance(host, "fsck")["problems"] == []
     assert life.run("playbooks/gc.yml", "-e", "gc_grace=0").changed == 0
+
+
+def test_a_node_that_is_built_anew_from_nothing_serves_what_it_served(life: Life) -> None:
+    before = life.generation()
+    life["c"].replace()
+    life["c"].boot()
+    with pulling(life, "b", TOOL.name):
+        life.run("site.yml", "-e", "agents_at_once=2")
+    assert life.generation() == before
+    must_pull(life["c"], TOOL.name, real=life.luggage.real)
+    assert life.run("site.yml").changed == 0
+
+
+def test_the_publisher_is_lost_for_good_and_the_next_seed_goes_on(life: Life) -> None:
+    """With pulls and, once it is over, an update going on. K3s's servers are not the mirror's business."""
+    before, last = life.generation(), life["a"]
+    last.power_off()
+    life.nodes, life.seeds = ("b", "c"), ("b",)
+    life.plug("b", ImageSpec(FRESH.name, page="from the heir", payload_mib=1))
+    with pulling(life, "c", TOOL.name):
+        life.run("site.yml", "--tags", "firewall,mirror,seed")
+    assert life.generation() == before + 1
+    assert {status(host)["publisher"] for host in life.up} == {"b"}
+    assert life["c"].run("grep -c 10.77.0.11 /etc/appliance/config.yaml", check=False).stdout.strip() == "0"
+    assert appliance(life["b"], "audit")["broken"] is None
+    life.serves(ImageSpec(FRESH.name, page="from the heir"))
+
+
+def test_a_newer_release_of_the_appliance_replaces_this_one(life: Life, tmp_path: Path) -> None:
+    tree = releases.this_release(tmp_path / "next", "9.0.0")
+    life.variables["mirror_wheelhouse"] = str(releases.wheelhouse(tree))
+    with pulling(life, "c", TOOL.name):
+        life.run("site.yml", "--tags", "mirror", tree=tree)
+    for host in life.up:
+        assert "9.0.0" in host.run("readlink /opt/appliance/current").stdout
+    assert life.generation() > 1
