@@ -205,8 +205,12 @@ class Generations(SignedIndex[Generation]):
         return list(self.newest_first())[::-1]
 
     def complete(self, keep: int) -> list[Generation]:
-        """The last ``keep`` of them, oldest first: those whose blobs are all kept."""
-        return list(islice(self.newest_first(), keep))[::-1]
+        """The last ``keep`` of them by their numbers, oldest first: those whose blobs are all kept.
+
+        By their numbers, so that a follower which skipped some keeps the same ones as the publisher.
+        """
+        found = list(islice(self.newest_first(), keep))
+        return [generation for generation in reversed(found) if generation.number > found[0].number - keep]
 
     def find(self, number: int) -> Generation | None:
         """The generation of a number, where its bytes are kept."""
