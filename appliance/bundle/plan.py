@@ -70,6 +70,12 @@ class Plan:
         }
 
     @property
+    def uncovered(self) -> dict[str, str]:
+        """Names that would leave and that an operator pushed as well, with what is served under them then."""
+        pushed = self.pushed.names if self.pushed else {}
+        return {name: pushed[name].descriptor.digest for name in self.changes.removed if name in pushed}
+
+    @property
     def is_empty(self) -> bool:
         """Whether publishing would change no name."""
         return not self.changes
@@ -82,6 +88,7 @@ class Plan:
         content += [f"completed {name}" for name in self.changes.completed]
         content += [f"removed {name}" for name in self.changes.removed]
         content += [f"pushed {name}={digest}" for name, digest in self.covered.items()]
+        content += [f"uncovered {name}={digest}" for name, digest in self.uncovered.items()]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def as_dict(self) -> dict[str, Any]:
@@ -106,6 +113,9 @@ class Plan:
             "steps_back": [asdict(step) for step in self.steps_back],
             "covers_pushed": [
                 {"name": name, "old": digest, "new": changes.added[name]} for name, digest in self.covered.items()
+            ],
+            "uncovers_pushed": [
+                {"name": name, "old": changes.removed[name], "new": digest} for name, digest in self.uncovered.items()
             ],
             "unchanged": sorted(set(self.names_after) - changed),
             "bytes_to_write": self.bytes_to_write,

@@ -215,6 +215,10 @@ def plan_text(shown: dict[str, Any]) -> str:
         for item in shown["covers_pushed"]
     ]
     lines += [
+        f"  uncover {item['name']}  {item['old']} -> {item['new']} (pushed by an operator)"
+        for item in shown["uncovers_pushed"]
+    ]
+    lines += [
         f"  medium {source}: {label['id']} for {label['site']}, made at {label['created']}"
         + (f"; older than one of {shown['older_media'][source]['newest']}" if source in shown["older_media"] else "")
         + (f"; {label['note']}" if "note" in label else "")

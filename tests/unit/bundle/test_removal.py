@@ -94,6 +94,15 @@ def test_the_piece_map_of_what_left_goes_too(site: Site) -> None:
     assert set(site.current().piece_maps) == set(one.layers)
 
 
+def test_what_an_operator_pushed_under_a_name_that_leaves_comes_up_again_and_the_plan_says_so(served: Site) -> None:
+    made.push(served.blobs, {B: THREE})
+    plan = served.plan(remove=[B])
+    assert plan.as_dict()["uncovers_pushed"] == [{"name": B, "old": TWO.digest, "new": THREE.digest}]
+    made.push(served.blobs, {B: ONE})
+    assert refused(served.seed, remove=[B], expect=plan.id).code == "APL-0126"
+    assert served.plan(served.stick("q2", c=ONE)).as_dict()["uncovers_pushed"] == []
+
+
 # steps back
 
 

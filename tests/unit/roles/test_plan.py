@@ -285,16 +285,18 @@ LEAVING = {
     "removed": [{"name": "docker.io/library/old:1", "digest": OLD, "pinned": True}],
     "steps_back": [{"name": "docker.io/library/redis:7", "old": OLD, "new": NEW, "number": 2}],
     "medium": {"/media/stick": {"site": "harbour", "id": "q1", "created": "2026-01-01", "note": "K3s"}},
+    "uncovers_pushed": [{"name": "docker.io/library/old:1", "old": OLD, "new": NEW}],
     "older_media": {"/media/stick": {"id": "q1", "created": "2026-01-01", "newest": "2026-04-01"}},
 }
 
 
 def test_names_that_leave_steps_back_and_the_medium_are_shown() -> None:
-    assert plan.plan_text(LEAVING, []).splitlines()[2:8] == [
+    assert plan.plan_text(LEAVING, []).splitlines()[2:9] == [
         "Images: generation 3 is served now; generation 4 will be published.",
         "  add     ksd.test.com/ksd/nginx:1.27  sha256:bbbbbbbbbbbb  12.3 MiB",
         "  move    docker.io/library/redis:7    sha256:aaaaaaaaaaaa -> sha256:bbbbbbbbbbbb  (back to what generation 2 had)",
         "  remove  docker.io/library/old:1      sha256:aaaaaaaaaaaa  (pinned)",
+        "  then what an operator pushed is served: docker.io/library/old:1  sha256:bbbbbbbbbbbb",
         "  1 name stays as it is.",
         "  medium: q1, for harbour, made 2026-01-01 (K3s), older than one of 2026-04-01 that was published",
     ]

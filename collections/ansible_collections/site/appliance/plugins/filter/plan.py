@@ -219,6 +219,10 @@ def _image_lines(images: Mapping[str, Any] | None) -> list[str]:
         f"  {'cover':<{verb}} {item['name']:<{width}}  {_short(item['old'])} (pushed by an operator) -> {_short(item['new'])}"
         for item in images.get("covers_pushed") or []
     ]
+    lines += [
+        f"  then what an operator pushed is served: {item['name']}  {_short(item['new'])}"
+        for item in images.get("uncovers_pushed") or []
+    ]
     count = len(images["unchanged"])
     stay = "1 name stays as it is" if count == 1 else f"{count} names stay as they are"
     lines.append(f"  {stay}." if removed else f"  {stay}; none is removed.")
