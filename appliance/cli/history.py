@@ -46,14 +46,15 @@ def diff(directory: Path, config_file: Path | None, as_json: bool, older: int, n
 @click.command()
 @STORE
 @CONFIG
+@click.option("--noted", metavar="SHA256", help="What an earlier audit printed; a line of the log has to have it.")
 @JSON
-def audit(directory: Path, config_file: Path | None, as_json: bool) -> None:
+def audit(directory: Path, config_file: Path | None, noted: str | None, as_json: bool) -> None:
     """Check that the audit log is whole, unchanged, and says what was published."""
     from appliance.store.audit import audit as run
 
     store = open_store(directory, config_file)
     store.blobs.require()
-    found = run(directory, store.generations.newest_first())
+    found = run(directory, store.generations.newest_first(), noted)
     show(found.as_dict(), as_json, _audit_text)
     found.check()
 

@@ -21,6 +21,7 @@ class Audit:
     :param head: number and SHA-256 of the last of them: noted elsewhere, they prove later that nothing up to it was
         changed. None where there is none.
     :param broken: the first line that does not fit, by its place in the file, and why; None where the chain is whole.
+    :param noted: whether a line has the SHA-256 that was noted elsewhere; None where none was given.
     :param unlogged: generations whose line is missing or says something else, one sentence each.
     :param remarks: what is no error and worth knowing.
     """
@@ -29,6 +30,7 @@ class Audit:
     lines: int = 0
     head: dict[str, Any] | None = None
     broken: dict[str, Any] | None = None
+    noted: bool | None = None
     unlogged: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -38,6 +40,7 @@ class Audit:
             "lines": self.lines,
             "head": self.head,
             "broken": self.broken,
+            "noted": self.noted,
             "unlogged": self.unlogged,
             "remarks": self.remarks,
         }
@@ -55,6 +58,14 @@ class Audit:
                 why=self.broken["why"],
                 fix="Keep a copy of the file before anything else is done; see the runbook",
             )
+        if self.noted is False:
+            fail(
+                "APL-0350",
+                "the audit log was changed after it was written, or is damaged",
+                where=str(self.store / FILE),
+                why=f"no line has the SHA-256 that was noted; the last of {self.lines} has {(self.head or {}).get('sha256')}",
+                fix="Keep a copy of the file before anything else is done; see the runbook",
+            )
         if self.unlogged:
             fail(
                 "APL-0351",
@@ -65,12 +76,13 @@ class Audit:
             )
 
 
-def audit(store: Path, generations: Iterable[Generation]) -> Audit:
+def audit(store: Path, generations: Iterable[Generation], noted: str | None = None) -> Audit:
     """Follow the chain, and look for the line of every generation.
 
     :param generations: those whose bytes are kept.
+    :param noted: SHA-256 of a line, as an earlier audit printed it and somebody noted it elsewhere.
     """
-    found = Audit(store)
+    found = Audit(store, noted=None if noted is None else False)
     published: dict[int, set[str]] = {}
     before, gap, whole = hashlib.sha256(), 0, 0
     for place, raw in enumerate(read_lines(store), 1):
@@ -91,6 +103,8 @@ def audit(store: Path, generations: Iterable[Generation]) -> Audit:
         found.lines += 1
         before, gap, whole = hashlib.sha256(raw), 0, 0
         found.head = {"seq": line["seq"], "sha256": before.hexdigest()}
+        if found.head["sha256"] == noted:
+            found.noted = True
     if gap:
         found.remarks.append(f"The last {gap} bytes are not in the chain yet; the next line will cover them.")
     _hold_against(found, published, generations)

@@ -155,6 +155,12 @@ def test_times_are_compared_and_not_their_words(site: Site) -> None:
     assert refused(site.seed, site.stick("q3", label("2026-04-01T09:59+02:00"), a=THREE)).code == "APL-0152"
 
 
+def test_the_newest_medium_is_the_newest_by_time(site: Site) -> None:
+    site.seed(site.stick("q1", label("2026-04-01T01:00:00+02:00"), a=ONE))  # 23:00 the day before, in UTC
+    site.seed(site.stick("q2", label("2026-03-31T23:30:00Z"), a=TWO))
+    assert refused(site.seed, site.stick("q3", label("2026-03-31T23:15:00Z"), a=THREE)).code == "APL-0152"
+
+
 def test_what_the_medium_says_is_kept_with_the_generation(site: Site) -> None:
     said = label("2026-04-01", note="K3s 1.36.3")
     source = site.stick("q1", said, a=ONE)

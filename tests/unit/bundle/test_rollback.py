@@ -89,12 +89,15 @@ def test_what_was_pushed_stays_and_a_pushed_name_that_comes_back_is_covered(upda
     assert made.pushes(updated.blobs).current() == before
 
 
-@pytest.mark.parametrize("damage", ["gone", "short", "manifest"])
+@pytest.mark.parametrize("damage", ["gone", "short", "manifest", "rotten"])
 def test_what_is_not_here_any_more_is_named_and_nothing_changes(updated: Site, damage: str) -> None:
-    lost = ONE.digest if damage == "manifest" else ONE.layers[0]
+    lost = ONE.digest if damage in ("manifest", "rotten") else ONE.layers[0]
     path = updated.blobs.path(lost)
     path.chmod(0o644)
-    path.write_bytes(path.read_bytes()[:-1]) if damage != "gone" else path.unlink()
+    raw = path.read_bytes()
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(raw.replace(b"layers", b"Layers") if damage == "rotten" else raw[:-1])
     before = updated.current()
     for attempt in (lambda: updated.look_back(to=1).check(updated.blobs), lambda: updated.back(to=1)):
         with pytest.raises(ApplianceError) as caught:

@@ -87,6 +87,11 @@ def test_audit_of_a_log_that_is_whole_and_of_one_that_is_not(site: Site) -> None
     whole = site("audit", "--json")
     assert (whole.code, whole.document["lines"], whole.document["broken"]) == (0, 2, None)
     assert site("audit").out.startswith("2 lines, all in order; the last is number 2, ")
+    head = whole.document["head"]["sha256"]
+    site.seed("q3", {B: ONE})
+    assert site("audit", "--noted", head, "--json").document["noted"] is True
+    anew = site("audit", "--noted", "0" * 64)
+    assert code(anew) == "APL-0350" and "no line has the SHA-256 that was noted" in anew.err
     path = site.store / "journal.jsonl"
     raw = path.read_bytes()
     path.write_bytes(raw.replace(ONE.digest[:20].encode(), TWO.digest[:20].encode(), 1))
@@ -96,7 +101,7 @@ def test_audit_of_a_log_that_is_whole_and_of_one_that_is_not(site: Site) -> None
     path.write_bytes(raw.splitlines(keepends=True)[0])
     short = site("audit", "--json")
     assert code(short) == "APL-0351"
-    assert "generation 2" in short.document["unlogged"][0]
+    assert [line.split()[1] for line in short.document["unlogged"]] == ["3", "2"]
 
 
 def test_rollback_is_shown_first_and_publishes_exactly_that(site: Site) -> None:

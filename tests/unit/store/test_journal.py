@@ -181,6 +181,22 @@ def test_a_line_that_is_taken_out_or_put_in_is_found_and_named(store: BlobStore,
     assert f"line {gone + 2}" in caught.value.where
 
 
+@pytest.mark.parametrize(
+    ("forged", "why"),
+    [
+        ({"seq": 2, "prev": sha(b"")}, "has the number 2, and 1 is next"),
+        ({"seq": 1, "prev": sha(b""), "gap": 3}, "0 bytes before it are no line of the chain, and it says 3"),
+        ({"seq": 1, "prev": sha(b"x")}, "has the SHA-256"),
+    ],
+    ids=["number", "gap", "hash"],
+)
+def test_each_part_of_the_chain_has_to_fit(store: BlobStore, forged: dict[str, Any], why: str) -> None:
+    (store.root / FILE).write_text(json.dumps(forged) + "\n")
+    with pytest.raises(ApplianceError, match="APL-0350") as caught:
+        audit(store.root, []).check()
+    assert why in caught.value.why
+
+
 def test_a_generation_without_its_line_is_named(store: BlobStore) -> None:
     first = generation("/media/a")
     second, other = generation("/media/b", parent=first), generation("/media/c", parent=first)
