@@ -6,18 +6,25 @@ Unknown keys are refused, so that a typo is found at start and not at the third 
 from __future__ import annotations
 
 import ipaddress
+import logging
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import yaml
 
-from appliance.errors import fail
+from appliance.errors import ApplianceError, fail
 
 DEFAULT_PATH = Path("/etc/appliance/config.yaml")
 PEER_PORT = 5443
 MIRROR_PORT = 5000
+LIVE = ("seeds", "mirror_copies", "peers")
+"""Keys that a running process takes anew when the file is replaced, ``publisher`` with ``seeds``: the list of nodes."""
+
+_LOG = logging.getLogger("appliance.config")
 
 
 @dataclass(frozen=True)
@@ -74,12 +81,17 @@ class Config:
         """Whether this node makes generations; a node without a site makes its own."""
         return not self.seeds or self.node == self.publisher
 
-    @property
+    @cached_property
     def others(self) -> tuple[Peer, ...]:
         """Every listed node but this one."""
         return tuple(peer for peer in self.peers if peer.id != self.node)
 
-    @property
+    @cached_property
+    def ids(self) -> frozenset[str]:
+        """Who is a node of this site."""
+        return frozenset(peer.id for peer in self.peers)
+
+    @cached_property
     def site_addresses(self) -> frozenset[str]:
         """Every spelling of a listed node's address that a client may send as ``ns``: it then means no ``ns``."""
         spellings: set[str] = set()
@@ -89,6 +101,79 @@ class Config:
             if not _has_port(host):
                 spellings.add(f"{host}:{PEER_PORT}")
         return frozenset(spellings)
+
+
+class CurrentConfig:
+    """The configuration as it is now: the list of nodes (:data:`LIVE`) is taken anew when the file is replaced.
+
+    The rest of it counts as it was when the process started: listeners, workers and directories do not move under it. A
+    file that cannot be used changes nothing, and is logged once. One ``stat`` tells, so nobody has to be signalled and
+    nothing can be missed; whoever needs one list for the whole of a request asks once.
+
+    :param config: what this process started with.
+    :param path: the file; None: it never changes (development, and what runs for a moment).
+    """
+
+    def __init__(self, config: Config, path: Path | None = None) -> None:
+        self._config = config
+        self._path = path
+        self._seen: tuple[int, ...] | None = ()
+
+    def get(self) -> Config:
+        """The configuration of now; the same object until something in the list changes."""
+        if self._path is not None:
+            state = _state(self._path)
+            if state != self._seen:
+                self._seen = state
+                self._config = self._renewed(self._path)
+        return self._config
+
+    @property
+    def seeds(self) -> Collection[str]:
+        """The ids of the seeds, whenever it is looked at."""
+        return _View(lambda: self.get().seeds)
+
+    @property
+    def site_addresses(self) -> Collection[str]:
+        """:attr:`Config.site_addresses`, whenever it is looked at."""
+        return _View(lambda: self.get().site_addresses)
+
+    def _renewed(self, path: Path) -> Config:
+        known = self._config
+        try:
+            found = load(path)
+            if found.node != known.node:
+                _wrong(str(path), f"it is of node {found.node}, and this is {known.node}")
+        except ApplianceError as problem:
+            _LOG.error("the list of nodes stays as it was: %s", problem)
+            return known
+        renewed = replace(known, **{key: getattr(found, key) for key in LIVE})
+        return known if renewed == known else renewed
+
+
+class _View(Collection[str]):
+    """Words that are looked up anew each time."""
+
+    def __init__(self, take: Callable[[], Collection[str]]) -> None:
+        self._take = take
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._take()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._take())
+
+    def __len__(self) -> int:
+        return len(self._take())
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """Changes whenever a file is replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 _KEYS = {
@@ -122,7 +207,7 @@ def load(path: Path = DEFAULT_PATH) -> Config:
     ``free_percent`` (percent of the store's file system to leave free), ``store_limit`` (bytes that the store may take),
     ``scrub_rate`` (bytes a second that are re-hashed; 0: none), ``workers`` and ``peer_workers``
     (processes that answer on the local and on the peers' listener), ``push_users`` (file of
-    operators' credentials; pushing is on where it is named).
+    operators' credentials; pushing is on where it is named). :class:`CurrentConfig` says which keys count at once.
 
     Beside it, on the node that seeds, lies ``platforms``: what the site's nodes run, one a line. It is a file of its own
     because the services do not start from it: a node of another architecture must not restart them.

@@ -64,12 +64,15 @@ class Signature:
 
 
 class Trust:
-    """Who may sign generations: with ``pki`` the seeds of the inventory, without it (development) anybody."""
+    """Who may sign generations: with ``pki`` the seeds of the inventory, without it (development) anybody.
+
+    :param seeds: the ids; looked at anew for each signature, so that it may be a view that changes.
+    """
 
     def __init__(self, pki: Path | None, node: str, seeds: Collection[str]) -> None:
         self._pki = pki
         self._node = node
-        self._seeds = tuple(seeds)
+        self._seeds = seeds
 
     def sign(self, content: bytes) -> Signature | None:
         """Sign with this node's key; None where the site has no PKI (development)."""
@@ -79,13 +82,16 @@ class Trust:
 
         return Signature(self._node, *sign_content(self._pki, content))
 
-    def check(self, content: bytes, signature: Signature | None) -> None:
-        """Refuse (APL-0606) content that no seed of the inventory has signed."""
+    def check(self, content: bytes, signature: Signature | None, besides: Collection[str] = ()) -> None:
+        """Refuse (APL-0606) content that no seed of the inventory has signed.
+
+        :param besides: ids of nodes whose signature counts too.
+        """
         if self._pki is None:
             return
         if signature is None:
             self._refuse("it carries no signature")
-        if signature.signer not in self._seeds:
+        if signature.signer not in self._seeds and signature.signer not in besides:
             self._refuse(f"{signature.signer} signed it, which is no seed of this site ({', '.join(self._seeds)})")
         from appliance.pki import why_unsigned
 

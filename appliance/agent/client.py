@@ -8,8 +8,10 @@ import json
 import os
 import socket
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from appliance.registry.app import Unreachable
 from appliance.registry.body import Source
@@ -20,6 +22,10 @@ STALL_SECONDS = 20.0
 """How long a stream may stand still before it is closed, by FIN, for the client to resume."""
 MEND_SECONDS = 5.0
 """How long a request waits for a manifest that is lost or damaged here."""
+LOOK_SECONDS = 600.0
+"""How long a look at all peers may take, with all the manifests of what is found."""
+FETCH_SECONDS = 86400.0
+"""How long it may take to bring all that leaving nodes hold; each fetch has bounds of its own."""
 _ASK_SECONDS = 2.0
 _REPAIR_SECONDS = 24 * 3600.0
 """For the whole of a store, over whatever links the site has."""
@@ -52,6 +58,18 @@ class AgentClient:
     def status(self) -> dict[str, Any]:
         """See :meth:`appliance.agent.service.Agent.status`; raises :class:`AgentDown`."""
         return self._ask("GET", "/v1/status", 15.0)
+
+    def look(self, without: Collection[str] = ()) -> dict[str, Any]:
+        """See :meth:`appliance.agent.service.Agent.look`; raises :class:`AgentDown`."""
+        return self._ask("POST", f"/v1/look?{urlencode([('without', node) for node in without])}", LOOK_SECONDS)
+
+    def leaving(self, staying: Collection[str], *, fetch: bool) -> dict[str, Any]:
+        """See :class:`appliance.agent.leaving.Leaving`; raises :class:`AgentDown`.
+
+        :param fetch: bring what only leaving nodes hold.
+        """
+        asked = urlencode([("stay", node) for node in staying])
+        return self._ask("POST" if fetch else "GET", f"/v1/leaving?{asked}", FETCH_SECONDS if fetch else LOOK_SECONDS)
 
     def wake(self) -> None:
         """Let the agent look for a newer generation; raises :class:`AgentDown`."""

@@ -146,7 +146,7 @@ class Scrubber:
         )
 
     def _after(self, last: str) -> list[str]:
-        return sorted(digest for digest, _ in self._blobs.digests() if digest > last)
+        return sorted(digest for digest in self._blobs.names() if digest > last)
 
     def _hash(self, digest: str) -> tuple[int, bool]:
         """Bytes that were read of a blob, and whether they are what its digest says; one that is gone is sound."""

@@ -10,30 +10,36 @@ route (unix socket, mode 0600)                   answer
 ``POST /v1/repair``                              fetches what is missing of every generation that is kept, and then
                                                  says ``{"back": [digest], "missing": {digest: reason}, "lost": [...]}``
 ``GET /v1/status``                               see :meth:`Agent.status`
+``POST /v1/look?without=``                       look for something newer, and answer what :meth:`Agent.look` does
+``GET /v1/leaving?stay=``                        what only nodes that do not stay hold; see :mod:`appliance.agent.leaving`
+``POST /v1/leaving?stay=``                       the same, once that was brought here
 ``POST /v1/wake``                                204; look for a newer generation now
 ===============================================  =============================================================
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import gevent
 from flask import Flask, Response, request
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 
 from appliance.agent.fetch import Fetcher
-from appliance.agent.follow import Follower
+from appliance.agent.follow import Follower, Refused
 from appliance.agent.health import LostBlobs, RoomWatch
+from appliance.agent.leaving import Leaving
 from appliance.agent.replicate import piece_map, wanted
 from appliance.agent.scrub import Pace, Scrubber
-from appliance.config import Config
+from appliance.config import Config, CurrentConfig
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
 from appliance.oci.manifests import Descriptor
@@ -44,13 +50,17 @@ from appliance.peers.client import PeerError, Peers
 from appliance.registry.answers import document, error
 from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.listener import bare_app
+from appliance.store import standing
 from appliance.store.blame import blame
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed, needed_by_pushes
 from appliance.store.damage import examine
 from appliance.store.garbage import Collector
 from appliance.store.generations import Generations
+from appliance.store.journal import note
+from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
+from appliance.store.signed import NameIndex
 from appliance.store.uploads import Uploads
 
 _LOG = logging.getLogger("appliance.agent")
@@ -66,43 +76,47 @@ _TIDY_EVERY = 3600.0
 class Agent:
     """What a node does by itself.
 
-    :param config: this node's configuration.
+    :param current: this node's configuration.
     :param collector: makes a collector of the store, for what it would free.
     """
 
     def __init__(
         self,
-        config: Config,
+        current: CurrentConfig,
         blobs: BlobStore,
         generations: Generations,
         pushes: Pushes,
+        pins: Pins,
         uploads: Uploads,
         catalog: CurrentCatalog,
         collector: Callable[[], Collector],
     ) -> None:
-        self._config = config
+        self._current = current
         self._blobs = blobs
         self._generations = generations
         self._pushes = pushes
+        self._pins = pins
         self._uploads = uploads
         self._catalog = catalog
-        self._peers = Peers(config)
+        self._peers = Peers(current)
         self._fetcher = Fetcher(blobs, self._peers, offload)
-        self._follower = Follower(blobs, generations, pushes, self._peers, self._fetcher, offload)
+        self._follower = Follower(blobs, generations, pushes, pins, self._peers, self._fetcher, offload)
         self._lost = LostBlobs(
             self._fetcher.holders, lambda digests: offload(blame, digests, blobs, generations, pushes)
         )
         self._room = RoomWatch(blobs.space, lambda: collector().largest())
+        rate = current.get().scrub_rate
         self._scrubber = (
-            Scrubber(
-                blobs, Pace(config.scrub_rate, time.monotonic, gevent.sleep), offload, time.time, self._replicate_soon
-            )
-            if config.scrub_rate
+            Scrubber(blobs, Pace(rate, time.monotonic, gevent.sleep), offload, time.time, self._replicate_soon)
+            if rate
             else None
         )
+        self._leaving = Leaving(blobs, generations, pushes, self._peers, self._fetcher, self._piece_map, offload)
+        self._looking = BoundedSemaphore(1)
         self._wake = Event()
+        self._called = Event()
         self._replicate = Event()
-        self._told = self._index_state()
+        self._told = self._state()
         self._pause = _RETRY_FIRST
 
     def run(self) -> None:
@@ -112,8 +126,53 @@ class Agent:
             gevent.spawn(_forever, loop)
 
     def wake(self) -> None:
-        """Look for a newer generation now."""
+        """Look for a newer generation now, here and at the peers."""
         self._wake.set()
+        self._called.set()
+
+    def look(self, without: Collection[str] = ()) -> dict[str, Any]:
+        """Ask every node what it has, follow the newest, and on the publisher make sure that there is nothing newer.
+
+        :param without: ids of nodes that are not waited for: what they alone have is given up.
+        :returns: ``settled`` (whether the publisher is sure, see :mod:`appliance.store.standing`), ``silent`` (ids of the
+            nodes that did not answer) and ``refused`` (what was found and is not followed).
+        """
+        with self._looking:
+            config = self._current.get()
+            if moved := self._follower.look(as_heir=config.is_publisher):
+                self._generations.prune(config.keep_generations)
+                self._replicate.set()
+            give_up = {refused.digest for refused in self._follower.refused if refused.peer in without}
+            left = [refused for refused in self._refused() if refused.digest not in give_up]
+            if not config.is_publisher or any(refused.signed for refused in left):
+                standing.unsettle(self._blobs.root)
+            elif not left and set(without).issuperset(self._follower.silent):
+                self._take_over(config, moved, give_up)
+            return self._standing()
+
+    def _take_over(self, config: Config, moved: list[NameIndex], give_up: Collection[str]) -> None:
+        """Be the publisher: nobody has anything newer. Nodes that come later take only what a listed seed has signed."""
+        signed = [index for index in (self._generations, self._pushes) if offload(index.sign_anew)]
+        with contextlib.suppress(ApplianceError):  # what is wrong with the pins, the next seeding says
+            offload(self._pins.sign_anew)
+        standing.settle(self._blobs.root, config.node, give_up)
+        for index in moved:
+            _LOG.warning("this publisher follows number %d (%s), which another node had", index.number, index.digest)
+        if moved or signed or give_up:
+            line = {"action": "take-over", "time": _now(), "node": config.node, "given_up": sorted(give_up)}
+            note(self._blobs.root, line | {"generation": summary(self._catalog.renew().generation)})
+
+    def _refused(self) -> list[Refused]:
+        """What the last look found and did not follow, but for what was given up."""
+        gone = standing.given_up(self._blobs.root)
+        return [refused for refused in self._follower.refused if refused.digest not in gone]
+
+    def _standing(self) -> dict[str, Any]:
+        return {
+            "settled": standing.is_settled(self._blobs.root),
+            "silent": self._follower.silent,
+            "refused": [refused.as_dict() for refused in self._refused()],
+        }
 
     def application(self) -> Flask:
         """The application behind the unix socket."""
@@ -122,18 +181,21 @@ class Agent:
         app.add_url_rule("/v1/suspect/<digest>", view_func=self._suspect, methods=["POST"])
         app.add_url_rule("/v1/repair", view_func=self._repair, methods=["POST"])
         app.add_url_rule("/v1/status", view_func=lambda: document(self.status()), endpoint="status")
+        app.add_url_rule("/v1/leaving", view_func=self._leave, methods=["GET", "POST"])
+        app.add_url_rule("/v1/look", view_func=self._look, methods=["POST"])
         app.add_url_rule("/v1/wake", view_func=self._awake, methods=["POST"])
         return app
 
     def status(self) -> dict[str, Any]:
         """What ``appliance status --json`` prints.
 
-        ``wanted_missing`` counts the blobs that this node should hold by policy and does not hold yet.
+        ``wanted_missing`` counts the blobs that this node should hold by policy and does not hold yet; ``standing`` is what
+        :meth:`look` found when it last looked.
         """
-        catalog = self._catalog.get()
+        config, catalog = self._current.get(), self._catalog.get()
         return {
-            "node": self._config.node,
-            "publisher": self._config.publisher,
+            "node": config.node,
+            "publisher": config.publisher,
             "generation": summary(catalog.generation),
             "names": len(catalog.generation.names) if catalog.generation else 0,
             "pushes": summary(catalog.pushed),
@@ -144,6 +206,7 @@ class Agent:
             "room_bytes": self._blobs.room(),
             "room": offload(self._room.look),
             "health": self._health(),
+            "standing": self._standing(),
             "peers": self._ask_peers(),
         }
 
@@ -235,6 +298,14 @@ class Agent:
         offload(self._room.look)
         gevent.sleep(ASK_EVERY)
 
+    def _look(self) -> Response:
+        return document(self.look(request.args.getlist("without")))
+
+    def _leave(self) -> Response:
+        staying = request.args.getlist("stay")
+        act = self._leaving.fetch if request.method == "POST" else self._leaving.report
+        return document(act(staying))
+
     def _awake(self) -> Response:
         self.wake()
         return Response(status=204)
@@ -242,28 +313,25 @@ class Agent:
     def _follow(self) -> None:
         """Ask at start, when called, and every half-minute; a node that was off catches up by itself."""
         self._wake.clear()
-        if self._config.is_publisher:
-            self._generations.sign_anew()
-            self._pushes.sign_anew()
-            self._wake.wait(ASK_EVERY)
-            return
-        if self._follower.look():
-            self._generations.prune(self._config.keep_generations)
-            self._replicate.set()
-        self._wake.wait(_RETRY_FIRST if self._follower.behind else ASK_EVERY)
+        is_sure = self.look()["settled"] or not self._current.get().is_publisher
+        self._wake.wait(ASK_EVERY if is_sure and not self._follower.behind else _RETRY_FIRST)
 
     def _watch(self) -> None:
-        """Notice that an index was replaced (by ``appliance seed`` or a push here) and tell the others."""
-        while self._index_state() == self._told:
-            gevent.sleep(_LOOK_EVERY)
-        self._told = self._index_state()
+        """Notice that an index was replaced (by ``appliance seed`` or ``pin``, or a push here) and tell the others; or that the
+        list of nodes was, and look at once at what follows from it.
+        """
+        while (state := self._state()) == self._told:
+            self._called.clear()
+            self._called.wait(_LOOK_EVERY)
+        listed, self._told = self._told[0], state
         self._pause = _RETRY_FIRST
         self._replicate.set()
-        if self._config.is_publisher:
-            pool = Pool(max(1, len(self._peers.others)))
+        if state[0] != listed:
+            self._wake.set()
+        if self._current.get().is_publisher:
             for peer in self._peers.others:
-                pool.spawn(self._call, peer)
-            pool.join()
+                # Not waited for: what is published meanwhile is not told later because one node is silent.
+                gevent.spawn(self._call, peer)
 
     def _call(self, peer: Any) -> None:
         try:
@@ -271,8 +339,9 @@ class Agent:
         except PeerError as problem:
             _LOG.info("could not tell %s: %s", peer.id, problem)
 
-    def _index_state(self) -> tuple[object, object]:
-        return self._generations.state(), self._pushes.state()
+    def _state(self) -> tuple[Config, object, object, object]:
+        """What others are told of, and acted on here, when it changes."""
+        return self._current.get(), self._generations.state(), self._pushes.state(), self._pins.state()
 
     def _replicating(self) -> None:
         """Bring what the policy wants here; again later where something could not be had."""
@@ -306,13 +375,13 @@ class Agent:
         catalog = self._catalog.renew()
         needs = list(needed(catalog.generation, self._blobs).values()) if catalog.generation else []
         needs += needed_by_pushes(catalog.pushed, self._blobs).values() if catalog.pushed else ()
-        damaged = self._blobs.quarantined()
+        config, damaged = self._current.get(), self._blobs.quarantined()
         if older or damaged:
-            for generation in self._generations.kept()[-self._config.keep_generations :]:
+            for generation in self._generations.kept()[-config.keep_generations :]:
                 for digest, item in needed(generation, self._blobs).items():
-                    if digest in damaged or (older and (item.is_manifest or self._config.is_publisher)):
+                    if digest in damaged or (older and (item.is_manifest or config.is_publisher)):
                         needs.append(item)
-        return wanted(needs, self._blobs, self._config)
+        return wanted(needs, self._blobs, config)
 
     def _piece_map(self, digest: str) -> PieceMap | None:
         def damaged(found: Descriptor) -> None:
@@ -355,6 +424,10 @@ def _iso(seconds: float) -> str | None:
     return (
         datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat("T", "seconds") if seconds else None
     )
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def _json(body: bytes) -> dict[str, Any]:

@@ -47,6 +47,11 @@ class Collected:
     diff_ids: dict[str, str | None] = field(default_factory=dict)
     whole: bool = True
 
+    @property
+    def has_blobs(self) -> bool:
+        """Whether anything lies where OCI layouts have their blobs."""
+        return any(name.startswith("blobs/") for name in self.files)
+
     def lookup(self, path: str) -> StoredBlob | None:
         """A file by path; a link is followed one step."""
         found = self.files.get(path)
@@ -246,6 +251,7 @@ class Directory:
         self.diff_ids: dict[str, str | None] = {}
         self._deep = deep
         self.bytes_read = 0
+        self._medium = medium
         self._sink = sink
         self._limits = limits
         self._progress = progress
@@ -318,6 +324,9 @@ class Directory:
         *folders, last = name.split("/")
         current = os.dup(self._fd)
         try:
+            kept = self._medium.again(self.path / name)
+            if kept is not None:
+                return kept
             for folder in folders:
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 deeper = os.open(folder, flags, dir_fd=current)

@@ -134,6 +134,9 @@ def _resolve(path: Path, medium: Medium, collected: Collected, sink: BlobSink, l
         if _is_dir_transport(manifest_json, limits, where):
             return _dir_transport(manifest_json, _in_root(collected), context)
         refuse_imgpkg(manifest_json, limits, where)
+        if not collected.whole and collected.has_blobs:
+            # Tools write oci-layout last. Without it the same images would get other digests.
+            fail("APL-0119", "archive with blobs, without oci-layout and without an end", where=where)
         return as_docker()
     return refuse_unknown(collected, where)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.archives.checksums import is_checksum_file
 from appliance.archives.parts import ARCHIVE_NAME, parts_of, whole_name
 from appliance.errors import fail
 
@@ -79,7 +80,7 @@ def _expand(directory: Path, sources: list[Path], ignored: list[Path], taken: se
         return
     for entry in entries:
         path = Path(entry.path)
-        if entry.name.startswith(".") or entry.name in _LITTER or entry.name.endswith(".sha256"):
+        if entry.name.startswith(".") or entry.name in _LITTER or is_checksum_file(entry.name):
             continue
         if entry.is_dir(follow_symlinks=False):
             if depth < _DEPTH:

@@ -10,18 +10,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import stat
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
+from appliance.archives.checksums import checksum_files
 from appliance.archives.expand import expand_sources
-from appliance.archives.parts import parts_of, whole_name
+from appliance.archives.parts import parts_of
 from appliance.errors import ApplianceError, fail
+from appliance.oci.digests import ALGORITHMS
 
-_MOST = 400
-"""Descriptors kept open, at most; a process may have 1024."""
+_MOST = 20_000
+"""Descriptors kept open, at most; the limit of the process is raised as far as it may be."""
+_FOR_OTHERS = 200
+"""Descriptors that are left for everything else."""
 
 
 class Medium:
@@ -32,13 +37,17 @@ class Medium:
 
     def __init__(self, sources: Sequence[Path] = ()) -> None:
         self._sources = tuple(sources)
+        self._most = 0
         self._kept: dict[Path, int | None] = {}
         """Descriptors of what was opened beforehand; None for what is known not to be there."""
+        self._folders: dict[Path, frozenset[str]] = {}
+        """What is in the folders of layouts that were opened beforehand."""
         self._parts: dict[Path, list[Path]] = {}
         self._expanded: dict[Path, list[Path] | ApplianceError] = {}
 
     def open_beforehand(self) -> None:
-        """Find the archives in the sources, and open each, all of its parts, and the checksums beside them."""
+        """Find the archives and layouts in the sources, and open each: all of its parts, and the checksums beside them."""
+        self._most = min(_MOST, _raise_limit() - _FOR_OTHERS)
         for source in self._sources:
             try:
                 found = expand_sources([source]).sources
@@ -49,7 +58,10 @@ class Medium:
                 continue
             self._expanded[source] = found
             for path in found:
-                self._open_archive(path, source)
+                if path.is_dir():
+                    self._open_layout(path)
+                else:
+                    self._open_archive(path, source)
 
     def close(self) -> None:
         """Let go of what was opened beforehand."""
@@ -60,16 +72,19 @@ class Medium:
 
     @cached_property
     def weight(self) -> int:
-        """Bytes of all that is in the sources, as far as it can be seen; what an import may cost follows from it."""
-        total = 0
-        for source in self._sources:
-            with contextlib.suppress(OSError):
-                total += os.stat(source).st_size
-            for folder, _, files in os.walk(source):
-                for name in files:
-                    with contextlib.suppress(OSError):
-                        total += os.lstat(os.path.join(folder, name)).st_size
-        return total
+        """Bytes of all archives and layouts in the sources, as far as it can be seen; what an import may cost follows from
+        it.
+        """
+        return sum(
+            _bytes_of(path) for path in dict.fromkeys(path for source in self._sources for path in self._all(source))
+        )
+
+    def _all(self, source: Path) -> list[Path]:
+        """The files and layouts of a source, all parts; itself where that cannot be said."""
+        try:
+            return [part for path in self.expand(source) for part in self.parts(path)]
+        except (ApplianceError, OSError):
+            return [source]
 
     def expand(self, source: Path) -> list[Path]:
         """The archives and layouts in a source; see :func:`expand_sources`."""
@@ -111,7 +126,7 @@ class Medium:
         :raises ApplianceError: APL-0101.
         """
         try:
-            kept = self._again(path)
+            kept = self.again(path)
         except OSError as error:
             _unopened(path, error)
         return open_readonly(path) if kept is None else _regular(kept, path)
@@ -122,40 +137,20 @@ class Medium:
         :raises ApplianceError: APL-0101.
         """
         try:
-            kept = self._again(path)
+            kept = self.again(path)
             return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if kept is None else kept
         except OSError as error:
             _unopened(path, error)
 
-    def _open_archive(self, path: Path, source: Path) -> None:
-        parts = [path]
-        with contextlib.suppress(ApplianceError):  # said where it is read
-            parts = parts_of(path)
-        # Whichever part is named, they are one archive.
-        self._parts |= dict.fromkeys(parts, parts)
-        whole = whole_name(path.name)
-        checksums = [checksum_file(part) for part in parts]
-        if len(parts) > 1 and whole is not None:
-            checksums.append(checksum_file(path.with_name(whole)))
-        for file in (*parts, *checksums):
-            # What the operator named may be a link; in a directory none is followed.
-            with contextlib.suppress(ApplianceError, OSError):
-                self._keep(file, follow=path == source)
+    def again(self, path: Path) -> int | None:
+        """A descriptor of a file that was opened beforehand, at its beginning, for the caller to close; None where it was
+        not.
 
-    def _keep(self, path: Path, *, follow: bool) -> None:
-        if len(self._kept) >= _MOST:
-            return
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
-        try:
-            self._kept[path] = _open_unseen(path, flags)
-        except FileNotFoundError:
-            self._kept[path] = None
-
-    def _again(self, path: Path) -> int | None:
-        """A descriptor of its own for what was opened beforehand, at the beginning; None where nothing was."""
-        if path not in self._kept:
+        :raises FileNotFoundError: where it was looked for and not there.
+        """
+        if path not in self._kept and not self._is_absent(path):
             return None
-        handle = self._kept[path]
+        handle = self._kept.get(path)
         if handle is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
         handle = os.dup(handle)
@@ -163,10 +158,60 @@ class Medium:
             os.lseek(handle, 0, os.SEEK_SET)
         return handle
 
+    def _open_archive(self, path: Path, source: Path) -> None:
+        parts = [path]
+        with contextlib.suppress(ApplianceError):  # said where it is read
+            parts = parts_of(path)
+        # Whichever part is named, they are one archive.
+        self._parts |= dict.fromkeys(parts, parts)
+        for file in (*parts, *checksum_files(parts)):
+            # What the operator named may be a link; in a directory none is followed.
+            with contextlib.suppress(ApplianceError, OSError):
+                self._keep(file, follow=path == source)
 
-def checksum_file(path: Path) -> Path:
-    """Where the checksum of a file lies."""
-    return path.with_name(path.name + ".sha256")
+    def _open_layout(self, path: Path) -> None:
+        """Open a layout's files: its documents, and every blob, since which of them are needed stands in those."""
+        with contextlib.suppress(OSError):
+            self._keep(path, follow=True)
+        top = self._kept.get(path)
+        if top is None:
+            return
+        for folder, folders, files, handle in os.fwalk(".", dir_fd=top):  # it follows no link
+            here, depth = path / folder, len(Path(folder).parts)
+            self._folders[here] = frozenset((*folders, *files))
+            folders[:] = [name for name in folders if name in (("blobs",), ALGORITHMS, ())[depth]]
+            for name in files:
+                with contextlib.suppress(OSError):
+                    # Opening a device may do something.
+                    if stat.S_ISREG(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode):
+                        self._keep(here / name, follow=False, within=handle)
+
+    def _is_absent(self, path: Path) -> bool:
+        """Whether a file, or the folder that it should be in, is known not to be in a layout."""
+        return any(
+            step.parent in self._folders and step.name not in self._folders[step.parent]
+            for step in (path, *path.parents)
+        )
+
+    def _keep(self, path: Path, *, follow: bool, within: int | None = None) -> None:
+        if len(self._kept) >= self._most:
+            return
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+        try:
+            self._kept[path] = _open_unseen(path if within is None else path.name, flags, within)
+        except FileNotFoundError:
+            self._kept[path] = None
+
+
+def _bytes_of(path: Path) -> int:
+    total = 0
+    with contextlib.suppress(OSError):
+        total += os.stat(path).st_size
+    for folder, _, files in os.walk(path):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
 
 
 def open_readonly(path: Path | str, dir_fd: int | None = None, *, follow: bool = True) -> int:
@@ -185,6 +230,16 @@ def open_readonly(path: Path | str, dir_fd: int | None = None, *, follow: bool =
     return _regular(descriptor, path)
 
 
+def _raise_limit() -> int:
+    """Let this process, and those it starts, open as many files as they may; returns how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST + _FOR_OTHERS if hard == resource.RLIM_INFINITY else min(hard, _MOST + _FOR_OTHERS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft if soft != resource.RLIM_INFINITY else wanted
+
+
 def _open_unseen(path: Path | str, flags: int, dir_fd: int | None = None) -> int:
     """Open without leaving a time of access on the medium, where that is allowed (to the owner and to root)."""
     try:
@@ -196,7 +251,12 @@ def _open_unseen(path: Path | str, flags: int, dir_fd: int | None = None) -> int
 def _regular(descriptor: int, path: Path | str) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        fail("APL-0101", "source is not a regular file", where=str(path))
+        fail(
+            "APL-0101",
+            "source is not a regular file",
+            where=str(path),
+            fix="Name files and directories; a device is mounted first",
+        )
     return descriptor
 
 

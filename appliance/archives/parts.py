@@ -16,7 +16,7 @@ from pathlib import Path
 from appliance.archives.compression import detect
 from appliance.errors import fail
 
-ARCHIVE_NAME = re.compile(r".+\.(?:tar(?:\.(?:gz|zst|zstd|xz|bz2|lz4))?|tgz|tzst|txz|tbz2?)", re.IGNORECASE)
+ARCHIVE_NAME = re.compile(r".+\.(?:tar(?:\.(?:gz|zst|zstd|xz|bz2|lz4))?|tgz|tzst|txz|tbz2?)", re.IGNORECASE | re.DOTALL)
 """What an archive in a directory is called."""
 
 _NUMBERED = re.compile(r"(?P<base>.+)\.(?P<number>\d{3,9})")

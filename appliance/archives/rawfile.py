@@ -5,22 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import queue
-import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from appliance.archives.checksums import read_checksums
 from appliance.archives.compression import Decoder, detect
 from appliance.archives.limits import Limits
-from appliance.archives.medium import Medium, checksum_file
-from appliance.archives.parts import whole_name
+from appliance.archives.medium import Medium
 from appliance.errors import fail
 
 READ_STEP = 1024 * 1024
-_SIDECAR_LIMIT = 1024 * 1024
 _DEPTH = 4
-_PLAIN_LINE = re.compile(r"\\?([0-9a-fA-F]{64})(?:[ \t]+[ *]?(.+))?")
-_BSD_LINE = re.compile(r"SHA256 ?\((.+)\) ?= ?([0-9a-fA-F]{64})")
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and the size of the source, from the reader's own thread."""
@@ -44,7 +40,7 @@ class RawFile:
         self._limits = limits
         self._medium = medium
         self._parts = medium.parts(path)
-        self._expected = read_sidecars(self._parts, medium)
+        self._expected = read_checksums(self._parts, medium)
         self._fd = medium.open(self._parts[0])
         self.size = os.fstat(self._fd).st_size + sum(map(medium.size, self._parts[1:]))
 
@@ -133,76 +129,6 @@ class _Check:
                 why=f"expected {self._expected}, {self._seen} bytes hash to {self._state.hexdigest()}",
                 fix="Copy the file again, or bring the checksum that belongs to it",
             )
-
-
-def read_sidecar(path: Path, medium: Medium) -> str | None:
-    """The SHA-256 that ``<file>.sha256`` beside a file gives for it, or None where there is no such file.
-
-    Read are the forms of ``sha256sum`` (also with several lines) and ``sha256sum --tag``, and a bare digest.
-
-    :raises ApplianceError: APL-0115 if the checksum file has nothing for this file.
-    """
-    found = _sidecar(path, medium)
-    if found is None or path.name in found:
-        return None if found is None else found[path.name]
-    return _only(found, path)
-
-
-def read_sidecars(parts: Sequence[Path], medium: Medium) -> dict[str | None, str]:
-    """What is known of the parts of an archive beforehand: SHA-256 by the part's name, under None that of them joined.
-
-    A checksum file lies beside each part, or one for the whole (``haul.tar.zst.sha256`` beside ``haul.tar.zst.000``),
-    which may list the parts.
-
-    :raises ApplianceError: APL-0115 as :func:`read_sidecar`.
-    """
-    expected: dict[str | None, str] = {}
-    if len(parts) == 1:
-        only = read_sidecar(parts[0], medium)
-        return {None: only} if only else {}
-    name = whole_name(parts[0].name)
-    whole = _sidecar(parts[0].with_name(name), medium) if name else None
-    if name and whole is not None:
-        expected |= {part.name: whole[part.name] for part in parts if part.name in whole}
-        if name in whole or not expected:
-            expected[None] = whole[name] if name in whole else _only(whole, parts[0].with_name(name))
-    expected |= {part.name: digest for part in parts if (digest := read_sidecar(part, medium))}
-    return expected
-
-
-def _sidecar(path: Path, medium: Medium) -> dict[str, str] | None:
-    """The lines of ``<file>.sha256``: file name to digest; a bare digest has the name ``""``."""
-    sidecar = checksum_file(path)
-    if not medium.has(sidecar):
-        return None
-    descriptor = medium.open(sidecar)
-    try:
-        text = os.read(descriptor, _SIDECAR_LIMIT).decode("utf-8", "replace")
-    except OSError as error:
-        fail("APL-0116", "checksum file cannot be read", where=str(sidecar), why=str(error.strerror))
-    finally:
-        os.close(descriptor)
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        if plain := _PLAIN_LINE.fullmatch(line.strip()):
-            found[(plain.group(2) or "").replace("\\", "/").rpartition("/")[2]] = plain.group(1).lower()
-        elif bsd := _BSD_LINE.fullmatch(line.strip()):
-            found[bsd.group(1).rpartition("/")[2]] = bsd.group(2).lower()
-    return found
-
-
-def _only(found: dict[str, str], path: Path) -> str:
-    """The one digest of a checksum file that does not name its file."""
-    if len(found) != 1:
-        fail(
-            "APL-0115",
-            "checksum file does not name its file",
-            where=f"{path}.sha256",
-            why=f"no line for {path.name}",
-            fix="Bring the checksum that belongs to the file, or remove it",
-        )
-    # Renamed on the way, or a bare digest: the name of the checksum file says what it is for.
-    return next(iter(found.values()))
 
 
 def read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from appliance.errors import fail
 from appliance.oci.manifests import Descriptor
 from appliance.oci.mediatypes import PIECE_MAP
 from appliance.oci.platforms import Platform
+from appliance.store import form
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import maps_needed, needed
 from appliance.store.generations import Generation, Generations, lock, make
@@ -76,7 +77,7 @@ def seed(
             fix=f"Plug the medium into {config.publisher} and seed there",
         )
     with blobs.writing("a new store"):
-        blobs.create()
+        form.prepare(blobs)
         handle = lock(blobs.root)
     try:
         blobs.clear_incoming()

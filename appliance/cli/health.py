@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli.opened import CONFIG, JSON, STORE, open_store, show
+from appliance.cli.opened import CONFIG, JSON, STORE, agent_down, open_store, show
 from appliance.config import DEFAULT_PATH, load
+from appliance.errors import ApplianceError
 
 if TYPE_CHECKING:
     from appliance.agent.client import AgentClient
@@ -56,19 +57,12 @@ def fsck(directory: Path, config_file: Path | None, as_json: bool, repair: bool)
 def status(config_file: Path | None, as_json: bool) -> None:
     """Say what this node serves, what it still lacks, and which peers answer."""
     from appliance.agent.client import AgentClient, AgentDown
-    from appliance.errors import fail
 
     config = load(config_file or DEFAULT_PATH)
     try:
         shown = AgentClient(config.agent_socket).status()
     except AgentDown as error:
-        fail(
-            "APL-0402",
-            "the agent of this node does not answer",
-            where=config.node,
-            why=str(error),
-            fix="Run this as root; see 'systemctl status appliance-agent'",
-        )
+        agent_down(config, error)
     show(shown, as_json, _status_text)
 
 
@@ -150,6 +144,14 @@ def _status_text(shown: dict[str, Any]) -> str:
     # An agent of the release before, in the moment in which this one replaces it, says neither.
     lines += _room_lines(shown["room"]) if "room" in shown else []
     lines += _health_lines(shown["health"]) if "health" in shown else []
+    standing = shown["standing"]
+    if shown["node"] == shown["publisher"] and not standing["settled"]:
+        waits = f"; no answer from {', '.join(standing['silent'])}" if standing["silent"] else ""
+        lines.append(f"this publisher is not sure yet that no other node has something newer{waits}")
+    lines += [
+        f"not followed: {refused['index']} {refused['number']} of {refused['peer']}: {ApplianceError(**refused['problem'])}"
+        for refused in standing["refused"]
+    ]
     return "\n".join(lines)
 
 

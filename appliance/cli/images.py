@@ -31,8 +31,7 @@ def images(directory: Path, as_json: bool) -> None:
             "digest": entry.descriptor.digest,
             "mediaType": entry.descriptor.media_type,
             "pushed": name not in seeded,
-            # Pins are the publisher's: another node does not know them.
-            "pinned": name in pins if store.config.is_publisher else None,
+            "pinned": name in pins,
         }
         for name, entry in {**own, **seeded}.items()
     ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -44,7 +45,8 @@ class Opened:
 
 
 def open_store(directory: Path, config_file: Path | None) -> Opened:
-    """Open a store, with the node's configuration where it is the node's own; see :func:`_config`."""
+    """Open a store, with the node's configuration where it is the node's own; see :func:`config_of`."""
+    from appliance.store import form
     from appliance.store.blobs import BlobStore
     from appliance.store.garbage import Collector
     from appliance.store.generations import Generations
@@ -53,7 +55,8 @@ def open_store(directory: Path, config_file: Path | None) -> Opened:
     from appliance.store.uploads import Uploads
     from appliance.trust import Trust
 
-    config = _config(directory, config_file)
+    form.check(directory)
+    config = config_of(directory, config_file)
     blobs = BlobStore(directory, free_percent=config.free_percent if config.peers else 0, limit=config.store_limit)
     trust = Trust(config.pki, config.node, config.seeds)
     store = Opened(config, blobs, Generations(blobs, trust), Pushes(blobs, trust), Pins(blobs, trust), Uploads(blobs))
@@ -83,10 +86,42 @@ def open_as_publisher(directory: Path, config_file: Path | None, what: str) -> O
             fix=f"Run the same on {store.config.publisher}",
         )
     store.blobs.require()
+    make_sure(store.config)
     return store
 
 
-def _config(directory: Path, config_file: Path | None) -> Config:
+def tell_agent(directory: Path, config_file: Path | None) -> None:
+    """Let the agent of the node look now at what was published, and call the others; where there is none it is no error.
+
+    It would see it by itself half a second later.
+    """
+    from appliance.agent.client import AgentClient, AgentDown
+
+    with contextlib.suppress(AgentDown):
+        AgentClient(config_of(directory, config_file).agent_socket).wake()
+
+
+def make_sure(config: Config, without: Collection[str] = ()) -> None:
+    """Where this node publishes: have its agent ask the others, and refuse where one has, or may have, something newer.
+
+    See :func:`appliance.store.standing.make_sure`.
+
+    :param without: ids of nodes that are not waited for.
+    """
+    from appliance.agent.client import AgentClient, AgentDown
+    from appliance.store.standing import make_sure as run
+
+    def look() -> dict[str, Any]:
+        try:
+            return AgentClient(config.agent_socket).look(without)
+        except AgentDown as problem:
+            raise ConnectionError(str(problem)) from problem
+
+    if config.is_publisher:
+        run(config.store, config, look)
+
+
+def config_of(directory: Path, config_file: Path | None) -> Config:
     """The node's configuration where this is the node's store; elsewhere a store of its own, without a site."""
     if config_file is not None:
         return load(config_file)
@@ -94,7 +129,21 @@ def _config(directory: Path, config_file: Path | None) -> Config:
         config = load()
         if config.store.resolve() == directory.resolve():
             return config
-    return Config(node="local", store=directory)
+    # Where 'appliance serve' has its agent, if one serves this store.
+    return Config(node="local", store=directory, agent_socket=directory.absolute() / "agent.sock")
+
+
+def agent_down(config: Config, problem: Exception) -> NoReturn:
+    """Say that the agent does not answer (APL-0402)."""
+    from appliance.errors import fail
+
+    fail(
+        "APL-0402",
+        "the agent of this node does not answer",
+        where=config.node,
+        why=str(problem),
+        fix="Run this as root; see 'systemctl status appliance-agent'",
+    )
 
 
 def show(value: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:

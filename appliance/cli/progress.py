@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +14,7 @@ Form = Literal["bar", "lines", "json"]
 _EVERY: dict[Form, float] = {"bar": 0.2, "lines": 10.0, "json": 1.0}
 _WINDOW = 15.0
 _BAR = 24
+_COLUMNS = 80
 
 
 class Progress:
@@ -21,15 +24,22 @@ class Progress:
     :param say: takes the text; of a bar, without a new line.
     :param total: bytes of all sources, as far as that is known beforehand.
     :param clock: seconds.
+    :param columns: how wide the terminal is now; None: asked of standard error's.
     """
 
     def __init__(
-        self, form: Form, say: Callable[[str], object], total: int, clock: Callable[[], float] = time.monotonic
+        self,
+        form: Form,
+        say: Callable[[str], object],
+        total: int,
+        clock: Callable[[], float] = time.monotonic,
+        columns: Callable[[], int] | None = None,
     ) -> None:
         self._form = form
         self._say = say
         self._total = total
         self._clock = clock
+        self._columns = columns or terminal_columns
         self._before = 0
         self._done = 0
         self._said = clock()
@@ -41,17 +51,19 @@ class Progress:
         if done < self._done:
             self._before += self._done  # the next source
         self._done = done
-        now = self._clock()
-        if now - self._said < _EVERY[self._form]:
+        now, here = self._clock(), self._before + done
+        # Who was shown a bar sees it full.
+        ends = self._spoke and here >= self._total and done == total
+        if now - self._said < _EVERY[self._form] and not ends:
             return
         self._said, self._spoke = now, True
-        here = self._before + done
         self._seen.append((now, here))
         while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW:
             self._seen.popleft()
         begun, start = self._seen[0]
         rate = (here - start) / (now - begun) if now > begun else 0.0
-        self._say(describe(self._form, here, max(self._total, self._before + total), rate))
+        columns = self._columns() if self._form == "bar" else _COLUMNS
+        self._say(describe(self._form, here, max(self._total, self._before + total), rate, columns))
 
     def close(self) -> None:
         """End the line of a bar."""
@@ -59,12 +71,13 @@ class Progress:
             self._say("\n")
 
 
-def describe(form: Form, done: int, total: int, rate: float) -> str:
+def describe(form: Form, done: int, total: int, rate: float, columns: int = _COLUMNS) -> str:
     """One saying.
 
     :param done: bytes read.
     :param total: bytes in all.
     :param rate: bytes a second.
+    :param columns: what a bar may take: on a line that breaks, the next would not begin where this one did.
     """
     left = (total - done) / rate if rate > 0 else None
     if form == "json":
@@ -81,8 +94,20 @@ def describe(form: Form, done: int, total: int, rate: float) -> str:
     text = f"{size(done)} of {size(total)} read, {size(round(rate))}/s{ending}"
     if form == "lines":
         return f"  {percent} %: {text}"
-    filled = _BAR * done // total if total else _BAR
-    return f"\r  [{'#' * filled}{'.' * (_BAR - filled)}] {percent:3} %  {text}\x1b[K"
+    text = f"{percent:3} %  {text}"
+    width = min(_BAR, columns - len(text) - len("  [] ") - 1)
+    if width < 4:
+        return f"\r  {text.strip()}"[:columns] + "\x1b[K"
+    filled = width * done // total if total else width
+    return f"\r  [{'#' * filled}{'.' * (width - filled)}] {text}\x1b[K"
+
+
+def terminal_columns() -> int:
+    """How wide the terminal of standard error is; it may be made wider meanwhile."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+    except (OSError, ValueError):
+        return _COLUMNS
 
 
 def size(count: int) -> str:

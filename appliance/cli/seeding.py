@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli.opened import CONFIG, JSON, STORE, open_store, show
+from appliance.cli.opened import CONFIG, JSON, STORE, config_of, make_sure, open_store, show, tell_agent
 
 if TYPE_CHECKING:
     from appliance.archives.medium import Medium
@@ -41,7 +41,16 @@ _MOVE_PINNED = click.option(
 _DEEP = click.option(
     "--deep", is_flag=True, help="Unpack compressed layers of OCI archives too, and hold them against their configs."
 )
-_SOURCES = click.argument("sources", nargs=-1, required=True)
+
+
+def _named(_: click.Context, parameter: click.Parameter, sources: tuple[str, ...]) -> tuple[str, ...]:
+    # A variable of a shell that is not set: Path("") would be the directory where one happens to be.
+    if "" in sources:
+        raise click.BadParameter("a source has no name", param=parameter)
+    return sources
+
+
+_SOURCES = click.argument("sources", nargs=-1, required=True, callback=_named)
 
 
 @click.command()
@@ -158,7 +167,11 @@ def seed(
         )
         return shown
 
-    show(_read(directory, sources, work, as_json), as_json, _seed_text)
+    make_sure(config_of(directory, config_file))
+    shown = _read(directory, sources, work, as_json)
+    if shown["published"]:
+        tell_agent(directory, config_file)
+    show(shown, as_json, _seed_text)
 
 
 COMMANDS = (plan, seed)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from appliance.config import DEFAULT_PATH, load
+from appliance.config import DEFAULT_PATH, CurrentConfig, load
 from appliance.errors import ApplianceError
 
 
@@ -25,7 +25,7 @@ def unit(name: Literal["mirror", "peer", "agent"], config_file: Path) -> None:
     except ApplianceError:
         drop_listener()
         raise
-    serve_unit(name, config)
+    serve_unit(name, CurrentConfig(config, config_file))
 
 
 @click.command()

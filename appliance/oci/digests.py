@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 _FORMS = {"sha256": re.compile(r"[0-9a-f]{64}"), "sha512": re.compile(r"[0-9a-f]{128}")}
+ALGORITHMS = tuple(_FORMS)
+"""Those that are read."""
 
 EMPTY_SHA256 = "sha256:" + hashlib.sha256(b"").hexdigest()
 """Digest of no bytes at all."""

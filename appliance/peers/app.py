@@ -4,9 +4,10 @@
 route                      answer
 =========================  ==================================================================================
 ``/healthz``               that the process answers
-``/p2p/v1/ping``           ``{"node","version","generation":{"number","digest"}|null,"pushes":{...}|null}``
+``/p2p/v1/ping``           ``{"node","version","generation":{"number","digest"}|null,"pushes":{...}|null,"pins":...}``
 ``/p2p/v1/generation``     ``{"raw": text of the index, "signature": {...}|null}``; 404: none
 ``/p2p/v1/pushes``         the same for the index of pushes
+``/p2p/v1/pins``           the same for the index of pins
 ``/p2p/v1/blobs/<digest>`` a whole blob that lies here, with ``Range``; 404: not here
 ``/p2p/v1/wake``           204; the agent looks for something newer at once
 ``/v2/...``                the registry
@@ -25,7 +26,7 @@ from flask import Flask, Response, request
 from gevent.lock import BoundedSemaphore
 
 from appliance import __version__
-from appliance.config import Config
+from appliance.config import Config, CurrentConfig
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
 from appliance.offload import offload
@@ -47,6 +48,7 @@ class PeerRoutes:
 
     :param generations: the file of the current generation.
     :param pushes: the file of what was pushed.
+    :param pins: the file of what is pinned.
     :param wake: tells this node's agent to look for something newer.
     :param suspect: tells it of a blob that cannot be read.
     """
@@ -57,6 +59,7 @@ class PeerRoutes:
         blobs: BlobStore,
         generations: SignedIndex[Any],
         pushes: SignedIndex[Any],
+        pins: SignedIndex[Any],
         catalog: CurrentCatalog,
         wake: Callable[[], None],
         suspect: Callable[[str], None],
@@ -65,6 +68,7 @@ class PeerRoutes:
         self._blobs = blobs
         self._generations = generations
         self._pushes = pushes
+        self._pins = pins
         self._catalog = catalog
         self._wake = wake
         # Never from other peers: two nodes that lack a blob would ask each other in a circle.
@@ -76,6 +80,7 @@ class PeerRoutes:
             "ping": self._ping,
             "generation": lambda: _signed(self._generations),
             "pushes": lambda: _signed(self._pushes),
+            "pins": lambda: _signed(self._pins),
             "peer-blob": self._blob,
             "wake": self._awake,
         }
@@ -88,8 +93,15 @@ class PeerRoutes:
                 "version": __version__,
                 "generation": summary(catalog.generation),
                 "pushes": summary(catalog.pushed),
+                "pins": summary(self._pinned()),
             }
         )
+
+    def _pinned(self) -> NameIndex | None:
+        try:
+            return offload(self._pins.current)
+        except ApplianceError:
+            return None  # a damaged one stops seedings, and has its words there
 
     def _blob(self, digest: str) -> Response:
         try:
@@ -120,19 +132,20 @@ def _signed(index: SignedIndex[T]) -> Response:
     return document({"raw": current.raw.decode(), "signature": signature.__dict__ if signature else None})
 
 
-def create_app(config: Config, handlers: Mapping[str, Handler], operators: Operators | None) -> Flask:
+def create_app(current: CurrentConfig, handlers: Mapping[str, Handler], operators: Operators | None) -> Flask:
     """The application of the peer listener.
 
+    :param current: says who is a node; asked for each request, so that one who was removed is refused at its next,
+        whatever connection it comes by.
     :param handlers: of every route that it answers.
     :param operators: who may push; None where pushing is off.
     """
-    nodes = frozenset(peer.id for peer in config.peers)
     # One at a time: whoever guesses passwords takes one thread from the others, and memory once.
     turn = BoundedSemaphore(1)
     offered = frozenset[Caller]({"node"} if operators is None else {"node", "operator"})
 
     def identify() -> Identity:
-        node = _node(config, nodes, is_open=operators is None or not request.path.startswith("/v2"))
+        node = _node(current.get(), is_open=operators is None or not request.path.startswith("/v2"))
         given = request.headers.get("Authorization")
         if operators is None or given is None:
             return node
@@ -147,7 +160,7 @@ def create_app(config: Config, handlers: Mapping[str, Handler], operators: Opera
     return listener(handlers, offered, identify)
 
 
-def _node(config: Config, nodes: frozenset[str], *, is_open: bool) -> Identity:
+def _node(config: Config, *, is_open: bool) -> Identity:
     """What a request proves by its connection.
 
     :param is_open: whether, in development without a PKI, everybody counts as a node here.
@@ -158,6 +171,6 @@ def _node(config: Config, nodes: frozenset[str], *, is_open: bool) -> Identity:
     name = common_name(sock.getpeercert()) if isinstance(sock, ssl.SSLSocket) else None
     if name is None:
         return Identity(problem="no client certificate of this site")
-    if name not in nodes:
+    if name not in config.ids:
         return Identity(problem=f"{name} is not a node of this site", refused=True)
     return Identity(frozenset({"node"}), name)

@@ -10,7 +10,7 @@ from typing import Any
 
 import urllib3
 
-from appliance.config import Config, Peer
+from appliance.config import Config, CurrentConfig, Peer
 from appliance.trust import client_context
 
 CONNECT_SECONDS = 0.7
@@ -35,43 +35,62 @@ class PeerError(Exception):
 
 
 @dataclass
-class _Breaker:
+class _Line:
+    """The way to one peer: its connections, and until when it is left alone because it failed."""
+
+    pool: urllib3.PoolManager
     until: float = 0.0
     pause: float = 0.0
 
 
 class Peers:
-    """The other nodes of the site.
+    """The other nodes of the site, as they are listed now.
 
-    :param config: this node's configuration.
+    A peer that left the list, or has another address there, is not asked any more; what runs over a connection to it
+    runs on.
+
+    :param current: this node's configuration.
     :param clock: monotonic seconds; a parameter for tests. Never the time of day, which may be 1970.
     """
 
-    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
-        self.others = config.others
+    def __init__(self, current: CurrentConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self._current = current
         self._clock = clock
-        self._breakers = {peer.id: _Breaker() for peer in self.others}
-        self._pools = {peer.id: _pool(peer, config) for peer in self.others}
+        self._lines: dict[Peer, _Line] = {}
+
+    @property
+    def others(self) -> tuple[Peer, ...]:
+        """Every listed node but this one."""
+        return self._current.get().others
 
     def available(self) -> list[Peer]:
         """Peers that may be asked now: seeds first, those whose breaker is open left out."""
-        now = self._clock()
-        alive = [peer for peer in self.others if self._breakers[peer.id].until <= now]
+        alive = [peer for peer in self.others if not self.is_down(peer)]
         return sorted(alive, key=lambda peer: not peer.seed)
 
     def is_down(self, peer: Peer) -> bool:
         """Whether the peer failed so recently that it is not asked now."""
-        return self._breakers[peer.id].until > self._clock()
+        return self._line(peer).until > self._clock()
 
     def failed(self, peer: Peer) -> None:
         """Leave a peer alone: for 2 s, then twice as long at each further failure, 30 s at the most."""
-        breaker = self._breakers[peer.id]
-        breaker.pause = min(_BREAK_MOST, breaker.pause * 2 or _BREAK_FIRST)
-        breaker.until = self._clock() + breaker.pause
+        line = self._line(peer)
+        line.pause = min(_BREAK_MOST, line.pause * 2 or _BREAK_FIRST)
+        line.until = self._clock() + line.pause
 
     def answered(self, peer: Peer) -> None:
         """The peer is well again."""
-        self._breakers[peer.id] = _Breaker()
+        line = self._line(peer)
+        line.until = line.pause = 0.0
+
+    def _line(self, peer: Peer) -> _Line:
+        """By all that is listed of the peer: one that moved has a new line, without the failures of the old one."""
+        line = self._lines.get(peer)
+        if line is None:
+            listed = {*self.others, peer}
+            self._lines = {known: line for known, line in self._lines.items() if known in listed}
+            line = self._lines[peer] = _Line(_pool(peer, self._current.get()))
+        return line
 
     def ask(
         self,
@@ -128,7 +147,7 @@ class Peers:
         self, peer: Peer, method: str, path: str, headers: dict[str, str], read_seconds: float
     ) -> Iterator[Any]:
         try:
-            response = self._pools[peer.id].request(
+            response = self._line(peer).pool.request(
                 method,
                 peer.url + path,
                 headers=headers,

@@ -74,6 +74,7 @@ ROUTES: Final = (
     _route("ping", "/p2p/v1/ping", _get(_NODE), "/p2p/v1/ping"),
     _route("generation", "/p2p/v1/generation", _get(_NODE), "/p2p/v1/generation"),
     _route("pushes", "/p2p/v1/pushes", _get(_NODE), "/p2p/v1/pushes"),
+    _route("pins", "/p2p/v1/pins", _get(_NODE), "/p2p/v1/pins"),
     _route("peer-blob", "/p2p/v1/blobs/(?P<digest>[^/]+)", _get(_NODE), f"/p2p/v1/blobs/{_DIGEST}"),
     _route("wake", "/p2p/v1/wake", {"POST": _NODE}, "/p2p/v1/wake"),
 )

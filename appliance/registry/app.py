@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -88,7 +88,7 @@ class Registry:
         blobs: BlobStore,
         catalog: CurrentCatalog,
         fetcher: Fetcher,
-        site_addresses: frozenset[str],
+        site_addresses: Collection[str],
         uploads: Uploads | None = None,
     ) -> None:
         self._blobs = blobs

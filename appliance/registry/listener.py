@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -76,7 +76,7 @@ def _refuse(verdict: Verdict, identity: Identity, offered: frozenset[Caller]) ->
     return error(404, "UNSUPPORTED", f"no such resource: {request.path}")
 
 
-def repository_of(name: str, site_addresses: frozenset[str], status: int = 400) -> str:
+def repository_of(name: str, site_addresses: Collection[str], status: int = 400) -> str:
     """The full repository (``docker.io/library/nginx``) that the current request means by ``name`` and ``ns``.
 
     :param status: of the answer to a name that cannot be.

@@ -8,14 +8,16 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
+from appliance.config import Config
 from appliance.errors import fail
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor, Manifest
 from appliance.oci.piecemap import BIG_BLOB
 from appliance.registry.catalog import Catalog, CurrentCatalog
-from appliance.store import journal
+from appliance.store import journal, standing
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import reach, reader
 from appliance.store.pushes import Pushes
@@ -23,6 +25,20 @@ from appliance.store.signed import Entry
 from appliance.store.uploads import Uploads
 
 _LOG = logging.getLogger("appliance.push")
+
+
+def check_publisher(config: Config, store: Path) -> None:
+    """Refuse what changes names on a node that does not publish (APL-0501), or does not know yet that it may (APL-0341)."""
+    if not config.is_publisher:
+        publisher = next((f"{peer.id}, {peer.url}" for peer in config.peers if peer.id == config.publisher), None)
+        fail(
+            "APL-0501",
+            "pushing and deleting is for the publisher of this site",
+            where=config.node,
+            why=f"the publisher is {publisher or config.publisher}",
+            fix="Do the same there; this node follows within a second",
+        )
+    standing.require(store, config)
 
 
 class Publishing:

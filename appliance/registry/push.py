@@ -7,12 +7,12 @@ rename of the signed index. Whatever ends a push in between leaves what was serv
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from urllib.parse import quote, urlencode
 
 from flask import Response, current_app, g, request
 
-from appliance.errors import ApplianceError, fail
+from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest, digest_of, hasher
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, parse_manifest
 from appliance.oci.names import is_tag
@@ -43,16 +43,20 @@ _ANSWERS = {
 class Pushing:
     """The writing routes of one node.
 
-    :param publisher: the words that name the publisher where this node is not it; None on the publisher itself.
+    :param admit: refuses where this node does not publish now; see :func:`appliance.registry.publishing.check_publisher`.
     :param uploads: where bytes arrive.
     :param publishing: where names change.
     :param site_addresses: spellings of listed nodes that mean "no namespace".
     """
 
     def __init__(
-        self, publisher: str | None, uploads: Uploads, publishing: Publishing, site_addresses: frozenset[str]
+        self,
+        admit: Callable[[], None],
+        uploads: Uploads,
+        publishing: Publishing,
+        site_addresses: Collection[str],
     ) -> None:
-        self._publisher = publisher
+        self._admit = admit
         self._uploads = uploads
         self._publishing = publishing
         self._site = site_addresses
@@ -86,14 +90,7 @@ class Pushing:
 
     def _write(self, handler: Handler, arguments: dict[str, str]) -> Response:
         try:
-            if self._publisher is not None:
-                fail(
-                    "APL-0501",
-                    "pushing and deleting is for the publisher of this site",
-                    where=request.path,
-                    why=f"the publisher is {self._publisher}",
-                    fix="Do the same there; this node follows within a second",
-                )
+            self._admit()
             return handler(**arguments)
         except ApplianceError as problem:
             status, code = _ANSWERS.get(

@@ -26,12 +26,18 @@ class Recent:
     """WSGI middleware before a registry whose answers depend on method, path, query and those conditions alone.
 
     Never before one that asks who is calling: an answer kept for one caller would be given to another.
+
+    :param listed: gives what names mean beside the catalog, the list of nodes; another object forgets all answers.
     """
 
-    def __init__(self, application: Application, catalog: CurrentCatalog) -> None:
+    def __init__(
+        self, application: Application, catalog: CurrentCatalog, listed: Callable[[], object] = lambda: None
+    ) -> None:
         self._application = application
         self._current = catalog
+        self._listed = listed
         self._catalog: Catalog | None = None
+        self._list: object = None
         self._answers: dict[tuple[str, str, str], tuple[str, list[tuple[str, str]], bytes]] = {}
         self._bytes = 0
 
@@ -45,9 +51,10 @@ class Recent:
         except (ApplianceError, OSError):
             # The application meets the same trouble, and says so.
             return self._application(environ, start_response)
-        if catalog is not self._catalog:
+        listed = self._listed()
+        if catalog is not self._catalog or listed is not self._list:
             self._forget()
-            self._catalog = catalog
+            self._catalog, self._list = catalog, listed
         known = self._answers.get(key)
         if known is not None:
             status, headers, content = known

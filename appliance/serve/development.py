@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from appliance.config import Config, Peer
+from appliance.config import Config, CurrentConfig, Peer
 from appliance.serve.start import serve_unit
 
 
@@ -61,12 +61,13 @@ def run(
         push_users=push_users,
         scrub_rate=scrub_rate,
     )
+    current = CurrentConfig(config)
     # One that a killed agent left behind says that there is one, and refuses whoever believes it.
     config.agent_socket.unlink(missing_ok=True)
-    agent = multiprocessing.get_context("spawn").Process(target=serve_unit, args=("agent", config))
+    agent = multiprocessing.get_context("spawn").Process(target=serve_unit, args=("agent", current))
     agent.start()
     try:
-        serve_unit("peer", config)
+        serve_unit("peer", current)
     finally:
         if agent.pid is not None and agent.is_alive():
             agent.terminate()

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from flask import Flask
 
 from appliance.agent.client import AgentClient, AgentDown
-from appliance.config import Config
+from appliance.config import CurrentConfig
 from appliance.peers.app import PeerRoutes
 from appliance.peers.app import create_app as create_peer_app
 from appliance.registry.app import Registry, create_app
 from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.credentials import Operators
-from appliance.registry.publishing import Publishing
+from appliance.registry.publishing import Publishing, check_publisher
 from appliance.registry.push import Pushing
 from appliance.registry.recent import Recent
+from appliance.store import form
 from appliance.store.blobs import BlobStore
 from appliance.store.garbage import Collector
 from appliance.store.generations import Generations
@@ -34,6 +35,7 @@ class Parts:
     blobs: BlobStore
     generations: Generations
     pushes: Pushes
+    pins: Pins
     uploads: Uploads
     catalog: CurrentCatalog
     agent: AgentClient
@@ -41,11 +43,12 @@ class Parts:
     collector: Callable[[], Collector]
 
 
-def assemble(config: Config) -> Parts:
+def assemble(current: CurrentConfig) -> Parts:
     """Build the pieces from a configuration; the store is made where there is none."""
+    config = current.get()
     blobs = BlobStore(config.store, free_percent=config.free_percent, limit=config.store_limit)
-    blobs.create()
-    trust = Trust(config.pki, config.node, config.seeds)
+    form.prepare(blobs)
+    trust = Trust(config.pki, config.node, current.seeds)
     generations, pushes, uploads = Generations(blobs, trust), Pushes(blobs, trust), Uploads(blobs)
     pins = Pins(blobs, trust)
 
@@ -56,54 +59,67 @@ def assemble(config: Config) -> Parts:
     blobs.space.collectable = lambda: collector().plan().size
     catalog = CurrentCatalog(blobs, generations, pushes)
     agent = AgentClient(config.agent_socket)
-    registry = Registry(blobs, catalog, agent, config.site_addresses, uploads if config.push_users else None)
-    return Parts(blobs, generations, pushes, uploads, catalog, agent, registry, collector)
+    registry = Registry(blobs, catalog, agent, current.site_addresses, uploads if config.push_users else None)
+    return Parts(blobs, generations, pushes, pins, uploads, catalog, agent, registry, collector)
 
 
-def mirror(config: Config) -> Flask:
+def mirror(current: CurrentConfig) -> Flask:
     """The local listener: plain HTTP for this host's containerd."""
-    parts = assemble(config)
+    parts = assemble(current)
     app = create_app(parts.registry)
     # Here alone: the other listener asks who is calling.
-    app.wsgi_app = Recent(app.wsgi_app, parts.catalog)  # type: ignore[method-assign]  # Flask's own way
+    app.wsgi_app = Recent(app.wsgi_app, parts.catalog, current.get)  # type: ignore[method-assign]  # Flask's own way
     return app
 
 
-def peer(config: Config) -> Flask:
+def peer(current: CurrentConfig) -> Flask:
     """The listener for other nodes, and for operators where pushing is on."""
-    parts = assemble(config)
+    config, parts = current.get(), assemble(current)
 
     def wake() -> None:
         # The agent looks every half-minute anyway; a call it cannot take now is no reason to fail the caller.
         with contextlib.suppress(AgentDown):
             parts.agent.wake()
 
-    routes = PeerRoutes(config, parts.blobs, parts.generations, parts.pushes, parts.catalog, wake, parts.agent.suspect)
+    routes = PeerRoutes(
+        config,
+        parts.blobs,
+        parts.generations,
+        parts.pushes,
+        parts.pins,
+        parts.catalog,
+        wake,
+        parts.agent.suspect,
+    )
     handlers, operators = parts.registry.handlers(), None
     if config.push_users is not None:
         operators = Operators(config.push_users)
         publishing = Publishing(parts.blobs, parts.pushes, parts.catalog, parts.uploads)
-        pushing = Pushing(_other_publisher(config), parts.uploads, publishing, config.site_addresses)
+        pushing = Pushing(
+            lambda: check_publisher(current.get(), config.store), parts.uploads, publishing, current.site_addresses
+        )
         handlers = pushing.handlers(handlers)
-    return create_peer_app(config, {**handlers, **routes.handlers()}, operators)
+    return create_peer_app(current, {**handlers, **routes.handlers()}, operators)
 
 
-def _other_publisher(config: Config) -> str | None:
-    """Words for the publisher, where another node is it."""
-    if config.is_publisher:
-        return None
-    return next((f"{peer.id}, {peer.url}" for peer in config.peers if peer.id == config.publisher), config.publisher)
-
-
-def agent(config: Config) -> Flask:
+def agent(current: CurrentConfig) -> Flask:
     """The agent; its loops start here."""
     # Taken in here: what it asks its peers with would be memory of each web worker too.
     from appliance.agent.service import Agent
 
-    parts = assemble(config)
-    running = Agent(config, parts.blobs, parts.generations, parts.pushes, parts.uploads, parts.catalog, parts.collector)
+    parts = assemble(current)
+    running = Agent(
+        current,
+        parts.blobs,
+        parts.generations,
+        parts.pushes,
+        parts.pins,
+        parts.uploads,
+        parts.catalog,
+        parts.collector,
+    )
     running.run()
     return running.application()
 
 
-APPLICATIONS: dict[str, Callable[[Config], Flask]] = {"mirror": mirror, "peer": peer, "agent": agent}
+APPLICATIONS: dict[str, Callable[[CurrentConfig], Flask]] = {"mirror": mirror, "peer": peer, "agent": agent}

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
@@ -28,6 +29,9 @@ EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.
 
 WRITE_BACK = 32 << 20
 """Bytes after which :func:`write_back` is called again."""
+
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EIO, errno.EUCLEAN)
+"""What the system says of a blob that is not here, or that a failing disk has lost."""
 
 _DIRECTORIES = (
     "blobs/sha256",
@@ -105,14 +109,22 @@ class BlobStore:
 
     def has(self, digest: str) -> bool:
         """Whether the blob is here, whole."""
-        return self.path(digest).is_file()
+        file = self._status(digest)
+        return file is not None and stat.S_ISREG(file.st_mode)
 
     def size(self, digest: str) -> int | None:
         """Size in bytes of a blob that is here, else None."""
+        file = self._status(digest)
+        return None if file is None else file.st_size
+
+    def _status(self, digest: str) -> os.stat_result | None:
+        """The file of a blob; None where there is none, or where the disk cannot say: that one cannot be read either."""
         try:
-            return self.path(digest).stat().st_size
-        except FileNotFoundError:
-            return None
+            return os.stat(self._file(digest))
+        except OSError as error:
+            if error.errno in _GONE:
+                return None
+            raise
 
     def open(self, digest: str) -> tuple[int, int] | None:
         """Open a blob: (descriptor, size in bytes); None when it is not here. The caller closes the descriptor."""
@@ -152,8 +164,20 @@ class BlobStore:
                 for entry in entries:
                     digest = f"{algorithm}:{entry.name}"
                     if is_digest(digest):
-                        with contextlib.suppress(FileNotFoundError):
-                            yield digest, entry.stat()
+                        try:
+                            file = entry.stat()
+                        except OSError as error:
+                            if error.errno not in _GONE:
+                                raise
+                        else:
+                            yield digest, file
+
+    def names(self) -> Iterator[str]:
+        """The digests of all blobs, of those too that a failing disk says nothing of, in no order."""
+        for path in (self.root / "blobs").glob("*/*"):
+            digest = f"{path.parent.name}:{path.name}"
+            if is_digest(digest):
+                yield digest
 
     def digests(self) -> Iterator[tuple[str, int]]:
         """Every whole blob as (digest, size in bytes), in no order."""

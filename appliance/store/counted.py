@@ -115,7 +115,6 @@ class CountedIndex(SignedIndex[C]):
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         following = self._of.after(self.current(), names, piece_maps or {}, now)
         self.publish(following)
-        self._forget(self._keep)
         return following
 
     def _replace(self, item: C, signature: Signature | None) -> None:
@@ -125,3 +124,4 @@ class CountedIndex(SignedIndex[C]):
         for leftover in self.index.parent.glob(f".{self.index.name}.*"):
             leftover.unlink(missing_ok=True)
         super()._replace(item, signature)
+        self._forget(self._keep)

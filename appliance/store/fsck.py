@@ -66,7 +66,7 @@ def check(
 
     :param whole: whether every blob of both has to be here (a publisher, a store without a site), or
         only its manifests (any other node).
-    :param pins: what has to be kept beside them, where this store has pins.
+    :param pins: what has to be kept beside them: on a publisher all of it, on any other node what it ever had of it.
     :param progress: called with the bytes hashed so far.
     """
     report = Report()
@@ -86,19 +86,19 @@ def check(
     try:
         current, pushed = generations.current(), pushes.current()
         pinned = pins.current() if pins else None
-        wanted |= needed_by_pins(pinned, blobs) if pinned else {}
+        kept = needed_by_pins(pinned, blobs) if pinned else {}
         wanted |= needed_by_pushes(pushed, blobs) if pushed else {}
         wanted |= needed(current, blobs) if current else {}
     except (ApplianceError, OSError) as error:
         report.problems.append(str(error))
         return report
-    for digest, item in wanted.items():
+    for digest, item in {**kept, **wanted}.items():
         size_here = blobs.size(digest)
         if size_here == item.descriptor.size:
             continue
         if size_here is not None:
             report.problems.append(f"{digest} has {size_here} bytes, {item.descriptor.size} are listed")
-        elif whole or item.is_manifest:
+        elif whole or (item.is_manifest and digest in wanted):
             report.problems.append(f"{digest} is missing")
             report.missing.append(digest)
         else:

@@ -1,8 +1,8 @@
 """Pinned names: those that no medium may move without the operator's consent, and whose images are always kept.
 
-They are a third index of the form of a generation, ``pins.json`` in the publisher's store, signed by its node key. Each
-name is listed with what it pointed to when it was pinned or last moved by consent, so that what is kept is known even
-where the name itself has left.
+They are a third index of the form of a generation, ``pins.json``, signed by the publisher and followed by every node: each
+keeps what is pinned, and a seed that follows a lost publisher knows what may not move. Each name is listed with what it
+pointed to when it was pinned or last moved by consent, so that what is kept is known even where the name itself has left.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _damaged(where: str, why: str) -> NoReturn:
         "not an index of pins",
         where=where,
         why=why,
-        fix="Remove pins.json and pin the names again; the journal lists them",
+        fix="Put pins.json back from another node, which all follow it; the runbook says how",
     )
 
 

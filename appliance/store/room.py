@@ -120,6 +120,6 @@ def _size_below(directory: Path) -> int:
     total = 0
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as entries:
         for entry in entries:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 total += entry.stat(follow_symlinks=False).st_size
     return total

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -193,7 +195,8 @@ class SignedIndex(Generic[T]):
     def publish(self, item: T) -> None:
         """Sign an index and make it the current one; only the publisher calls this.
 
-        :raises ApplianceError: APL-0317 for one that nobody would read again.
+        :raises ApplianceError: APL-0317 for one that nobody would read again, APL-0342 where the current one is not the
+            one that it was made to follow.
         """
         if len(item.raw) > SIZE_LIMIT:
             fail(
@@ -203,7 +206,18 @@ class SignedIndex(Generic[T]):
                 why=f"{len(item.raw)} bytes, {SIZE_LIMIT} are the limit",
                 fix="Take names away that nobody needs, then do the same again; what was served is served on",
             )
-        self._replace(item, self._trust.sign(item.raw))
+        signature = self._trust.sign(item.raw)
+        with self._switching():
+            current = self.current()
+            if item.number != (current.number if current else 0) + 1:
+                fail(
+                    "APL-0342",
+                    f"another {self._noun} became current meanwhile",
+                    where=str(self.index),
+                    why=f"{current.number if current else 'none'} is current, and this was to be {item.number}",
+                    fix="Nothing was published. Do the same again",
+                )
+            self._replace(item, signature)
 
     def sign_anew(self) -> bool:
         """Sign the current index where its signer is no seed any more; true when that was so.
@@ -222,20 +236,37 @@ class SignedIndex(Generic[T]):
             return True
         return False
 
-    def accept(self, raw: bytes, signature: Signature | None, prepare: Callable[[T], None]) -> T | None:
+    def accept(
+        self,
+        raw: bytes,
+        signature: Signature | None,
+        prepare: Callable[[T], None],
+        besides: Collection[str] = (),
+    ) -> T | None:
         """Follow the publisher: make a newer signed index the current one.
 
         :param raw: its bytes.
         :param signature: the publisher's signature, None in development.
         :param prepare: called once it is found valid and newer; brings all its manifests or raises.
+        :param besides: nodes whose signature counts beside the seeds'.
         :returns: the index that is followed now, None when the current one is as new.
         :raises ApplianceError: APL-0606 for a wrong signature, APL-0306 for another index of the same number.
         """
-        self._trust.check(raw, signature)
+        self._trust.check(raw, signature, besides)
         offered = self._parse(raw, f"a peer's {self._noun}")
-        current = self.current()
-        if offered is None or (current is not None and offered.number < current.number):
+        if offered is None or not self._is_newer(offered, signature):
             return None
+        prepare(offered)
+        with self._switching():
+            # A publisher may have made one while the manifests came.
+            if not self._is_newer(offered, signature):
+                return None
+            self._replace(offered, signature)
+        return offered
+
+    def _is_newer(self, offered: T, signature: Signature | None) -> bool:
+        """Whether an index is to be followed; refuses (APL-0306) another one of the current number."""
+        current = self.current()
         if current is not None and offered.number == current.number:
             if offered.digest != current.digest:
                 fail(
@@ -244,12 +275,20 @@ class SignedIndex(Generic[T]):
                     where=str(self.index.parent),
                     why=f"served here: {current.digest} of {current.created}; offered: {offered.digest} of "
                     f"{offered.created}" + (f", signed by {signature.signer}" if signature else ""),
-                    fix="Keep one publisher: take the other one out of mirror_seeds, then publish anew",
+                    fix="Nothing was changed. Keep one publisher: take the other one out of mirror_seeds, then publish anew",
                 )
-            return None
-        prepare(offered)
-        self._replace(offered, signature)
-        return offered
+            return False
+        return current is None or offered.number > current.number
+
+    @contextlib.contextmanager
+    def _switching(self) -> Iterator[None]:
+        """Hold the store while an index is compared and replaced, over all processes of the node; for milliseconds."""
+        handle = os.open(self.index.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def _replace(self, item: T, signature: Signature | None) -> None:
         if signature is not None:

@@ -5,10 +5,18 @@ Every point has a number that stands in the failure; ``FAULT=<number>`` runs tha
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import itertools
+import lzma
 import os
 import random
 import shutil
+import subprocess
 import sys
+import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +34,7 @@ from tests.unit.store import made
 
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
 OLD, NEW = made.image(1), made.image(2, size=1200 << 10, layers=3)
+SMALL = made.image(3, size=30 << 10, layers=3)
 WHOLE, SAMPLE = 240, 30
 FORMS = ("oci", "docker", "oci.zst", "layout")
 
@@ -88,10 +97,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return found
 
 
-def numbers(sampled: random.Random, whole: bool) -> list[int]:
+def numbers(sampled: random.Random, whole: bool, all_of: int = WHOLE, some: int = SAMPLE) -> list[int]:
     if chosen := os.environ.get("FAULT"):
         return [int(chosen)]
-    return [sampled.getrandbits(32) for _ in range(WHOLE if whole else SAMPLE)]
+    return [sampled.getrandbits(32) for _ in range(all_of if whole else some)]
 
 
 def after_of(world: World, form: str) -> dict[str, str]:
@@ -146,6 +155,133 @@ def test_a_disk_that_is_full_from_any_call_on(world: World, sampled: random.Rand
         assert len((store / "journal.jsonl").read_text().splitlines()) == 2, what
         shutil.rmtree(store)
     assert refused or "FAULT" in os.environ
+
+
+def archives(folder: Path) -> dict[str, bytes]:
+    """The same images in every order and form that a cut may come upon."""
+    both = made.index({"amd64": SMALL, "arm64": made.image(4, arch="arm64", size=30 << 10)})
+    found = {
+        "oci": made.write_oci_archive(folder / "oci", {A: SMALL, B: SMALL}),
+        "docker": made.write_docker_archive(folder / "docker", A, SMALL),
+        # The index first: what is cut off could have been left out on purpose.
+        "platforms": made.write_oci_archive(
+            folder / "platforms", {A: made.Image(both.descriptor, {both.digest: both.raw, **both.blobs})}
+        ),
+    }
+    members: dict[str, bytes] = {}
+    for name in ("docker", "oci"):
+        with tarfile.open(found[name]) as archive:
+            members |= {item.name: archive.extractfile(item).read() for item in archive}  # type: ignore[union-attr]
+    found["docker 25"] = made.write_tar(folder / "docker-25", dict(sorted(members.items())))
+    return {form: path.read_bytes() for form, path in found.items()}
+
+
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "none": lambda data: data,
+    "gzip": lambda data: gzip.compress(data, 1),
+    "zstd": zstandard.compress,
+    "xz": lambda data: lzma.compress(data, preset=0),
+    "bzip2": lambda data: bz2.compress(data, 1),
+}
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An archive that may be cut.
+
+    :param streams: its bytes: in one compressed stream, or one for each member and one for the end marker.
+    :param end: bytes up to which the archive must come out: what is behind is padding.
+    """
+
+    kind: str
+    streams: list[bytes]
+    end: int
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self.streams)
+
+    def cut(self, point: random.Random) -> int:
+        """Where: anywhere, near the end, or near where one stream or member follows another."""
+        size = len(self.data)
+        sums = list(itertools.accumulate(map(len, self.streams)))
+        near = point.choice(sums) + point.choice((0, 0, point.randrange(-600, 600)))
+        return min(
+            size - 1, max(0, point.choice((point.randrange(size), size - point.randrange(1, min(size, 12000)), near)))
+        )
+
+
+def packed(raw: bytes, kind: str, *, apart: bool) -> Packed:
+    with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
+        members = list(archive)
+    starts = [item.offset for item in members]
+    last = members[-1]
+    end = last.offset_data + last.size
+    # Not compressed it has one stream in any case, and the members are where a cut could be overlooked.
+    bounds = [*starts, end + -end % 512, len(raw)] if apart or kind == "none" else [0, len(raw)]
+    return Packed(kind, [PACKED[kind](raw[a:b]) for a, b in itertools.pairwise(bounds)], end)
+
+
+def unpacked(kind: str, data: bytes) -> int:
+    """Bytes that come out of a file that was cut, by other means than those that are tested."""
+    if kind == "none":
+        return len(data)
+    return len(subprocess.run([kind, "-dc"], input=data, capture_output=True, check=False).stdout)
+
+
+@pytest.mark.timeout(900)
+def test_a_file_that_is_cut_anywhere_publishes_nothing(
+    world: World, sampled: random.Random, whole_series: bool
+) -> None:
+    """Whatever the form and the compression; and the whole file later finds its way through what that left."""
+    made_of = archives(world.root)
+    published = 0
+    for count, number in enumerate(numbers(sampled, whole_series, 2000, 100)):
+        point = random.Random(number)
+        form, kind, apart = point.choice(sorted(made_of)), point.choice(sorted(PACKED)), point.random() < 0.7
+        medium = packed(made_of[form], kind, apart=apart)
+        cut, data = medium.cut(point), medium.data
+        what = f"FAULT={number}: {form}, {kind}, {len(medium.streams)} streams, {cut} of {len(data)} bytes"
+        store, source = world.copy(f"cut{count}"), world.root / "cut.tar"
+        source.write_bytes(data[:cut])
+        said = run_seed(store, source)
+        if said == "published":
+            published += 1
+            assert unpacked(kind, data[:cut]) >= medium.end, what
+        else:
+            assert said in ("APL-0102", "APL-0103", "APL-0111"), f"{said}, {what}"
+            assert served(store) == {A: OLD.digest}, what
+        assert problems(store) == [], what
+        source.write_bytes(data)
+        assert run_seed(store, source) == ("nothing new" if said == "published" else "published"), what
+        assert served(store).get(A) not in (None, OLD.digest), what
+        assert problems(store) == [], what
+        assert list((store / "incoming").iterdir()) == [], what
+        shutil.rmtree(store)
+    print(f"{published} of them lacked nothing but padding")
+
+
+@pytest.mark.timeout(900)
+def test_a_layout_of_which_any_file_is_cut_publishes_nothing(
+    world: World, sampled: random.Random, whole_series: bool
+) -> None:
+    for count, number in enumerate(numbers(sampled, whole_series, 200, 12)):
+        point = random.Random(number)
+        layout, store = world.root / "cut-layout", world.copy(f"cut-layout{count}")
+        made.write_layout(layout, {A: SMALL})
+        victim = point.choice(sorted(path for path in layout.rglob("*") if path.is_file()))
+        raw = victim.read_bytes()
+        victim.write_bytes(raw[: point.randrange(len(raw))])
+        what = f"FAULT={number}: {victim.stat().st_size} of {len(raw)} bytes of {victim.relative_to(layout)}"
+        said = run_seed(store, layout)
+        assert said.startswith(("APL-01", "APL-02")), f"{said}, {what}"
+        assert served(store) == {A: OLD.digest}, what
+        assert problems(store) == [], what
+        victim.write_bytes(raw)
+        assert run_seed(store, layout) == "published", what
+        assert problems(store) == [], what
+        shutil.rmtree(store)
+        shutil.rmtree(layout)
 
 
 SMALL_DISK = """

@@ -9,11 +9,12 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Node, Relay, Site, appliance, request, run, wait_for
+from tests.integration.conftest import Node, Relay, Site, appliance, free_port, request, run, wait_for
 from tests.unit.store import made
 
 ONE, TWO = made.image(1, size=5000), made.image(2, size=3 << 20, docker=False)
@@ -55,6 +56,38 @@ def test_followers_follow_and_serve_the_same_bytes(site: Site) -> None:
     assert json.loads(appliance("fsck", "--store", a.store, "--json").stdout)["problems"] == []
 
 
+def test_a_second_after_it_was_published_every_node_serves_it(site: Site) -> None:
+    """Whole images, although one node is silent; without a restart of anything."""
+    ports = [free_port() for _ in range(5)]
+    a, *others, silent = [
+        site.add("abcde"[number], [p for p in ports if p != port], publisher=not number, port=port)
+        for number, port in enumerate(ports)
+    ]
+    for node in (a, *others, silent):
+        node.ready()
+    all_follow([*others, silent], publish(site, a, {A: ONE}))
+    pids = [node.process.popen.pid for node in others]
+    os.killpg(silent.process.popen.pid, signal.SIGSTOP)
+
+    def pulled(node: Node, name: str, item: made.Image) -> float:
+        wait_for("the tag", lambda: request(node.port, f"/v2/{name}/manifests/1")[2] == item.raw)
+        for digest, raw in item.blobs.items():
+            assert request(node.port, f"/v2/{name}/blobs/{digest}")[2] == raw
+        return time.monotonic()
+
+    took = []
+    for number in range(5):
+        item = made.image(10 + number, size=1 << 20)
+        publish(site, a, {A: item})
+        begun = time.monotonic()
+        with ThreadPoolExecutor() as pool:
+            ends = list(pool.map(lambda node, item=item: pulled(node, "library/one", item), others))
+        took.append(max(ends) - begun)
+    print("seconds from the publish to the last node:", [round(each, 2) for each in took])
+    assert sorted(took)[len(took) // 2] <= 1, took
+    assert pids == [node.process.popen.pid for node in others]
+
+
 def test_a_node_that_was_off_catches_up_by_itself(site: Site) -> None:
     a, b, c = site.trio()
     all_follow([b, c], publish(site, a, {A: ONE}))
@@ -64,6 +97,30 @@ def test_a_node_that_was_off_catches_up_by_itself(site: Site) -> None:
     b.start()
     all_follow([b], 2)
     assert request(b.port, "/v2/library/one/manifests/1")[2] == TWO.raw
+
+
+def test_pins_are_everywhere_and_an_heir_keeps_to_them(site: Site) -> None:
+    a, b, c = site.trio()
+    all_follow([b, c], publish(site, a, {A: ONE, B: TWO}))
+    appliance("pin", "--store", a.store, A)
+
+    def pinned(node: Node) -> list[str]:
+        images = json.loads(appliance("images", "--store", node.store, "--json").stdout)["images"]
+        return [item["name"] for item in images if item["pinned"]]
+
+    for node in (b, c):
+        wait_for("the pin", lambda node=node: pinned(node) == [A])  # type: ignore[misc]  # bound at once
+    assert not list(b.store.rglob("journal.jsonl"))
+    a.process.kill()
+    refused = appliance(
+        "seed", "--store", b.store, made.write_oci_archive(site.root / "new.tar", {A: BIG}), check=False
+    )
+    assert (refused.returncode, refused.stderr.split(":")[0]) == (1, "APL-0141")
+    a.start()
+    a.ready()
+    appliance("unpin", "--store", a.store, A)
+    for node in (b, c):
+        wait_for("the pin to go", lambda node=node: not pinned(node))  # type: ignore[misc]  # bound at once
 
 
 def test_skopeo_pulls_both_images_byte_for_byte(site: Site) -> None:

@@ -173,18 +173,31 @@ def test_root_opens_all_parts_of_an_archive(root: Path) -> None:
     appliance("seed", "--store", store, medium)
 
 
-def test_root_reads_a_layout_as_the_owner_of_the_store(root: Path) -> None:
+def test_root_opens_all_of_a_layout_and_reads_nothing_of_it(root: Path) -> None:
+    """More files than a process may have open at first, in folders that only root may look into."""
     root.chmod(0o755)
-    store = root / "store"
+    store, many = root / "store", made.image(5, layers=1100)
     store.mkdir()
     os.chown(store, 65534, 65534)
-    layout = made.write_layout(root / "layout", {A: OLD})
-    (layout / "index.json").chmod(0o600)
+    medium = root / "medium"
+    layout = made.write_layout(medium / "layout", {A: many})
+    left_out = layout / "blobs" / many.layers[7].replace(":", "/")
+    for path in (medium, *medium.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    for named in (layout, medium):
+        appliance("plan", "--store", store, named)
+    raw = left_out.read_bytes()
+    left_out.unlink()
+    refused = appliance("plan", "--store", store, layout, check=False)
+    assert (refused.returncode, refused.stderr.split(":")[0]) == (1, "APL-0112")
+    left_out.symlink_to("/etc/shadow")
     refused = appliance("plan", "--store", store, layout, check=False)
     assert (refused.returncode, refused.stderr.split(":")[0]) == (1, "APL-0101")
-    assert "Permission denied" in refused.stderr
-    (layout / "index.json").chmod(0o644)
-    appliance("seed", "--store", store, layout)
+    left_out.unlink()
+    left_out.write_bytes(raw)
+    left_out.chmod(0o600)
+    appliance("seed", "--store", store, medium)
+    assert {path.stat().st_uid for path in store.rglob("*")} == {65534}
 
 
 def test_the_child_does_not_outlive_the_command(root: Path) -> None:
@@ -262,6 +275,50 @@ umount "$MEDIUM"
     words = [*APPLIANCE, "seed", "--store", store, point]
     run("unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", image, point, root / "a.tar", *words, env=env)  # fmt: skip
     assert served(store) == {A: OLD.digest}
+
+
+PULLED = """
+set -eu
+image=$1 point=$2 medium=$3 store=$4; shift 4
+mkfs.ext4 -q -F "$image"
+mount -o loop "$image" "$point"
+cp -r "$medium" "$point/medium"
+umount "$point"
+mount -o loop,ro,noload "$image" "$point"
+truncate -s 16M "$image"
+rc=0; "$@" seed --store "$store" "$point/medium" > "$image.said" 2>&1 || rc=$?
+umount "$point"
+exit $((rc - 1))
+"""
+
+
+@pytest.mark.parametrize("form", ["archive", "layout"])
+def test_a_stick_that_is_pulled_out_in_the_middle(root: Path, form: str) -> None:
+    """From some byte on, reading fails with EIO; what was served stays, and the medium itself goes in later."""
+    image, medium, store, new = (
+        root / "stick.img",
+        root / "medium",
+        root / "store",
+        made.image(6, size=8 << 20, layers=6),
+    )
+    (root / "point").mkdir()
+    with image.open("wb") as file:
+        file.truncate(80 << 20)
+    if form == "archive":
+        made.write_oci_archive(medium / "a.tar", {A: new})
+    else:
+        made.write_layout(medium, {A: new})
+    appliance("seed", "--store", store, made.write_oci_archive(root / "old.tar", {A: OLD}))
+    run("unshare", "-m", "--propagation", "private", "sh", "-c", PULLED, "sh", image, root / "point", medium, store, *APPLIANCE)  # fmt: skip
+    said = image.with_suffix(".img.said").read_text()
+    assert said.startswith("APL-0116"), said
+    assert "Input/output error" in said
+    assert served(store) == {A: OLD.digest}
+    is_sound(store)
+    appliance("seed", "--store", store, medium)
+    assert served(store) == {A: new.digest}
+    is_sound(store)
+    assert list((store / "incoming").iterdir()) == []
 
 
 def test_no_time_of_access_is_left_on_the_medium(root: Path) -> None:

@@ -18,8 +18,9 @@ import pytest
 import yaml
 
 from appliance import pki
-from appliance.config import load
+from appliance.config import CurrentConfig, load
 from appliance.peers.client import PeerError, Peers
+from appliance.store import standing
 from tests.integration.conftest import APPLIANCE, Process, appliance, free_port, request, wait_for, workers_of
 from tests.unit.store import made
 
@@ -38,12 +39,16 @@ class Tls:
             pki.request(directory, node, "127.0.0.1")
             pki.sign(root / ca, directory / "node.csr", directory / "node.crt", node, "127.0.0.1")
             (directory / "ca.crt").write_bytes((root / ca / "ca.crt").read_bytes())
+        # As the publisher's agent leaves it once the other node, which listens nowhere here, has answered.
+        (root / "store-a").mkdir()
+        standing.settle(root / "store-a", "a")
 
     def pki(self, node: str, ca: str = "ca") -> Path:
         return self.root / f"{ca}-{node}"
 
-    def config(self, node: str) -> Path:
-        file = self.root / f"{node}.yaml"
+    def config(self, node: str, **changes: Any) -> Path:
+        """Write the configuration of a node, as the role does: by a rename over the one that is there."""
+        file, new = self.root / f"{node}.yaml", self.root / f"{node}.new"
         document = {
             "node": node,
             "store": str(self.root / f"store-{node}"),
@@ -59,8 +64,8 @@ class Tls:
             "free_percent": 0,
             "scrub_rate": 0,
         }
-        file.write_text(yaml.safe_dump(document))
-        return file
+        new.write_text(yaml.safe_dump(document | changes))
+        return new.rename(file)
 
     def context(self, directory: Path | None, ca: str = "ca") -> ssl.SSLContext:
         """Of a client with that node's certificate, or without any."""
@@ -111,6 +116,29 @@ def test_who_is_let_in(tls: Tls) -> None:
     assert tls.ask(f"/p2p/v1/blobs/{layer}", tls.pki("b"))[1] == made.image(1, size=2 << 20).blobs[layer]
 
 
+def test_a_removed_node_is_refused_on_the_connection_that_it_has(tls: Tls) -> None:
+    """And one that was added is let in, by the same process."""
+    peers = yaml.safe_load(tls.config("a").read_text())["peers"]
+    connection = http.client.HTTPSConnection("127.0.0.1", tls.port, context=tls.context(tls.pki("b")), timeout=20)
+    connection._context.check_hostname = False  # type: ignore[attr-defined]  # the certificate names the node
+
+    def ask() -> tuple[int, str]:
+        connection.request("GET", "/p2p/v1/ping")
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+    assert ask()[0] == 200
+    used = connection.sock
+    tls.config("a", peers=[*peers[:1], {"id": "gone", "address": "127.0.0.1"}])
+    status, said = ask()
+    assert (status, "b is not a node of this site" in said) == (403, True)
+    assert connection.sock is used, "the same connection"
+    assert tls.ask("/p2p/v1/ping", tls.pki("gone"))[0] == 200
+    tls.config("a")
+    assert ask()[0] == 200
+    connection.close()
+
+
 def test_another_authority_ends_the_handshake(tls: Tls) -> None:
     with pytest.raises((ssl.SSLError, ConnectionError, http.client.BadStatusLine)):
         tls.ask("/v2/", tls.pki("b", "other"))
@@ -128,10 +156,10 @@ def test_plain_http_gets_nothing(tls: Tls) -> None:
 
 
 def test_the_nodes_own_client_knows_the_node_by_its_name(tls: Tls) -> None:
-    peers = Peers(load(tls.config("b")))
+    peers = Peers(CurrentConfig(load(tls.config("b"))))
     (peer,) = peers.others
     assert peers.ask(peer, "GET", "/p2p/v1/ping")[0] == 200
-    impostor = Peers(load(_renamed(tls)))
+    impostor = Peers(CurrentConfig(load(_renamed(tls))))
     (peer,) = impostor.others
     with pytest.raises(PeerError, match=r"(?i)certificate|hostname"):
         impostor.ask(peer, "GET", "/p2p/v1/ping")

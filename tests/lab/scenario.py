@@ -91,8 +91,20 @@ def _checksum(file: Path) -> None:
     (file.parent / "sha256sum-amd64.txt").write_text(f"{digest}  k3s\n")
 
 
-def inventory(site: Site, luggage: Luggage, directory: Path, *, seeds: Sequence[str] = ("a",), **extra: Any) -> Path:
-    """Write the site's inventory, with the hosts of ``mirror_seeds``; ``extra`` variables win."""
+def inventory(
+    site: Site,
+    luggage: Luggage,
+    directory: Path,
+    *,
+    nodes: Sequence[str] | None = None,
+    seeds: Sequence[str] = ("a",),
+    **extra: Any,
+) -> Path:
+    """Write the site's inventory; ``extra`` variables win.
+
+    :param nodes: the hosts in it; all where none are named.
+    :param seeds: hosts of ``mirror_seeds``, the publisher first.
+    """
     variables: dict[str, Any] = {
         "seed_sources": [STICK],
         "mirror_wheelhouse": str(luggage.wheelhouse),
@@ -109,4 +121,4 @@ def inventory(site: Site, luggage: Luggage, directory: Path, *, seeds: Sequence[
     if luggage.real:
         variables["k3s_server_config"] = dict(REAL_SERVER_CONFIG)
         variables["k3s_config"] = {"pause-image": PAUSE}
-    return site.write_inventory(directory, {**variables, **extra}, seeds=seeds)
+    return site.write_inventory(directory, {**variables, **extra}, nodes=nodes, seeds=seeds)

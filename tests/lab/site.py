@@ -399,6 +399,7 @@ class Site:
         directory: Path,
         extra_vars: Mapping[str, Any] | None = None,
         *,
+        nodes: Sequence[str] | None = None,
         servers: Sequence[str] = ("a",),
         seeds: Sequence[str] = ("a",),
     ) -> Path:
@@ -406,23 +407,25 @@ class Site:
 
         :param directory: gets ``hosts.yml`` and ``group_vars/all.yml``.
         :param extra_vars: variables of the site, into ``group_vars/all.yml``.
+        :param nodes: the hosts that are in it; all where none are named.
         :param servers: hosts of ``k3s_servers``; the others are agents.
         :param seeds: hosts of ``mirror_seeds``.
         :returns: the path of ``hosts.yml``.
         """
         ssh = self.state / "ssh"
         (ssh / "ansible").mkdir(exist_ok=True)
+        listed = list(self.hosts if nodes is None else nodes)
 
         def group(names: Sequence[str]) -> dict[str, Any]:
             return {"hosts": {name: {} for name in names}}
 
         hosts = {
             "all": {
-                "hosts": {host.name: {"ansible_host": host.address} for host in self.hosts.values()},
+                "hosts": {name: {"ansible_host": self.hosts[name].address} for name in listed},
                 "children": {
                     "k3s_cluster": {"children": {"k3s_servers": {}, "k3s_agents": {}}},
                     "k3s_servers": group(servers),
-                    "k3s_agents": group([name for name in self.hosts if name not in servers]),
+                    "k3s_agents": group([name for name in listed if name not in servers]),
                     "mirror_seeds": group(seeds),
                 },
             }

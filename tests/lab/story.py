@@ -56,20 +56,29 @@ _RECAP = re.compile(r"^(\S+)\s+: (ok=\d+.*)$", re.MULTILINE)
 
 
 def playbook(
-    site: Site, name: str, inventory: Path, *arguments: str, expect: int | None = 0, timeout: float = 1200
+    site: Site,
+    name: str,
+    inventory: Path,
+    *arguments: str,
+    expect: int | None = 0,
+    timeout: float = 1200,
+    tree: Path = REPOSITORY,
 ) -> Run:
-    """Run a playbook as the operator would, from inside the lab's network."""
+    """Run a playbook as the operator would, from inside the lab's network.
+
+    :param tree: the checkout whose playbook it is.
+    """
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+        "ANSIBLE_CONFIG": str(tree / "ansible.cfg"),
         "ANSIBLE_FORCE_COLOR": "0",
         "ANSIBLE_NOCOLOR": "1",
     }
     done = site.exec(
         [Path(sys.executable).parent / "ansible-playbook", "-i", str(inventory), name, *arguments],
         env=environment,
-        cwd=REPOSITORY,
+        cwd=tree,
         timeout=timeout,
         check=False,
     )

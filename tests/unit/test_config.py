@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import pickle
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.config import Config, from_mapping, load
+from appliance.config import LIVE, Config, CurrentConfig, from_mapping, load
 from appliance.errors import ApplianceError
 
 GOOD: dict[str, Any] = {
@@ -234,3 +237,77 @@ def test_a_limit_and_a_rate_are_bytes_and_may_be_left_out() -> None:
     assert (read().store_limit, read().scrub_rate) == (None, 8 << 20)
     assert (read(store_limit=5).store_limit, read(scrub_rate=0).scrub_rate) == (5, 0)
     assert read(store_limit=None).store_limit is None
+
+
+# What is taken anew while a process runs
+
+
+def write(path: Path, **changes: Any) -> Path:
+    """Replace the file as the role does: another one is renamed over it."""
+    new = path.with_name("new")
+    new.write_text(yaml.safe_dump({**GOOD, **changes}))
+    new.rename(path)
+    return path
+
+
+@pytest.fixture
+def current(tmp_path: Path) -> CurrentConfig:
+    """Of a process that was started with ``config.yaml`` below ``tmp_path``."""
+    path = write(tmp_path / "config.yaml")
+    return CurrentConfig(load(path), path)
+
+
+def test_the_list_of_nodes_is_taken_anew_and_nothing_else(tmp_path: Path, current: CurrentConfig) -> None:
+    started = current.get()
+    seeds, addresses = current.seeds, current.site_addresses
+    more = [*GOOD["peers"][:2], {"id": "d", "address": "10.77.0.14"}]
+    write(
+        tmp_path / "config.yaml",
+        peers=more,
+        seeds=["d", "b"],
+        publisher="d",
+        mirror_copies="all",
+        workers=7,
+        store="/elsewhere",
+        peer_listen="10.0.0.9:1",
+    )
+    config = current.get()
+    assert [peer.id for peer in config.others] == ["a", "d"]
+    assert (config.publisher, config.mirror_copies, config.ids) == ("d", None, frozenset("abd"))
+    assert list(seeds) == ["d", "b"] and "a" not in seeds and len(seeds) == 2
+    assert "10.77.0.14:5443" in addresses and "fd00::3" not in addresses
+    for field in fields(Config):
+        if field.name not in LIVE:
+            assert getattr(config, field.name) == getattr(started, field.name), field.name
+
+
+def test_as_long_as_the_list_says_the_same_it_is_the_same_object(tmp_path: Path, current: CurrentConfig) -> None:
+    started = current.get()
+    write(tmp_path / "config.yaml", workers=5)
+    assert current.get() is started
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["node: [", "", yaml.safe_dump({**GOOD, "peers": []}), yaml.safe_dump({**GOOD, "node": "a"}), None],
+    ids=["cut", "empty", "no-peers", "another-node's", "gone"],
+)
+def test_a_file_that_cannot_be_used_changes_nothing_and_is_named_once(
+    tmp_path: Path, current: CurrentConfig, caplog: pytest.LogCaptureFixture, broken: str | None
+) -> None:
+    path, started = tmp_path / "config.yaml", current.get()
+    if broken is None:
+        path.unlink()
+    else:
+        path.write_text(broken)
+    with caplog.at_level(logging.ERROR):
+        assert all(current.get() is started for _ in range(3))
+    (said,) = caplog.messages
+    assert str(path) in said and "APL-060" in said
+    write(path, seeds=["b"], publisher="b")
+    assert current.get().is_publisher
+
+
+def test_without_a_file_nothing_ever_changes_and_a_process_may_be_given_it() -> None:
+    config = read()
+    assert pickle.loads(pickle.dumps(CurrentConfig(config))).get() == config

@@ -67,9 +67,13 @@ class FakePeers(Peers):
 
     def __init__(self, **peers: FakePeer) -> None:
         self.fakes = peers
-        self.others = tuple(Peer(name, f"http://{name}", name) for name in peers)
+        self._all = tuple(Peer(name, f"http://{name}", name) for name in peers)
         self.down: set[str] = set()
         self.blamed: list[str] = []
+
+    @property
+    def others(self) -> tuple[Peer, ...]:
+        return self._all
 
     def available(self) -> list[Peer]:
         return [peer for peer in self.others if peer.id not in self.down]

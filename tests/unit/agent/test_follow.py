@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from gevent.event import Event
 
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generation, Generations
+from appliance.store.pins import Pinned
 from appliance.store.pushes import Pushed
 from appliance.store.signed import Entry, NameIndex
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
@@ -21,7 +23,12 @@ NAME = "docker.io/library/a:1"
 
 
 def serving(
-    generation: Generation | None, blobs: Mapping[str, bytes], *, pushed: Pushed | None = None, **more: Any
+    generation: Generation | None,
+    blobs: Mapping[str, bytes],
+    *,
+    pushed: Pushed | None = None,
+    pinned: Pinned | None = None,
+    **more: Any,
 ) -> FakePeer:
     def said(index: NameIndex | None) -> dict[str, Any] | None:
         return {"number": index.number, "digest": index.digest} if index else None
@@ -29,13 +36,15 @@ def serving(
     def whole(index: NameIndex | None) -> tuple[int, bytes]:
         return 200, json.dumps({"raw": index.raw.decode() if index else "", "signature": None}).encode()
 
-    ping = {"node": "x", "generation": said(generation)} | ({"pushes": said(pushed)} if pushed else {})
+    ping = {"node": "x", "generation": said(generation)}
+    ping |= {name: said(index) for name, index in (("pushes", pushed), ("pins", pinned)) if index}
     return FakePeer(
         dict(blobs),
         answers={
             "/p2p/v1/ping": lambda: (200, json.dumps(ping).encode()),
             "/p2p/v1/generation": lambda: whole(generation),
             "/p2p/v1/pushes": lambda: whole(pushed),
+            "/p2p/v1/pins": lambda: whole(pinned),
         },
         **more,
     )
@@ -43,7 +52,8 @@ def serving(
 
 def follower(store: BlobStore, **peers: FakePeer) -> Follower:
     fakes = FakePeers(**peers)
-    return Follower(store, made.generations(store), made.pushes(store), fakes, Fetcher(store, fakes, at_once), at_once)
+    fetcher = Fetcher(store, fakes, at_once)
+    return Follower(store, made.generations(store), made.pushes(store), made.pins(store), fakes, fetcher, at_once)
 
 
 @pytest.fixture
@@ -76,6 +86,17 @@ def test_the_newest_of_all_is_taken(store: BlobStore, publisher: BlobStore) -> N
     subject = follower(store, a=serving(old, held), b=serving(new, held, slow=5), c=serving(None, {}))
     assert subject.look() == [new]
     assert subject.seen == {"a": 1, "b": 2, "c": None}
+
+
+def test_one_that_is_slow_to_answer_is_not_waited_for_and_not_forgotten(store: BlobStore, publisher: BlobStore) -> None:
+    first = made.publish(publisher, {NAME: made.image(1)})
+    second = made.publish(publisher, {NAME: made.image(2)})
+    held, followed = contents(publisher), Event()
+    quick, slow = serving(first, held), serving(second, held)
+    answer, ping = quick.answers["/p2p/v1/generation"], slow.answers["/p2p/v1/ping"]
+    quick.answers["/p2p/v1/generation"] = lambda: (followed.set(), answer())[1]
+    slow.answers["/p2p/v1/ping"] = lambda: (followed.wait(5), ping())[1]
+    assert follower(store, a=slow, b=quick, c=FakePeer(dead=True)).look() == [first, second]
 
 
 def test_nothing_is_followed_that_is_not_whole(store: BlobStore, publisher: BlobStore) -> None:
@@ -136,16 +157,40 @@ def test_one_bad_peer_does_not_hide_a_good_one(store: BlobStore, publisher: Blob
     assert not subject.behind
 
 
+def test_what_is_pinned_is_followed_and_nothing_is_fetched_for_it(store: BlobStore, publisher: BlobStore) -> None:
+    generation = made.publish(publisher, {NAME: made.image(1)})
+    gone = {NAME: made.image(1).entry, "docker.io/library/gone:1": made.image(2).entry}
+    pinned = made.pins(publisher).replace(gone)
+    subject = follower(store, a=serving(generation, contents(publisher), pinned=pinned))
+    assert subject.look() == [generation, pinned]
+    assert made.pins(store).current() == pinned
+    assert not subject.behind
+    for number in range(8):
+        pinned = made.pins(publisher).replace({} if number % 2 else gone)
+        assert follower(store, a=serving(generation, {}, pinned=pinned)).look() == [pinned]
+    assert made.pins(store).current() == pinned
+
+
+def test_a_damaged_index_keeps_no_other_from_being_followed(store: BlobStore, publisher: BlobStore) -> None:
+    generation = made.publish(publisher, {NAME: made.image(1)})
+    pushed = made.push(publisher, {"docker.io/team/app:1": made.image(2)})
+    for name in ("pins.json", "pushes.json"):
+        (store.root / name).write_bytes(b"rot")
+    subject = follower(store, a=serving(generation, contents(publisher), pushed=pushed))
+    assert subject.look() == [generation]
+    (store.root / "pushes.json").unlink()
+    assert subject.look() == [pushed]
+
+
 def test_nobody_to_ask(store: BlobStore) -> None:
     assert follower(store).look() == []
 
 
 def test_peers_that_failed_just_now_are_asked_for_news_all_the_same(store: BlobStore, publisher: BlobStore) -> None:
     generation = made.publish(publisher, {NAME: made.image(1)})
-    fakes = FakePeers(a=serving(generation, contents(publisher)))
-    subject = Follower(
-        store, made.generations(store), made.pushes(store), fakes, Fetcher(store, fakes, at_once), at_once
-    )
+    subject = follower(store, a=serving(generation, contents(publisher)))
+    fakes = subject._peers
+    assert isinstance(fakes, FakePeers)
     fakes.down.add("a")
     fakes.fakes["a"].answers["/p2p/v1/ping"] = _ping_and_recover(fakes, generation)
     assert subject.look() == [generation]
@@ -217,6 +262,41 @@ def test_a_child_that_was_deleted_is_not_waited_for(store: BlobStore, publisher:
     subject = follower(store, a=serving(None, contents(publisher), pushed=pushed))
     assert subject.look() == [pushed]
     assert not subject.behind
+
+
+def test_what_a_newer_release_says_beside_it_is_passed_over(store: BlobStore, publisher: BlobStore) -> None:
+    generation = made.publish(publisher, {NAME: made.image(1)})
+    peer = serving(generation, contents(publisher))
+    more = {"node": "x", "feature": [1], "generation": {"number": 1, "digest": generation.digest, "form": "new"}}
+    signed = {"signer": "a", "certificate": "c", "signature": "s", "algorithm": "new"}
+    peer.answers["/p2p/v1/ping"] = lambda: (200, json.dumps(more).encode())
+    whole = {"raw": generation.raw.decode(), "signature": signed, "proof": {}}
+    peer.answers["/p2p/v1/generation"] = lambda: (200, json.dumps(whole).encode())
+    assert follower(store, a=peer).look() == [generation]
+
+
+def test_who_does_not_answer_is_named(store: BlobStore) -> None:
+    odd = {"/p2p/v1/ping": lambda: (200, b"rot")}
+    refusing = {"/p2p/v1/ping": lambda: (403, b"{}")}
+    subject = follower(
+        store, a=serving(None, {}), b=FakePeer(dead=True), c=FakePeer(answers=odd), d=FakePeer(answers=refusing)
+    )
+    subject.look()
+    assert subject.silent == ["b", "c", "d"]
+
+
+def test_what_is_not_followed_is_logged_once(
+    store: BlobStore, publisher: BlobStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    made.publish(store, {NAME: made.image(1)})
+    other = made.publish(publisher, {NAME: made.image(2)})
+    subject = follower(store, a=serving(other, contents(publisher)))
+    for _ in range(3):
+        subject.look()
+    (said,) = [message for message in caplog.messages if "APL-0306" in message]
+    assert other.digest in said
+    (refused,) = subject.refused
+    assert (refused.peer, refused.index, refused.number, refused.digest) == ("a", "generation", 1, other.digest)
 
 
 def test_a_peer_of_an_older_release_knows_of_no_pushes(store: BlobStore, publisher: BlobStore) -> None:

@@ -347,6 +347,36 @@ def test_checksum_file_without_a_line_for_the_file(read: Read, text: str) -> Non
         read(data, sidecar=text.format(hashlib.sha256(data).hexdigest()))
 
 
+@pytest.mark.parametrize("name", ["k3s-airgap-images-amd64.tar", "rke2-images-core.linux-amd64.tar.zst"])
+def test_the_list_of_a_release_beside_the_file(read: Read, tmp_path: Path, name: str) -> None:
+    """K3s brings one list for all files of an architecture; it counts for what it lists."""
+    data = simple().tar()
+    right, wrong = hashlib.sha256(data).hexdigest(), hashlib.sha256(b"").hexdigest()
+    listed = tmp_path / "sha256sum-amd64.txt"
+    listed.write_text(f"{wrong}  k3s\n{right}  {name}\n")
+    assert names(read(data, name=name)) == [NAME]
+    listed.write_text(f"{right}  k3s\n{wrong}  {name}\n")
+    with pytest.raises(ApplianceError, match="APL-0115"):
+        read(data, name=name)
+    assert names(read(data, name=name, sidecar=f"{right}  {name}\n")) == [NAME]  # its own list is nearer
+    (tmp_path / f"{name}.sha256").unlink()
+    assert names(read(data, name=name.replace("amd64", "arm64"))) == [NAME]
+    assert names(read(data, name=f"other-{name}")) == [NAME]
+
+
+def test_a_release_in_parts_is_held_against_its_list(tmp_path: Path) -> None:
+    data = simple().tar()
+    parts = [tmp_path / f"k3s-airgap-images-amd64.tar.00{number}" for number in range(2)]
+    for path, piece in zip(parts, (data[:2000], data[2000:]), strict=True):
+        path.write_bytes(piece)
+    listed = tmp_path / "sha256sum-amd64.txt"
+    listed.write_text(f"{hashlib.sha256(data).hexdigest()} *k3s-airgap-images-amd64.tar\n")
+    assert names(read_path(parts[0])) == [NAME]
+    listed.write_text(f"{hashlib.sha256(b'').hexdigest()} *k3s-airgap-images-amd64.tar\n")
+    with pytest.raises(ApplianceError, match="APL-0115"):
+        read_path(parts[0])
+
+
 # directories
 
 
@@ -417,9 +447,10 @@ def test_skopeo_dir(tmp_path: Path) -> None:
 
 
 def test_expand_sources(tmp_path: Path) -> None:
-    wanted = ["a.tar", "b.tar.zst", "c.tgz", "D.TAR.GZ", "sub/e.tar.xz", "sub/f.tbz"]
+    wanted = ["a.tar", "b.tar.zst", "c.tgz", "D.TAR.GZ", "sub/e.tar.xz", "sub/f.tbz", "two\nlines.tar"]
     passed_over = [
         "a.tar.sha256",
+        "sha256sum-arm64.txt",
         ".hidden.tar",
         "System Volume Information/x.tar",
         "lost+found/y.tar",

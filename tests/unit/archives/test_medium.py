@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from appliance.archives.dispatch import read_source
 from appliance.archives.medium import Medium
 from appliance.archives.sink import HashingSink
 from appliance.errors import ApplianceError
-from tests.unit.archives.made import simple
+from tests.unit.archives.made import Layout, layer, simple
 
 
 @pytest.fixture
@@ -29,6 +31,14 @@ def opened() -> Iterator[Callable[..., Medium]]:
     yield open_them
     for medium in made:
         medium.close()
+
+
+def layout_directory(root: Path, layout: Layout) -> Path:
+    for name, data in layout.members():  # type: ignore[misc]
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root
 
 
 def read(path: Path, medium: Medium) -> int:
@@ -51,15 +61,43 @@ def test_what_was_opened_is_read_although_its_path_leads_nowhere_any_more(
 
 
 def test_a_layout_that_was_opened(tmp_path: Path, opened: Callable[..., Medium]) -> None:
-    layout = simple()
-    folder = tmp_path / "layout"
-    for name, data in layout.members():  # type: ignore[misc]
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+    folder = layout_directory(tmp_path / "layout", simple())
+    os.mkfifo(folder / "blobs/sha256/pipe")
+    (folder / "blobs/more").mkdir()
+    medium = opened(folder)
+    shutil.rmtree(folder)
+    assert [read(folder, medium) for _ in range(2)] == [1, 1]
+
+
+def test_what_a_layout_that_was_opened_leaves_out_is_known(tmp_path: Path, opened: Callable[..., Medium]) -> None:
+    """Who reads may not look into its folders: a blob that is not there must not become one that cannot be opened."""
+    layout = Layout()
+    here, away = layout.image(layer()), layout.image(layer("arm"), arch="arm64")
+    layout.name(layout.index(here, away), "docker.io/library/a:1")
+    del layout.blobs[away["digest"]]
+    folder = layout_directory(tmp_path / "layout", layout)
     medium = opened(folder)
     folder.rename(tmp_path / "elsewhere")
-    assert read(folder, medium) == 1
+    folder.write_bytes(b"a lookup in it fails in another way than that there is nothing")
+    with HashingSink() as sink:
+        assert read_source(folder, sink, medium=medium).missing == [away["digest"]]
+    medium = opened(layout_directory(tmp_path / "empty", Layout()))
+    assert medium.again(tmp_path / "elsewhere" / "index.json") is None
+    for name in ("blobs/sha256/x", "blobs/sha512/x", "manifest.json"):
+        with pytest.raises(FileNotFoundError):
+            medium.again(tmp_path / "empty" / name)
+
+
+def test_a_link_in_a_layout_is_not_opened(tmp_path: Path, opened: Callable[..., Medium]) -> None:
+    folder = layout_directory(tmp_path / "layout", simple())
+    (folder / "blobs").rename(tmp_path / "blobs")
+    (folder / "blobs").symlink_to(tmp_path / "blobs")
+    (folder / "index.json").rename(tmp_path / "index.json")
+    (folder / "index.json").symlink_to(tmp_path / "index.json")
+    medium = opened(folder)
+    assert {path.name for path, handle in medium._kept.items() if handle is not None} == {"layout", "oci-layout"}
+    with pytest.raises(ApplianceError, match="APL-0101"):
+        read(folder, medium)
 
 
 def test_what_is_not_there_is_said_where_it_is_read(tmp_path: Path, opened: Callable[..., Medium]) -> None:
@@ -114,9 +152,27 @@ def test_all_parts_are_opened_and_their_checksums(tmp_path: Path, opened: Callab
         assert read(part, medium) == 1
 
 
+def test_the_list_of_a_release_is_opened(tmp_path: Path, opened: Callable[..., Medium]) -> None:
+    folder = tmp_path / "medium"
+    folder.mkdir()
+    (folder / "k3s-airgap-images-amd64.tar").write_bytes(simple().tar())
+    (folder / "sha256sum-amd64.txt").write_text(f"{'0' * 64}  k3s-airgap-images-amd64.tar\n")
+    medium = opened(folder)
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(ApplianceError, match="APL-0115"):
+        read(folder / "k3s-airgap-images-amd64.tar", medium)
+
+
 def test_the_weight_of_sources(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "x").write_bytes(bytes(5000))
     (tmp_path / "y").write_bytes(bytes(300))
     assert Medium([tmp_path / "y", tmp_path / "nothing"]).weight == 300
     assert Medium([tmp_path]).weight >= 5300
+    (tmp_path / "deep/a.tar").write_bytes(bytes(700))
+    for number in range(2):
+        (tmp_path / f"b.tar.00{number}").write_bytes(bytes(20))
+    assert Medium([tmp_path]).weight == 740  # what else lies on a stick is not read
+    assert Medium([tmp_path / "b.tar.001", tmp_path / "b.tar.000"]).weight == 40
+    layout = layout_directory(tmp_path / "layout", simple())
+    assert Medium([layout]).weight >= sum(map(len, simple().blobs.values()))

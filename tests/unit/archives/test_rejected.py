@@ -425,6 +425,23 @@ def test_sparse_and_without_an_end_is_cut(read: Read) -> None:
     refused(read, tar(*members) + tar(("blobs/sha256/more", b"x")), "APL-0102")
 
 
+def test_an_image_cut_before_its_oci_layout_is_no_docker_archive(read: Read) -> None:
+    """Docker 25 and containerd write oci-layout last; what comes before it would be read, under another digest."""
+    layout = simple()
+    config = next(data for data in layout.blobs.values() if b"diff_ids" in data)
+    layers = [data for data in layout.blobs.values() if b"diff_ids" not in data and not data.startswith(b"{")]
+    listed = {
+        "Config": "blobs/" + sha(config).replace(":", "/"),
+        "RepoTags": [NAME],
+        "Layers": ["blobs/" + sha(data).replace(":", "/") for data in layers],
+    }
+    members = sorted([*layout.members(), ("manifest.json", compact([listed]))])  # type: ignore[type-var]
+    assert [image.descriptor.digest for image in read(tar(*members)).images] == [layout.entries[0]["digest"]]
+    for cut in (members[:-1], [member for member in members[:-1] if member[0] != "index.json"]):  # type: ignore[index]
+        refused(read, tar(*cut, end=False), "APL-0102")
+        assert read(tar(*cut)).format == "docker-archive"  # as 'hauler store save --containerd' writes it
+
+
 def test_one_name_for_two_images_is_refused(read: Read) -> None:
     layout = Layout()
     layout.name(layout.image(layer("a")), "foo:1").name(layout.image(layer("b")), "docker.io/library/foo:1")

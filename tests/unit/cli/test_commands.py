@@ -13,11 +13,31 @@ import click
 import pytest
 import yaml
 
+from appliance.agent.client import AgentClient
 from appliance.registry.credentials import parse_lines
 from appliance.store.blobs import BlobStore
 from tests.unit.store import made
 
 A = "docker.io/library/a:1"
+
+
+@pytest.fixture
+def of_a_site(tmp_path: Path) -> Any:
+    """Writes the configuration of the first of three nodes, whose store is ``store``; no agent runs."""
+
+    def write(publisher: str = "a") -> Path:
+        document = {
+            "node": "a",
+            "store": str(tmp_path / "store"),
+            "pki": str(tmp_path / "pki"),
+            "agent_socket": str(tmp_path / "agent.sock"),
+            "seeds": [publisher],
+            "peers": [{"id": name, "address": f"10.0.0.{number}"} for number, name in enumerate("abc", 1)],
+        }
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
+        return tmp_path / "config.yaml"
+
+    return write
 
 
 @pytest.fixture
@@ -62,6 +82,33 @@ def test_plan_seed_images_fsck(run: Any, tmp_path: Path, source: Path) -> None:
     }
     checked = run("fsck", "--store", store, "--json")
     assert (checked.code, checked.document["problems"]) == (0, [])
+
+
+def test_the_agent_is_told_of_what_was_published_and_of_nothing_else(
+    run: Any, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Path] = []
+    monkeypatch.setattr(AgentClient, "wake", lambda self: told.append(self._path))
+    for _ in range(2):
+        assert run("seed", "--store", tmp_path / "store", source).code == 0
+    assert told == [tmp_path / "store" / "agent.sock"]
+    (tmp_path / "config.yaml").write_text(f"node: a\nstore: {tmp_path}/other\nagent_socket: /somewhere\n")
+    run("seed", "--store", tmp_path / "other", "--config", tmp_path / "config.yaml", source)
+    assert told[1:] == [Path("/somewhere")]
+
+
+def test_a_publisher_that_is_not_sure_seeds_nothing(run: Any, tmp_path: Path, source: Path, of_a_site: Any) -> None:
+    refused = run("seed", "--store", tmp_path / "store", "--config", of_a_site(), source)
+    assert refused.code == 1
+    assert "APL-0341" in refused.err and "take-over --without NODE" in refused.err
+    assert not (tmp_path / "store").exists()
+
+
+def test_take_over_is_for_the_publisher_and_for_nodes_of_the_site(run: Any, of_a_site: Any) -> None:
+    assert "APL-0312" in run("take-over", "--config", of_a_site("b")).err
+    unknown = run("take-over", "--config", of_a_site(), "--without", "b", "--without", "z")
+    assert unknown.code == 2 and "no node of this site: z" in unknown.err
+    assert "APL-0341" in run("take-over", "--config", of_a_site(), "--without", "b").err
 
 
 def test_what_was_pushed_is_listed_as_that(run: Any, tmp_path: Path, source: Path) -> None:
@@ -180,6 +227,7 @@ def test_a_plan_that_fails_writes_nothing_either(run: Any, tmp_path: Path, sourc
         ["plan", "x"],
         ["seed", "--store", "x"],
         ["seed", "--store", "x", "--frobnicate", "y"],
+        ["seed", "--store", "x", "y", ""],
         ["images"],
         ["pin", "--store", "x"],
         ["unpin", "a:1"],

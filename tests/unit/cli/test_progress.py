@@ -19,7 +19,27 @@ GIB = 1 << 30
     ],
 )
 def test_for_people(form: Form, text: str) -> None:
-    assert describe(form, GIB, 4 * GIB, 256 << 20) == text
+    assert describe(form, GIB, 4 * GIB, 256 << 20, 84) == text
+
+
+@pytest.mark.parametrize("columns", [10, 50, 62, 80, 84, 200])
+def test_a_bar_fits_on_its_line(columns: int) -> None:
+    """One character less than there is room for: behind the last, terminals go on on the next line."""
+    for done in (GIB, 39 * GIB):
+        text = describe("bar", done, 40 * GIB, 300 << 20, columns)
+        shown = text.removeprefix("\r").removesuffix("\x1b[K")
+        assert len(shown) < columns
+        assert ("[" in shown) == (columns > 62)
+
+
+def test_a_bar_ends_full() -> None:
+    said: list[str] = []
+    now = [0.0]
+    progress = Progress("bar", said.append, 200, lambda: now[0], lambda: 80)
+    for moment, done in ((1.0, 50), (1.1, 100), (1.2, 20), (1.25, 100)):
+        now[0] = moment
+        progress(done, 100)
+    assert ["100 %" in text for text in said] == [False, True]
 
 
 def test_for_programs() -> None:

@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from appliance import __version__
-from appliance.config import Config, Peer
+from appliance.config import Config, CurrentConfig, Peer
 from appliance.peers.app import PeerRoutes, create_app
 from appliance.registry.access import ROUTES
 from appliance.registry.app import NoFetcher, Registry
@@ -25,13 +25,22 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 PEERS = (Peer("a", "https://a", "10.0.0.1", seed=True), Peer("b", "https://b", "10.0.0.2"))
 
 
-def application(store: BlobStore, wake: Callable[[], None] = lambda: None, pki: Path | None = Path("/pki")) -> Flask:
-    config = Config(node="a", store=store.root, peers=PEERS, seeds=("a",), pki=pki)
+def configured(store: BlobStore, pki: Path | None, peers: tuple[Peer, ...] = PEERS) -> Config:
+    return Config(node="a", store=store.root, peers=peers, seeds=("a",), pki=pki)
+
+
+def application(
+    store: BlobStore,
+    wake: Callable[[], None] = lambda: None,
+    pki: Path | None = Path("/pki"),
+    current: CurrentConfig | None = None,
+) -> Flask:
+    config = configured(store, pki)
     generations, pushes = made.generations(store), made.pushes(store)
     catalog = CurrentCatalog(store, generations, pushes)
-    routes = PeerRoutes(config, store, generations, pushes, catalog, wake, lambda digest: None)
+    routes = PeerRoutes(config, store, generations, pushes, made.pins(store), catalog, wake, lambda digest: None)
     registry = Registry(store, catalog, NoFetcher(), config.site_addresses)
-    return create_app(config, registry.handlers() | routes.handlers(), None)
+    return create_app(current or CurrentConfig(config), registry.handlers() | routes.handlers(), None)
 
 
 class _Socket(ssl.SSLSocket):
@@ -105,6 +114,24 @@ def test_a_listed_node_is_answered(store: BlobStore) -> None:
     assert client.get("/v2/", environ_overrides=as_caller("a")).status_code == 200
 
 
+def test_a_node_that_was_removed_is_refused_with_its_next_request(store: BlobStore) -> None:
+    class Listed(CurrentConfig):
+        peers: tuple[Peer, ...] = PEERS
+
+        def get(self) -> Config:
+            return configured(store, Path("/pki"), self.peers)
+
+    listed = Listed(configured(store, Path("/pki")))
+    client, caller = application(store, current=listed).test_client(), as_caller("b")
+    assert client.get("/p2p/v1/ping", environ_overrides=caller).status_code == 200
+    listed.peers = PEERS[:1]
+    refused = client.get("/p2p/v1/ping", environ_overrides=caller)
+    assert refused.status_code == 403
+    assert "b is not a node of this site" in refused.text
+    listed.peers = (*PEERS, Peer("c", "https://c", "10.0.0.3"))
+    assert client.get("/v2/", environ_overrides=as_caller("c")).status_code == 200
+
+
 def test_a_header_is_no_certificate(store: BlobStore) -> None:
     client = application(store).test_client()
     for name in ("X-SSL-Client-CN", "X-Client-CN", "X-Forwarded-For", "Authorization"):
@@ -112,7 +139,13 @@ def test_a_header_is_no_certificate(store: BlobStore) -> None:
 
 
 def test_ping_names_the_generation(client: FlaskClient, store: BlobStore) -> None:
-    assert client.get("/p2p/v1/ping").json == {"node": "a", "version": __version__, "generation": None, "pushes": None}
+    assert client.get("/p2p/v1/ping").json == {
+        "node": "a",
+        "version": __version__,
+        "generation": None,
+        "pushes": None,
+        "pins": None,
+    }
     generation = made.publish(store, {"docker.io/library/a:1": made.image(1)})
     assert json.loads(client.get("/p2p/v1/ping").data)["generation"] == {"number": 1, "digest": generation.digest}
 
@@ -123,6 +156,16 @@ def test_the_generation_is_given_byte_for_byte(client: FlaskClient, store: BlobS
     answer = json.loads(client.get("/p2p/v1/generation").data)
     assert answer == {"raw": generation.raw.decode(), "signature": None}
     assert answer["raw"].encode() == generation.raw
+
+
+def test_what_is_pinned_is_told_and_given(client: FlaskClient, store: BlobStore) -> None:
+    assert client.get("/p2p/v1/pins").status_code == 404
+    pinned = made.pins(store).replace({"docker.io/library/a:1": made.image(1).entry})
+    assert json.loads(client.get("/p2p/v1/ping").data)["pins"] == {"number": 1, "digest": pinned.digest}
+    assert json.loads(client.get("/p2p/v1/pins").data) == {"raw": pinned.raw.decode(), "signature": None}
+    (store.root / "pins.json").write_bytes(b"rot")
+    answer = client.get("/p2p/v1/ping")
+    assert (answer.status_code, json.loads(answer.data)["pins"]) == (200, None)
 
 
 def test_blobs_that_lie_here_and_no_others(client: FlaskClient, store: BlobStore) -> None:

@@ -12,7 +12,7 @@ import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.config import Config, Peer
+from appliance.config import Config, CurrentConfig, Peer
 from appliance.peers import client as module
 from appliance.peers.client import CONNECT_SECONDS, READ_SECONDS, PeerError, Peers
 
@@ -52,7 +52,7 @@ class Pool:
 def peers_with(monkeypatch: pytest.MonkeyPatch, **pools: Pool) -> tuple[Peers, Clock]:
     monkeypatch.setattr(module, "_pool", lambda peer, config: pools.get(peer.id, Pool((404, b"", {}))))
     clock = Clock()
-    return Peers(Config(node="me", store=Path("/s"), peers=(A, B, ME)), clock), clock
+    return Peers(CurrentConfig(Config(node="me", store=Path("/s"), peers=(A, B, ME))), clock), clock
 
 
 REFUSED = urllib3.exceptions.ProtocolError("refused")
@@ -176,3 +176,47 @@ def test_a_whole_answer_will_do_from_the_start(monkeypatch: pytest.MonkeyPatch) 
     peers, _ = peers_with(monkeypatch, a=Pool((200, b"all", {})))
     with peers.stream(A, "/blob", 0) as response:
         assert response.read1(10) == b"all"
+
+
+class Listed(CurrentConfig):
+    """A list of nodes that a test changes."""
+
+    def __init__(self, *peers: Peer) -> None:
+        self.peers = peers
+
+    def get(self) -> Config:
+        return Config(node="me", store=Path("/s"), peers=self.peers)
+
+
+def test_a_change_of_the_list_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Peer] = []
+
+    def pool(peer: Peer, config: Config) -> Pool:
+        made.append(peer)
+        return Pool((200, b"", {}))
+
+    monkeypatch.setattr(module, "_pool", pool)
+    listed = Listed(A, B, ME)
+    peers = Peers(listed, Clock())
+    for peer in peers.others:
+        peers.ask(peer, "GET", "/x")
+    peers.failed(A)
+    assert peers.is_down(A)
+    moved = Peer("a", "http://elsewhere", "10.0.0.9")
+    listed.peers = (moved, ME)
+    assert peers.available() == [moved], "what failed at its old address says nothing of the new one"
+    peers.ask(moved, "GET", "/x")
+    assert made == [A, B, moved], "one pool for each"
+
+
+def test_what_still_runs_with_a_removed_peer_may_end_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool((206, b"rest", {"Content-Range": "bytes 3-6/7"}))
+    monkeypatch.setattr(module, "_pool", lambda peer, config: pool)
+    listed = Listed(A, B, ME)
+    peers = Peers(listed, Clock())
+    with peers.stream(A, "/b", 3) as response:
+        listed.peers = (B, ME)
+        assert peers.available() == [B]
+        assert response.read1() == b"rest"
+        peers.broken(A, REFUSED)
+    assert peers.available() == [B]

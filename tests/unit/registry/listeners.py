@@ -12,13 +12,14 @@ from urllib.parse import urlencode
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from appliance.config import Config, Peer
+from appliance.config import Config, CurrentConfig, Peer
 from appliance.peers.app import PeerRoutes, create_app
 from appliance.registry.app import NoFetcher, Registry
 from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.credentials import Operators, PasswordHash
-from appliance.registry.publishing import Publishing
+from appliance.registry.publishing import Publishing, check_publisher
 from appliance.registry.push import Pushing
+from appliance.store import standing
 from appliance.store.blobs import BlobStore
 from appliance.store.uploads import Uploads
 from tests.unit.store import made
@@ -54,6 +55,7 @@ class Listener:
     def __init__(self, store: BlobStore, *, node: str = "a", push: bool = True, pki: bool = False) -> None:
         self.store = store
         config = Config(node=node, store=store.root, peers=PEERS, seeds=("a",), pki=Path("/pki") if pki else None)
+        standing.settle(store.root, node)
         generations, pushes = made.generations(store), made.pushes(store)
         catalog = CurrentCatalog(store, generations, pushes)
         self.uploads = Uploads(store)
@@ -61,11 +63,14 @@ class Listener:
         handlers, operators = registry.handlers(), None
         if push:
             operators = Operators(users_file(store))
-            publisher = None if config.is_publisher else "a, https://10.0.0.1:5443"
             publishing = Publishing(store, pushes, catalog, self.uploads)
-            handlers = Pushing(publisher, self.uploads, publishing, config.site_addresses).handlers(handlers)
-        routes = PeerRoutes(config, store, generations, pushes, catalog, lambda: None, lambda digest: None)
-        self.app = create_app(config, handlers | routes.handlers(), operators)
+            handlers = Pushing(
+                lambda: check_publisher(config, store.root), self.uploads, publishing, config.site_addresses
+            ).handlers(handlers)
+        routes = PeerRoutes(
+            config, store, generations, pushes, made.pins(store), catalog, lambda: None, lambda digest: None
+        )
+        self.app = create_app(CurrentConfig(config), handlers | routes.handlers(), operators)
         self.client: FlaskClient = self.app.test_client()
 
     def __call__(self, method: str, path: str, data: bytes = b"", *, auth: bool = True, **headers: str) -> TestResponse:

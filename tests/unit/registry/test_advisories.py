@@ -31,7 +31,7 @@ from appliance.archives.limits import Limits
 from appliance.archives.sink import HashingSink
 from appliance.bundle.plan import make_plan, read_sources
 from appliance.bundle.seed import seed
-from appliance.config import Config, Peer
+from appliance.config import Config, CurrentConfig, Peer
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor
@@ -173,7 +173,9 @@ def _ask_a_peer(status: int, header: str, value: str) -> None:
             address = f"127.0.0.1:{server.server_port}"
             # In the URL's own credentials too, had anybody written some.
             peer = Peer("b", f"http://{address}", address)
-            peers = Peers(Config(node="a", store=Path("/nowhere"), peers=(Peer("a", "http://a", "a"), peer)))
+            peers = Peers(
+                CurrentConfig(Config(node="a", store=Path("/nowhere"), peers=(Peer("a", "http://a", "a"), peer)))
+            )
             for method, path in (("GET", "/p2p/v1/ping"), ("POST", "/p2p/v1/wake")):
                 assert peers.ask(peer, method, path, read_seconds=20)[0] == status
             with pytest.raises(PeerError), peers.stream(peer, "/p2p/v1/blobs/x", 0):
@@ -403,8 +405,9 @@ def test_zot_3982_certificates_are_verified(tmp_path: Path) -> None:
     pki.sign(tmp_path / "ca", tmp_path / "a" / "node.csr", tmp_path / "a" / "node.crt", "a", "10.0.0.1")
     (tmp_path / "a" / "ca.crt").write_bytes((tmp_path / "ca" / "ca.crt").read_bytes())
     others = (Peer("a", "https://10.0.0.1:5443", "10.0.0.1"), Peer("b", "https://10.0.0.2:5443", "10.0.0.2"))
-    (pool,) = Peers(Config(node="a", store=tmp_path, peers=others, pki=tmp_path / "a"))._pools.values()
-    options = pool.connection_pool_kw
+    peers = Peers(CurrentConfig(Config(node="a", store=tmp_path, peers=others, pki=tmp_path / "a")))
+    (other,) = peers.others
+    options = peers._line(other).pool.connection_pool_kw
     assert options["ssl_context"].verify_mode == ssl.CERT_REQUIRED
     assert options["assert_hostname"] == "b"
     assert len(options["ssl_context"].get_ca_certs()) == 1

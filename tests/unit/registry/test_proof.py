@@ -16,7 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from appliance.cli.main import main
-from appliance.config import Config
+from appliance.config import Config, CurrentConfig
 from appliance.errors import ApplianceError
 from appliance.registry.proof import Wrong, prove
 from appliance.serve.units import mirror
@@ -45,7 +45,7 @@ def _serving(server: HTTPServer) -> Iterator[str]:
 
 @contextmanager
 def _mirror(store: BlobStore) -> Iterator[str]:
-    app = mirror(Config(node="a", store=store.root))
+    app = mirror(CurrentConfig(Config(node="a", store=store.root)))
     with _serving(make_server("127.0.0.1", 0, app, handler_class=_Quiet)) as address:
         yield address
 

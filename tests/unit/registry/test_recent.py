@@ -6,6 +6,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from appliance.config import _View
 from appliance.registry.app import NoFetcher, Registry, create_app
 from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.recent import Recent
@@ -58,6 +59,19 @@ def test_another_generation_is_seen_at_once(store: BlobStore) -> None:
     assert client.get(PATH).data == client.get(PATH).data == A.raw
     made.publish(store, {NAME: B})
     assert client.get(PATH).data == client.get(PATH).data == B.raw
+
+
+def test_an_address_that_is_a_nodes_no_more_is_a_registry_again_at_once(store: BlobStore) -> None:
+    made.publish(store, {NAME: A})
+    catalog = CurrentCatalog(store, made.generations(store), made.pushes(store))
+    listed = [frozenset({"10.0.0.3"})]
+    app = create_app(Registry(store, catalog, NoFetcher(), _View(lambda: listed[0])))
+    app.wsgi_app = Recent(app.wsgi_app, catalog, lambda: listed[0])  # type: ignore[method-assign]
+    client = app.test_client()
+    for _ in range(2):
+        assert client.get(f"{PATH}?ns=10.0.0.3").data == A.raw
+    listed[0] = frozenset()
+    assert client.get(f"{PATH}?ns=10.0.0.3").status_code == 404
 
 
 def test_what_is_pushed_or_deleted_is_seen_at_once(store: BlobStore) -> None:

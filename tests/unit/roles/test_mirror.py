@@ -146,30 +146,98 @@ def _sum(text: str, path: str) -> str:
 CERTIFICATE, RECORD, FILE = "/etc/appliance/pki/node.crt", "/etc/appliance/services.applied", "/etc/x.service"
 
 
+CONFIG = "/etc/appliance/config.yaml"
+
+
+def _record(sums: list[str], start: str = "listen: x") -> str:
+    return mirror.mirror_record("\n".join(sums), "0.1.0", [CERTIFICATE], {FILE: "wanted", CONFIG: start})
+
+
 def _planned(sums: list[str], current: bool = True) -> dict[str, Any]:
-    release = {"current": current, "name": "0.1.0"}
-    return mirror.mirror_changes("\n".join(sums), {FILE: "wanted"}, release, CERTIFICATE, RECORD)
+    release, wanted = {"current": current, "name": "0.1.0"}, {FILE: "wanted", CONFIG: "listen: x, peers: new"}
+    now = {"path": RECORD, "text": _record(sums)}
+    return mirror.mirror_changes("\n".join(sums), wanted, release, CERTIFICATE, now)
 
 
 def test_a_new_host_gets_everything() -> None:
     assert _planned([], current=False) == {
-        "changes": ["release 0.1.0 is installed", "a key and a certificate are made", f"{FILE} is written"],
+        "changes": [
+            "release 0.1.0 is installed",
+            "a key and a certificate are made",
+            f"{FILE} is written",
+            f"{CONFIG} is written",
+        ],
         "due": True,
     }
 
 
 def test_a_converged_host_gets_nothing() -> None:
-    inputs = [_sum("wanted", FILE), _sum("cert", CERTIFICATE)]
-    # What role mirror writes into the record: the release's name, the sums as sha256sum printed them, a newline.
-    record = _sum("0.1.0\n" + "\n".join(inputs) + "\n", RECORD)
-    assert _planned([*inputs, record]) == {"changes": [], "due": False}
+    inputs = [_sum("wanted", FILE), _sum("cert", CERTIFICATE), _sum("listen: x, peers: new", CONFIG)]
+    assert _planned([*inputs, _sum(_record(inputs), RECORD)]) == {"changes": [], "due": False}
 
 
 def test_a_changed_file_is_named_and_a_broken_off_run_restarts_without_any_change() -> None:
-    inputs = [_sum("other", FILE), _sum("cert", CERTIFICATE)]
+    inputs = [_sum("other", FILE), _sum("cert", CERTIFICATE), _sum("listen: x, peers: new", CONFIG)]
     assert _planned(inputs) == {"changes": [f"{FILE} changes"], "due": True}
     inputs[0] = _sum("wanted", FILE)
     assert _planned([*inputs, _sum("of an earlier restart", RECORD)]) == {"changes": [], "due": True}
+
+
+def test_a_certificate_that_was_signed_anew_restarts() -> None:
+    inputs = [_sum("wanted", FILE), _sum("cert", CERTIFICATE), _sum("listen: x, peers: new", CONFIG)]
+    record = _sum(_record(inputs), RECORD)
+    inputs[1] = _sum("another", CERTIFICATE)
+    assert _planned([*inputs, record]) == {"changes": [], "due": True}
+
+
+def test_another_list_of_nodes_is_written_without_a_restart() -> None:
+    inputs = [_sum("wanted", FILE), _sum("cert", CERTIFICATE), _sum("listen: x, peers: old", CONFIG)]
+    assert _planned([*inputs, _sum(_record(inputs), RECORD)]) == {
+        "changes": [f"{CONFIG} changes, without a restart"],
+        "due": False,
+    }
+
+
+def test_only_the_list_of_nodes_leaves_what_the_services_start_from_as_it_is() -> None:
+    more = {**SPEC, "addresses": SPEC["addresses"] | {"d": "10.77.0.14"}, "zones": {}, "seeds": ["c"], "copies": 3}
+    assert mirror.mirror_start(more) == mirror.mirror_start(SPEC)
+    assert mirror.mirror_config(more) != mirror.mirror_config(SPEC)
+    for key, value in {"workers": 3, "keep_generations": 4, "free_percent": 7, "push_users": "/x"}.items():
+        assert mirror.mirror_start({**SPEC, key: value}) != mirror.mirror_start(SPEC), key
+    moved = {**SPEC, "addresses": SPEC["addresses"] | {"b": "10.77.0.99"}}
+    assert mirror.mirror_start(moved) != mirror.mirror_start(SPEC), "it listens on its own address"
+
+
+def test_role_and_services_agree_on_what_counts_at_once() -> None:
+    written, started = (yaml.safe_load(make(SPEC)) for make in (mirror.mirror_config, mirror.mirror_start))
+    assert set(written) - set(started) == {"publisher", *config.LIVE}
+
+
+BEFORE = mirror.mirror_config(SPEC)
+
+
+def test_who_leaves_is_in_the_list_of_before_and_not_in_the_inventory() -> None:
+    assert mirror.mirror_leaving(BEFORE, ["a", "b", "c", "d"]) == []
+    assert mirror.mirror_leaving(BEFORE, ["b"]) == ["a", "c"]
+    for text in ("", "[", "peers: 5", "peers: [5]"):
+        assert mirror.mirror_leaving(text, ["a"]) == []
+
+
+def test_the_plan_names_the_new_publisher_and_what_leaving_nodes_hold() -> None:
+    assert mirror.mirror_departures(BEFORE, ["a", "b"], None) == []
+    assert mirror.mirror_departures("", ["a"], None) == []
+    blobs = [
+        {"digest": "sha256:1", "size": 5, "names": ["x:1", "y:1"]},
+        {"digest": "sha256:2", "size": 6, "names": ["x:1"]},
+    ]
+    said = {"leaving": ["a", "b"], "silent": ["a"], "only_there": blobs, "at_risk": []}
+    assert mirror.mirror_departures(BEFORE, ["c"], said) == [
+        "c publishes from now on; it was a",
+        "a is a node of the site no more, and does not answer",
+        "b is a node of the site no more",
+        "2 blobs (11 bytes) of x:1, y:1: fetched here first, since only a node that leaves holds it",
+    ]
+    assert "GIVEN UP" in mirror.mirror_departures(BEFORE, ["a"], {**said, "only_there": [], "at_risk": blobs})[-1]
 
 
 SHOWN = """\
@@ -250,6 +318,56 @@ def test_pruning_keeps_the_current_and_the_newest(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "releases").iterdir()) == ["1.0", "1.2"]
 
 
+def test_pruning_spares_the_one_that_is_about_to_be_current(tmp_path: Path) -> None:
+    for age, name in enumerate(["1.0", "1.1", "1.2"]):
+        _make(tmp_path, name, ONE)
+        os.utime(tmp_path / "releases" / name, (age, age))
+    releases.flip(tmp_path, "1.1")
+    assert releases.prune(tmp_path, 1, also=["1.0"]) == ["1.2"]
+
+
+def _state(root: Path) -> dict[str, Any]:
+    files = {path.name: (path.read_text(), path.stat().st_mode & 0o777) for path in (root / "etc").iterdir()}
+    return {"release": releases.current(root), "files": files}
+
+
+def test_what_ran_well_is_kept_and_gone_back_to(tmp_path: Path) -> None:
+    for name in ("1.0", "1.1"):
+        _make(tmp_path, name, ONE)
+    releases.flip(tmp_path, "1.0")
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    names = [str(etc / name) for name in ("config", "push-users", "unit")]
+    (etc / "config").write_text("old")
+    (etc / "config").chmod(0o640)
+    (etc / "unit").write_text("unit")
+    before = _state(tmp_path)
+    assert releases.kept(tmp_path) is None
+    releases.keep(tmp_path, releases.snapshot(tmp_path, names))
+    assert (tmp_path / releases.FALLBACK).stat().st_mode & 0o777 == 0o600
+    (etc / "config").write_text("new")
+    (etc / "push-users").write_text("secret")
+    (etc / "unit").unlink()
+    releases.flip(tmp_path, "1.1")
+    for _ in range(2):
+        state = releases.kept(tmp_path)
+        assert state is not None
+        releases.go_back(tmp_path, state)
+        assert _state(tmp_path) == before
+    assert releases.snapshot(tmp_path, names) == state
+
+
+def test_nothing_is_gone_back_to_whose_release_is_not_there_any_more(tmp_path: Path) -> None:
+    _make(tmp_path, "1.0", ONE)
+    releases.flip(tmp_path, "1.0")
+    releases.keep(tmp_path, releases.snapshot(tmp_path, []))
+    assert releases.kept(tmp_path) == {"release": "1.0", "files": {}}
+    (tmp_path / "releases/1.0" / releases.MARKER).unlink()
+    assert releases.kept(tmp_path) is None
+    (tmp_path / releases.FALLBACK).write_text("[cut")
+    assert releases.kept(tmp_path) is None
+
+
 def _wheelhouse(directory: Path, requirements: str) -> Path:
     (directory / "wheelhouse").mkdir(parents=True)
     (directory / "wheelhouse/pip-1-py3-none-any.whl").write_bytes(b"no wheel")
@@ -316,6 +434,7 @@ def test_the_controllers_commands_have_the_options_that_the_role_uses() -> None:
         (["plan"], ["--store", "--platform", "--name", "--json"]),
         (["seed"], ["--store", "--platform", "--name", "--expect", "--json"]),
         (["status"], ["--json"]),
+        (["leaving"], ["--stay", "--fetch", "--anyway", "--json"]),
     ):
         shown = subprocess.run(
             [sys.executable, "-m", "appliance", *words, "--help"], capture_output=True, text=True, check=True

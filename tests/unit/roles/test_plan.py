@@ -11,6 +11,8 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.site.appliance.plugins.filter import plan
 
+from appliance.archives.checksums import checksum_files
+
 ROOT = Path(__file__).resolve().parents[3]
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 IMAGES: dict[str, Any] = {
@@ -149,6 +151,18 @@ def test_platforms_are_those_of_the_nodes_once_each() -> None:
     assert plan.plan_platforms(["x86_64", "aarch64", "x86_64"]) == ["linux/amd64", "linux/arm64"]
 
 
+def test_the_checksums_that_go_with_sources_are_those_that_are_looked_for() -> None:
+    sources = [
+        "/srv/k3s/k3s-airgap-images-amd64.tar.zst",
+        "/srv/layout/",
+        "a.tar",
+        "/srv/k3s/rke2-images.linux-amd64.tar",
+    ]
+    found = plan.plan_checksums(sources)
+    assert found == list(dict.fromkeys(str(path) for source in sources for path in checksum_files([Path(source)])))
+    assert "/srv/k3s/sha256sum-amd64.txt" in found
+
+
 def test_roles_are_asked_in_the_order_in_which_they_act(tmp_path: Path) -> None:
     for role in ("k3s", "mirror", "verify"):
         (tmp_path / role / "tasks").mkdir(parents=True)
@@ -160,6 +174,7 @@ def test_nothing_in_the_role_changes_a_node() -> None:
     """Each task that could either is only looking, or works on the scratch copy that the role removes again."""
     scratch = {
         "medium | Make a place for a copy of the tools",
+        "medium | Let the store's owner run what is there",
         "medium | Copy the tools there",
         "medium | Remove the copy of the tools",
         "stage | Make the place for them",

@@ -34,6 +34,16 @@ def test_an_older_one_none_or_another_of_the_same_number_is_a_lack() -> None:
     assert seed.seed_lacks(_result({"number": 2, "digest": "sha256:other"}), SECOND)
 
 
+def test_why_a_node_does_not_follow_is_said_in_its_agents_words() -> None:
+    result = _result({"number": 2, "digest": "sha256:other"})
+    problem = {"code": "APL-0306", "what": "two different generations have the number 2", "why": "this and that"}
+    status = json.loads(result["stdout"]) | {
+        "standing": {"settled": False, "silent": [], "refused": [{"problem": problem}]}
+    }
+    said = seed.seed_lacks({**result, "stdout": json.dumps(status)}, SECOND)
+    assert said.endswith("; APL-0306: two different generations have the number 2: this and that")
+
+
 def test_missing_blobs_are_counted() -> None:
     assert "7" in seed.seed_lacks(_result(SECOND, missing=7), SECOND)
 

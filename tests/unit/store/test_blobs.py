@@ -328,3 +328,28 @@ def test_a_seeding_that_begins_leaves_alone_what_a_push_is_writing(store: BlobSt
     assert store.put(chunks(), size=len(raw), expect=made.sha(raw)).digest == made.sha(raw)
     assert store.read(made.sha(raw), 5000) == raw
     assert list((store.root / "incoming").iterdir()) == []
+
+
+def test_a_blob_whose_inode_the_disk_lost_is_not_here_and_no_trouble_to_others(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, sound = store.put([b"lost"]).digest, store.put([b"sound"]).digest
+    original = os.stat
+
+    def failing(path: Any, **more: Any) -> os.stat_result:
+        if str(path) == str(store.path(lost)):
+            raise OSError(errno.EIO, "Input/output error")
+        return original(path, **more)
+
+    monkeypatch.setattr(os, "stat", failing)
+    assert (store.has(lost), store.size(lost)) == (False, None)
+    assert (store.has(sound), store.size(sound)) == (True, 5)
+    assert set(store.names()) == {lost, sound}
+
+    def refusing(path: Any, **more: Any) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    # That is no fault of the disk, and would be "fetched again" for ever.
+    monkeypatch.setattr(os, "stat", refusing)
+    with pytest.raises(PermissionError):
+        store.size(sound)

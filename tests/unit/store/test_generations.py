@@ -266,6 +266,31 @@ def test_sign_anew_without_anything_to_sign(generations: Generations) -> None:
     assert not generations.sign_anew()
 
 
+def test_what_was_made_to_follow_another_one_is_not_published(generations: Generations) -> None:
+    """A publisher that was behind followed a newer one while a medium was read."""
+    first = following(None)
+    generations.publish(first)
+    made_from_nothing, made_from_first = following(None), following(first)
+    generations.publish(made_from_first)
+    for late in (made_from_nothing, made_from_first, following(following(made_from_first))):
+        with pytest.raises(ApplianceError) as caught:
+            generations.publish(late)
+        assert caught.value.code == "APL-0342"
+    assert generations.current() == made_from_first
+
+
+def test_one_that_became_older_while_its_manifests_came_is_not_followed(generations: Generations) -> None:
+    first = following(None)
+    second = following(first)
+
+    def prepare(offered: Generation) -> None:
+        generations.publish(first)
+        generations.publish(second)
+
+    assert generations.accept(first.raw, None, prepare) is None
+    assert generations.current() == second
+
+
 def test_a_damaged_signature_file_is_an_error_with_an_id(generations: Generations, store: BlobStore) -> None:
     first = following(None)
     generations.publish(first)

@@ -14,7 +14,7 @@ from appliance.store.closure import needed_by_pins
 from appliance.store.fsck import check
 from appliance.store.generations import lock
 from appliance.store.pins import Pinned, Pins, parse, pin, unpin
-from appliance.trust import Trust
+from appliance.trust import Signature, Trust
 from tests.unit.store import made
 
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
@@ -91,6 +91,28 @@ def test_what_a_pin_keeps_is_known_when_its_name_has_left(blobs: BlobStore) -> N
     arguments = (blobs, made.generations(blobs), made.pushes(blobs))
     assert check(*arguments, whole=True).problems == []
     assert check(*arguments, whole=True, pins=made.pins(blobs)).problems == [f"{one.layers[0]} is missing"]
+
+
+def test_a_node_that_follows_lacks_nothing_that_it_never_had_of_a_pin(blobs: BlobStore) -> None:
+    change(blobs, "a:1")
+    gone = made.image(9)
+    pinned = made.pins(blobs).current()
+    assert pinned is not None
+    made.pins(blobs).replace({**pinned.names, "docker.io/library/gone:1": gone.entry})
+    arguments = (blobs, made.generations(blobs), made.pushes(blobs))
+    report = check(*arguments, whole=False, pins=made.pins(blobs))
+    assert (report.problems, report.elsewhere) == ([], [gone.digest])
+    assert check(*arguments, whole=True, pins=made.pins(blobs)).problems == [f"{gone.digest} is missing"]
+
+
+def test_signatures_of_those_before_do_not_pile_up(blobs: BlobStore, tmp_path: Path) -> None:
+    """Neither where pins are made nor where they are followed."""
+    follower = made.open_store(tmp_path / "follower")
+    for number in range(12):
+        made_here = made.pins(blobs).replace({A: made.image(number).entry})
+        signature = Signature("a", "x", "y")
+        assert made.pins(follower).accept(made_here.raw, signature, lambda _: None) == made_here
+    assert len(list((follower.root / "pins").iterdir())) == 4
 
 
 def test_a_pin_follows_its_name(blobs: BlobStore) -> None:

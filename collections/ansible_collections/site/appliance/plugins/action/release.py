@@ -45,7 +45,7 @@ def pack(wheelhouse: Path, target: Path) -> None:
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core carries no types
-    """Ask the host first; send the wheelhouse only where the answer is that it is needed."""
+    """Ask the host first; send the wheelhouse only where the release is not there."""
 
     TRANSFERS_FILES = True
     _supports_check_mode = True
@@ -62,7 +62,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core carries no
         arguments.pop("archive", None)
         try:
             asked: dict[str, Any] = self._execute_module("site.appliance.release", arguments, task_vars=task_vars)
-            if asked.get("failed") or not asked.get("changed") or self._task.check_mode:
+            if asked.get("failed") or not asked.get("changed") or asked.get("complete") or self._task.check_mode:
                 return asked
             remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "wheelhouse.tar")
             handle, name = tempfile.mkstemp(suffix=".tar")

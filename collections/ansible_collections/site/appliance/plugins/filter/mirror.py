@@ -16,6 +16,8 @@ from ansible_collections.site.appliance.plugins.plugin_utils.problems import pla
 
 _HEAD = "# Written by the appliance (role mirror). Change the inventory and run site.yml; this file is overwritten.\n"
 _PEER_PORT = 5443
+# What running services take anew when the file is replaced (appliance.config.LIVE): it restarts nothing.
+_LIVE = ("publisher", "seeds", "mirror_copies", "peers")
 # What the appliance reads (appliance.registry.credentials), so that a slip is found before anything changes.
 _BYTES = re.compile(r"(\d{1,15}) ?([KMGTkmgt]?)(?:i?B)?")
 _PUSH_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}:scrypt\$\d+\$\d+\$\d+\$[A-Za-z0-9+/]+=*\$[A-Za-z0-9+/]+=*")
@@ -49,7 +51,19 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
         ``copies`` (number or ``all``), ``keep_generations``, ``workers`` and ``peer_workers`` (counts), ``free_percent``,
         ``store_limit`` and ``scrub_rate`` (see :func:`mirror_bytes`; an empty limit is none), ``store``, ``pki``, ``push_users`` (path of the operators' credentials; empty: pushing is off).
     """
-    spec = plain(spec)
+    return _HEAD + _dump(_document(plain(spec)))
+
+
+def mirror_start(spec: Mapping[str, Any]) -> str:
+    """Return the part of that file which the services act on at start alone; another list of nodes leaves it the same."""
+    return _dump({key: value for key, value in _document(plain(spec)).items() if key not in _LIVE})
+
+
+def _dump(document: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(document), sort_keys=False, default_flow_style=None, width=200)
+
+
+def _document(spec: Mapping[str, Any]) -> dict[str, Any]:
     copies = spec["copies"]
     if copies != "all":
         try:
@@ -61,7 +75,7 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
                 f"APL-0764: mirror_copies is {spec['copies']!r}. Set it to a number of nodes from 1 on, or to all"
             )
     limit = mirror_bytes(spec["store_limit"] or 0, "mirror_store_limit")
-    document = {
+    return {
         "node": spec["node"],
         "store": spec["store"],
         "pki": spec["pki"],
@@ -86,7 +100,56 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
             for host, address in spec["addresses"].items()
         ],
     }
-    return _HEAD + yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=200)
+
+
+def mirror_leaving(text: str, nodes: Sequence[str]) -> list[str]:
+    """Return the nodes that a configuration lists and the inventory does not any more.
+
+    :param text: of the ``config.yaml`` that a node runs with; one that is no configuration lists nobody.
+    :param nodes: ids in the inventory.
+    """
+    return [node for node in _listed(text) if node not in nodes]
+
+
+def mirror_departures(text: str, seeds: Sequence[str], said: Mapping[str, Any] | None) -> list[str]:
+    """Return the lines of a plan about nodes that leave, and about another publisher.
+
+    :param text: as for :func:`mirror_leaving`.
+    :param seeds: ordered ids in the inventory.
+    :param said: what ``appliance leaving --json`` printed; None where it was not asked.
+    """
+    before = (_parsed(text).get("seeds") or [""])[0]
+    lines = [f"{seeds[0]} publishes from now on; it was {before}"] if before and before != seeds[0] else []
+    for node in said["leaving"] if said else ():
+        lines.append(f"{node} is a node of the site no more{', and does not answer' if node in said['silent'] else ''}")
+    for key, words in (
+        ("only_there", "fetched here first, since only a node that leaves holds it"),
+        ("at_risk", "GIVEN UP"),
+    ):
+        blobs = said[key] if said else []
+        names = sorted({name for blob in blobs for name in blob["names"]})
+        if blobs:
+            lines.append(
+                f"{len(blobs)} blobs ({sum(blob['size'] for blob in blobs)} bytes) of {', '.join(names)}: {words}"
+            )
+    return plain(lines)
+
+
+def _listed(text: str) -> list[str]:
+    peers = _parsed(text).get("peers")
+    return (
+        [str(peer["id"]) for peer in peers if isinstance(peer, dict) and "id" in peer]
+        if isinstance(peers, list)
+        else []
+    )
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 def mirror_bytes(value: Any, name: str) -> int:
@@ -119,20 +182,34 @@ def mirror_push_lines(users: Sequence[str]) -> str:
     return _HEAD + "".join(f"{line}\n" for line in lines)
 
 
+def mirror_record(sums: str, release: str, certificates: Sequence[str], texts: Mapping[str, str]) -> str:
+    """Return the record of what the services start from; where the one on the node differs, a restart is due.
+
+    :param sums: output of ``sha256sum`` in which the certificates are; one that is missing is not in it.
+    :param release: its name.
+    :param certificates: paths of what is not made from the inventory.
+    :param texts: path to text of what is, with the part of the configuration that counts at start.
+    """
+    found = _sums(sums)
+    lines = [f"{found.get(path, 'none')}  {path}" for path in certificates]
+    lines += [f"{_sha256(text)}  {path}" for path, text in texts.items()]
+    return "\n".join([release, *lines]) + "\n"
+
+
 def mirror_changes(
-    sums: str, wanted: Mapping[str, str], release: Mapping[str, Any], certificate: str, record: str
+    sums: str, wanted: Mapping[str, str], release: Mapping[str, Any], certificate: str, record: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return what role mirror would change on a node (``changes``, lines) and whether its services restart (``due``).
 
-    :param sums: output of ``sha256sum`` over everything that the services start from, and the record; a file that is missing
-        is not in it.
+    :param sums: output of ``sha256sum`` over the files that the role writes, the certificates and the record; a file that
+        is missing is not in it.
     :param wanted: path to text of the files that the role writes.
     :param release: result of ``site.appliance.release`` in check mode.
     :param certificate: path of the node's certificate.
-    :param record: path of the record of what the services were last restarted with.
+    :param record: ``path`` and ``text`` of the record of what the services were last restarted with.
     """
-    lines = sums.splitlines()
-    found = {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
+    found = _sums(sums)
+    is_due = not release["current"] or certificate not in found or found.get(record["path"]) != _sha256(record["text"])
     changes = []
     if not release["current"]:
         changes.append(f"release {release['name']} is installed")
@@ -140,10 +217,14 @@ def mirror_changes(
         changes.append("a key and a certificate are made")
     for path, text in wanted.items():
         if found.get(path) != _sha256(text):
-            changes.append(f"{path} {'changes' if path in found else 'is written'}")
-    inputs = "\n".join(line for line in lines if not line.endswith(f"  {record}"))
-    is_due = bool(changes) or found.get(record) != _sha256(f"{release['name']}\n{inputs}\n")
+            how = "changes" if path in found else "is written"
+            changes.append(f"{path} {how}{'' if is_due else ', without a restart'}")
     return {"changes": changes, "due": is_due}
+
+
+def _sums(text: str) -> dict[str, str]:
+    """Path to digest from the output of ``sha256sum``."""
+    return {path: digest for digest, _, path in (line.partition("  ") for line in text.splitlines())}
 
 
 def mirror_stopped(shown: str, units: Sequence[str]) -> list[str]:
@@ -196,7 +277,11 @@ class FilterModule:
             "mirror_changes": mirror_changes,
             "mirror_config": mirror_config,
             "mirror_properties": mirror_properties,
+            "mirror_departures": mirror_departures,
+            "mirror_leaving": mirror_leaving,
             "mirror_push_lines": mirror_push_lines,
+            "mirror_record": mirror_record,
+            "mirror_start": mirror_start,
             "mirror_stopped": mirror_stopped,
             "mirror_seeds": mirror_seeds,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.site.appliance.plugins.plugin_utils.problems import plain
 
 _PLATFORMS = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
+_OF_RELEASE = re.compile(r".+-(\w+)\.(?:tar(?:\.\w+)?|tgz|tzst|txz|tbz2?)", re.IGNORECASE)
 #: Roles that say what they would change, in the order in which they act; each leaves the fact ``__<role>_plan``.
 _ROLES = ("host", "firewall", "mirror", "registries", "k3s")
 
@@ -34,6 +36,18 @@ def plan_machines(hostvars: Mapping[str, Mapping[str, Any]], hosts: Iterable[str
     """Return the machine names of the nodes that were asked (``uname -m``); with ``--limit`` not all were."""
     found = [(hostvars[host].get("ansible_facts") or {}).get("architecture") for host in hosts]
     return [str(machine) for machine in found if machine]
+
+
+def plan_checksums(sources: Iterable[str]) -> list[str]:
+    """Return where the checksums of sources may lie, as ``appliance.archives.checksums`` looks for them."""
+    files: list[str] = []
+    for source in sources:
+        directory, name = os.path.split(source.rstrip("/"))
+        files.append(os.path.join(directory, f"{name}.sha256"))
+        found = _OF_RELEASE.fullmatch(name)
+        if found:
+            files.append(os.path.join(directory, f"sha256sum-{found[1]}.txt"))
+    return list(dict.fromkeys(files))
 
 
 def plan_options(settings: Mapping[str, Any]) -> list[str]:
@@ -254,6 +268,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Return name to function."""
         return {
+            "plan_checksums": plan_checksums,
             "plan_error": plan_error,
             "plan_is_empty": plan_is_empty,
             "plan_machines": plan_machines,

@@ -26,7 +26,7 @@ def seed_lacks(result: Mapping[str, Any], generation: Mapping[str, Any] | None) 
     is_other = generation is not None and (own or {}).get("digest") != generation["digest"]
     # A newer one than the one waited for is no lack: somebody published again meanwhile.
     if is_other and not (own and own["number"] > generation["number"]):
-        return f"it serves {_name(own)}, not {_name(generation)}"
+        return f"it serves {_name(own)}, not {_name(generation)}{_refused(status)}"
     missing = status.get("wanted_missing", 0)
     if missing:
         return f"it still lacks {missing} of the blobs that it is to hold"
@@ -81,6 +81,12 @@ def _document(result: Mapping[str, Any]) -> dict[str, Any] | None:
     except ValueError:
         return None
     return shown if isinstance(shown, dict) else None
+
+
+def _refused(status: Mapping[str, Any]) -> str:
+    """Why it follows nothing newer, in the words of its agent; empty where it refused nothing."""
+    problems = [item["problem"] for item in (status.get("standing") or {}).get("refused") or []]
+    return "".join(f"; {problem['code']}: {problem['what']}: {problem['why']}" for problem in problems[:1])
 
 
 def _name(generation: Mapping[str, Any] | None) -> str:

@@ -6,19 +6,23 @@ Everything works on a root directory that is given (``/opt/appliance``), so that
     releases/<version>/venv             a virtual environment, made at its final path: its scripts name that path
     releases/<version>/complete.json    written last; without it the release does not count
     current -> releases/<version>       replaced by one rename
+    fallback.json                       the release and the files with which the services last ran well
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
+import stat
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 MARKER = "complete.json"
+FALLBACK = "fallback.json"
 
 
 class ReleaseError(Exception):
@@ -95,9 +99,9 @@ def commands(release: Path, wheels: Path, python: str) -> List[List[str]]:
 
 
 def install(root: Path, version: str, wanted: Dict[str, Any], archive: Path, work: Path) -> str:
-    """Install a release and make it current; return its name.
+    """Install a release beside the one that runs; return its name.
 
-    A failure on the way leaves ``current`` as it was; the half-made directory does not count and is made anew next time.
+    After a failure on the way the half-made directory does not count, and is made anew next time.
 
     :param wanted: ``digest`` of the requirements file and ``python``, the interpreter with its version.
     :param archive: uncompressed tar of the wheels and requirements.txt.
@@ -121,7 +125,6 @@ def install(root: Path, version: str, wanted: Dict[str, Any], archive: Path, wor
                     " If a hash does not match, the wheelhouse is damaged: copy it again from its medium, or build it again"
                 )
         write_durably(release / MARKER, json.dumps(wanted, sort_keys=True) + "\n")
-    flip(root, name)
     return name
 
 
@@ -135,24 +138,82 @@ def flip(root: Path, name: str) -> None:
     _sync(root)
 
 
-def prune(root: Path, keep: int) -> List[str]:
+def prune(root: Path, keep: int, also: Sequence[str] = ()) -> List[str]:
     """Remove releases that are neither current nor among the newest; return their names.
 
     :param keep: how many stay, the current one counted.
+    :param also: names of those that stay in any case.
     """
-    active = current(root)
-    others = [path for path in (root / "releases").iterdir() if path.is_dir() and path.name != active]
+    stay = {current(root), *also}
+    others = [path for path in (root / "releases").iterdir() if path.is_dir() and path.name not in stay]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    gone = others[max(0, keep - 1) :]
+    gone = others[max(0, keep - len(stay - {None})) :]
     for path in gone:
         shutil.rmtree(str(path))
     return sorted(path.name for path in gone)
 
 
-def write_durably(path: Path, text: str) -> None:
+def snapshot(root: Path, files: Sequence[str]) -> Dict[str, Any]:
+    """Return the release that is current, and the files with owner and mode; None for one that is not there."""
+    found: Dict[str, Any] = {}
+    for name in files:
+        try:
+            with open(name, "rb") as file:
+                status, content = os.fstat(file.fileno()), file.read()
+        except FileNotFoundError:
+            found[name] = None
+            continue
+        found[name] = {
+            "content": base64.b64encode(content).decode("ascii"),
+            "mode": stat.S_IMODE(status.st_mode),
+            "uid": status.st_uid,
+            "gid": status.st_gid,
+        }
+    return {"release": current(root), "files": found}
+
+
+def kept(root: Path) -> Optional[Dict[str, Any]]:
+    """Return what :func:`keep` wrote last, None where there is none that could be gone back to."""
+    try:
+        found = json.loads((root / FALLBACK).read_text(encoding="utf-8"))
+        usable = marker(root / "releases" / found["release"]) is not None and isinstance(found["files"], dict)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if usable else None
+
+
+def keep(root: Path, state: Dict[str, Any]) -> None:
+    """Keep a snapshot as what can be gone back to. It holds hashed passwords: only root may read it."""
+    write_durably(root / FALLBACK, json.dumps(state, sort_keys=True) + "\n", 0o600)
+
+
+def go_back(root: Path, state: Dict[str, Any]) -> None:
+    """Put the files of a snapshot in place, and point ``current`` at its release. Running it again finishes it."""
+    for name, wanted in state["files"].items():
+        path = Path(name)
+        if wanted is None:
+            if path.exists():
+                path.unlink()
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.back")
+        with open(str(temporary), "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            os.fchown(file.fileno(), wanted["uid"], wanted["gid"])
+            file.write(base64.b64decode(wanted["content"]))
+            os.fchmod(file.fileno(), wanted["mode"])
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(str(temporary), name)
+        _sync(path.parent)
+    flip(root, state["release"])
+
+
+def write_durably(path: Path, text: str, mode: int = 0o644) -> None:
     """Write a small file so that it is whole or absent after a power loss."""
     temporary = path.with_name("." + path.name)
     with open(str(temporary), "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -10,7 +10,8 @@ short_description: Install a release of the appliance from a wheelhouse on the c
 description:
   - Makes a virtual environment at O(root)C(/releases/<version>/venv) with the wheelhouse's packages, checked against their
     hashes and without any network, and points O(root)C(/current) at it by one rename.
-  - Does nothing, and sends nothing to the host, where that release is complete and current.
+  - Does nothing, and sends nothing to the host, where that release is complete and current. One that is complete is made
+    current without sending anything.
   - A part of it runs on the controller, where the wheelhouse lies.
 options:
   wheelhouse:
@@ -25,6 +26,10 @@ options:
     description: Interpreter on the host, Python 3.10 or newer.
     type: str
     default: /usr/bin/python3
+  activate:
+    description: Whether C(current) is pointed at it. Without, it is only installed beside the one that runs.
+    type: bool
+    default: true
   keep:
     description: How many releases stay on the host, the current one counted.
     type: int
@@ -64,8 +69,16 @@ current:
   description: Whether that release was complete and current before.
   type: bool
   returned: success
+complete:
+  description: Whether that release was complete before.
+  type: bool
+  returned: success
+program:
+  description: Path of this release's own command.
+  type: str
+  returned: success
 command:
-  description: Path of the appliance's command.
+  description: Path of the command of whichever release is current.
   type: str
   returned: success
 removed:
@@ -109,6 +122,7 @@ def main() -> None:
             "wheelhouse": {"type": "path", "required": True},
             "root": {"type": "path", "default": "/opt/appliance"},
             "python": {"type": "str", "default": "/usr/bin/python3"},
+            "activate": {"type": "bool", "default": True},
             "keep": {"type": "int", "default": 2},
             "version": {"type": "str"},
             "digest": {"type": "str"},
@@ -123,22 +137,28 @@ def main() -> None:
     root, version = Path(params["root"]), params["version"]
     aim = wanted(module)
     name, before = releases.name_for(root, version, aim), releases.current(root)
+    complete = releases.marker(root / "releases" / name) == aim
     result = {
         "name": name,
+        "complete": complete,
+        "program": str(root / "releases" / name / "venv" / "bin" / "appliance"),
         "command": str(root / "current" / "venv" / "bin" / "appliance"),
         "current": releases.installed(root, version, aim),
         "changed": False,
         "removed": [],
         "diff": {"before": f"{before or 'none'}\n", "after": f"{name}\n"},
     }
-    result["changed"] = not result["current"]
-    if result["current"] or module.check_mode or not params["archive"]:
+    result["changed"] = not (result["current"] if params["activate"] else complete)
+    if not result["changed"] or module.check_mode or not (complete or params["archive"]):
         module.exit_json(**result)
     try:
-        root.mkdir(parents=True, exist_ok=True, mode=0o755)
-        with tempfile.TemporaryDirectory(dir=module.tmpdir) as work:
-            releases.install(root, version, aim, Path(params["archive"]), Path(work))
-        result["removed"] = releases.prune(root, params["keep"])
+        if not complete:
+            root.mkdir(parents=True, exist_ok=True, mode=0o755)
+            with tempfile.TemporaryDirectory(dir=module.tmpdir) as work:
+                releases.install(root, version, aim, Path(params["archive"]), Path(work))
+            result["removed"] = releases.prune(root, params["keep"], also=[name])
+        if params["activate"]:
+            releases.flip(root, name)
     except (releases.ReleaseError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)

@@ -1,0 +1,151 @@
+"""Before nodes leave the site: what only they hold, and bringing it here first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from gevent.pool import Pool
+
+from appliance.agent.fetch import Fetcher
+from appliance.config import Peer
+from appliance.oci.manifests import Descriptor
+from appliance.oci.piecemap import PieceMap
+from appliance.peers.client import PeerError, Peers
+from appliance.store.blobs import BlobStore
+from appliance.store.closure import Needed, needed, needed_by_pushes, reach, reader, walk
+from appliance.store.generations import Generations
+from appliance.store.pushes import Pushes
+
+_AT_ONCE = 16
+_NAMES = 5
+"""Names that are given for each blob."""
+
+
+class Leaving:
+    """Looks after the blobs that kept generations and pushed names need when nodes leave.
+
+    :param piece_map: gives the piece map of a blob by its digest, where an index lists one.
+    :param offload: runs a blocking function off the event loop.
+    """
+
+    def __init__(
+        self,
+        blobs: BlobStore,
+        generations: Generations,
+        pushes: Pushes,
+        peers: Peers,
+        fetcher: Fetcher,
+        piece_map: Callable[[str], PieceMap | None],
+        offload: Callable[..., Any],
+    ) -> None:
+        self._blobs = blobs
+        self._generations = generations
+        self._pushes = pushes
+        self._peers = peers
+        self._fetcher = fetcher
+        self._piece_map = piece_map
+        self._offload = offload
+
+    def report(self, staying: Collection[str]) -> dict[str, Any]:
+        """What the site would be without the listed nodes that do not stay.
+
+        :param staying: ids.
+        :returns: ``leaving`` (ids), ``silent`` (ids of the nodes, staying or not, that do not answer), ``only_there``
+            (what a leaving node holds and no staying one), and ``at_risk`` (what no node that answers holds, while one that
+            leaves does not answer). Each blob has ``digest``, ``size`` (bytes) and ``names``, a few that need it.
+        """
+        others = self._peers.others
+        leaving = [peer.id for peer in others if peer.id not in staying]
+        answering = self._answering(others)
+        silent = sorted({peer.id for peer in others} - {peer.id for peer in answering})
+        only_there: list[Descriptor] = []
+        at_risk: list[Descriptor] = []
+        if leaving:
+            unheld = self._unheld(self._offload(self._missing), [peer for peer in answering if peer.id in staying])
+            nowhere = self._unheld(unheld, [peer for peer in answering if peer.id in leaving])
+            only_there = [item for item in unheld if item not in nowhere]
+            # Where every leaving node says that it does not hold it either, staying is no help.
+            at_risk = nowhere if set(silent) & set(leaving) else []
+        names = self._offload(self._names, {item.digest for item in [*only_there, *at_risk]})
+        return {
+            "leaving": leaving,
+            "silent": silent,
+            "only_there": [_row(item, names) for item in only_there],
+            "at_risk": [_row(item, names) for item in at_risk],
+        }
+
+    def fetch(self, staying: Collection[str]) -> dict[str, Any]:
+        """The same, after what only leaving nodes hold was brought here as far as it could be.
+
+        ``fetched`` counts the blobs that were, ``failed`` says why others were not.
+        """
+        fetched = 0
+        while True:
+            rows = self.report(staying)["only_there"]
+            failed = [problem for problem in Pool(_AT_ONCE).map(self._bring, rows) if problem]
+            fetched += len(rows) - len(failed)
+            # A manifest that was brought may list what nobody here knew of.
+            if failed or not rows:
+                return self.report(staying) | {"fetched": fetched, "failed": failed}
+
+    def _bring(self, row: Mapping[str, Any]) -> str:
+        progress = self._fetcher.fetch(row["digest"], row["size"], self._piece_map(row["digest"]))
+        return "" if progress.state == "complete" else f"{row['digest']}: {progress.reason}"
+
+    def _answering(self, peers: Sequence[Peer]) -> list[Peer]:
+        """Asked first: each question to a dead one would cost its time-out."""
+
+        def answers(peer: Peer) -> bool:
+            try:
+                return self._peers.ask(peer, "GET", "/p2p/v1/ping")[0] == 200
+            except PeerError:
+                return False
+
+        return [peer for peer, is_up in zip(peers, Pool(_AT_ONCE).map(answers, peers), strict=True) if is_up]
+
+    def _unheld(self, items: Sequence[Descriptor], peers: Sequence[Peer]) -> list[Descriptor]:
+        """Those that none of the peers holds."""
+
+        def is_held(item: Descriptor) -> bool:
+            return any(self._holds(peer, item.digest) for peer in peers)
+
+        return [item for item, held in zip(items, Pool(_AT_ONCE).map(is_held, items), strict=True) if not held]
+
+    def _holds(self, peer: Peer, digest: str) -> bool:
+        try:
+            return self._peers.ask(peer, "HEAD", f"/p2p/v1/blobs/{digest}")[0] == 200
+        except PeerError:
+            return False
+
+    def _missing(self) -> list[Descriptor]:
+        """What is needed and does not lie here whole."""
+        found: dict[str, Needed] = {}
+        for generation in self._generations.kept():
+            found |= needed(generation, self._blobs)
+        pushed = self._pushes.current()
+        if pushed is not None:
+            found |= needed_by_pushes(pushed, self._blobs)
+        descriptors = [item.descriptor for item in found.values()]
+        return [item for item in descriptors if self._blobs.size(item.digest) != item.size]
+
+    def _names(self, digests: Collection[str]) -> dict[str, list[str]]:
+        """A few of the names that need each of these."""
+        found: dict[str, list[str]] = {digest: [] for digest in digests}
+        for name, items in self._by_name() if digests else ():
+            for digest in {item.descriptor.digest for item in items} & found.keys():
+                if name not in found[digest] and len(found[digest]) < _NAMES:
+                    found[digest].append(name)
+        return found
+
+    def _by_name(self) -> Iterator[tuple[str, Iterator[Needed]]]:
+        read = reader(self._blobs)
+        for generation in reversed(self._generations.kept()):
+            yield from ((name, walk(entry, read)) for name, entry in generation.names.items())
+        pushed = self._pushes.current()
+        if pushed is not None:
+            yield from ((name, reach(entry, read)) for name, entry in pushed.names.items())
+
+
+def _row(item: Descriptor, names: Mapping[str, list[str]]) -> dict[str, Any]:
+    return {"digest": item.digest, "size": item.size, "names": names[item.digest]}

@@ -1,0 +1,93 @@
+"""Commands on the list of nodes: leaving, take-over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from appliance.cli.opened import CONFIG, JSON, agent_down, make_sure, show
+from appliance.config import DEFAULT_PATH, load
+from appliance.errors import fail
+
+
+@click.command("take-over")
+@CONFIG
+@JSON
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="NODE",
+    help="Do not wait for this node's answer: a generation, or pushes, that it alone has are given up.",
+)
+def take_over(config_file: Path | None, as_json: bool, without: tuple[str, ...]) -> None:
+    """Make sure that this publisher has the newest that any node has, so that it may publish.
+
+    The agent does so by itself as soon as every listed node answers. Run this, with --without, where one never will.
+    """
+    config = load(config_file or DEFAULT_PATH)
+    if not config.is_publisher:
+        fail(
+            "APL-0312",
+            "only the publisher takes over",
+            where=config.node,
+            why=f"the publisher of this site is {config.publisher}",
+            fix="Put this node first in mirror_seeds and run site.yml, or run the same there",
+        )
+    strangers = sorted(set(without) - config.ids)
+    if strangers:
+        raise click.BadParameter(f"no node of this site: {', '.join(strangers)}", param_hint="--without")
+    make_sure(config, without)
+    shown: dict[str, Any] = {"publisher": config.node, "without": list(without)}
+    show(shown, as_json, lambda _: f"{config.node} is the publisher, and nothing newer is known")
+
+
+@click.command()
+@CONFIG
+@JSON
+@click.option(
+    "--stay", "staying", multiple=True, required=True, metavar="NODE", help="A node that stays; one option each."
+)
+@click.option("--fetch", is_flag=True, help="Bring here what only leaving nodes hold.")
+@click.option("--anyway", is_flag=True, help="Do not refuse where something may be lost.")
+def leaving(config_file: Path | None, as_json: bool, staying: tuple[str, ...], fetch: bool, anyway: bool) -> None:
+    """Say what the site would lose if only the nodes named by --stay were left, before anything is changed.
+
+    Refuses (APL-0411) where a blob that a kept generation or a pushed name needs lies on no node that answers, and a node
+    that leaves does not answer; and with --fetch where one could not be brought here.
+    """
+    from appliance.agent.client import AgentClient, AgentDown
+
+    config = load(config_file or DEFAULT_PATH)
+    try:
+        shown = AgentClient(config.agent_socket).leaving(staying, fetch=fetch)
+    except AgentDown as problem:
+        agent_down(config, problem)
+    show(shown, as_json, _leaving_text)
+    lost = shown["at_risk"] + (shown["only_there"] if fetch else [])
+    if lost and not anyway:
+        names = sorted({name for blob in lost for name in blob["names"]})
+        silent = [node for node in shown["leaving"] if node in shown["silent"]]
+        fail(
+            "APL-0411",
+            "a node that leaves may be the only one that holds something",
+            where=", ".join(shown["leaving"]),
+            why=f"{len(lost)} blobs of {', '.join(names[:10])}{' and more' if len(names) > 10 else ''} are on no other node"
+            + (f", and {', '.join(silent)} does not answer" if silent else "")
+            + "".join(f"; {problem}" for problem in shown.get("failed", [])[:3]),
+            fix="Nothing was changed. Bring it back until the others have what it holds, or bring the images on a medium;"
+            " with -e mirror_remove_anyway=yes (--anyway) they are given up",
+        )
+
+
+COMMANDS = (leaving, take_over)
+
+
+def _leaving_text(shown: dict[str, Any]) -> str:
+    lines = [f"{node} leaves{', and does not answer' if node in shown['silent'] else ''}" for node in shown["leaving"]]
+    for key, words in (("only_there", "only there"), ("at_risk", "at risk")):
+        lines += [
+            f"  {words}: {blob['digest']}  {blob['size']} bytes  {' '.join(blob['names'])}" for blob in shown[key]
+        ]
+    return "\n".join(lines) or "every listed node stays"

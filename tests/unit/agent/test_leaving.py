@@ -1,0 +1,105 @@
+"""What a node that leaves would take with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from appliance.agent.fetch import Fetcher
+from appliance.agent.leaving import Leaving
+from appliance.store.blobs import BlobStore
+from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
+from tests.unit.store import made
+
+NAME, OTHER, PUSHED = "docker.io/library/a:1", "docker.io/library/b:1", "docker.io/team/app:1"
+ONE, TWO, THREE = made.image(1, size=5000), made.image(2, size=6000), made.image(3)
+
+
+def peer(*images: made.Image, lacks: Iterable[str] = (), **more: Any) -> FakePeer:
+    held = {digest: raw for image in images for digest, raw in image.blobs.items() if digest not in set(lacks)}
+    return FakePeer(held, answers={"/p2p/v1/ping": lambda: (200, b"{}")}, **more)
+
+
+def dead() -> FakePeer:
+    return FakePeer(dead=True)
+
+
+def leaving(store: BlobStore, **peers: FakePeer) -> Leaving:
+    fakes = FakePeers(**peers)
+    fetcher = Fetcher(store, fakes, at_once)
+    return Leaving(store, made.generations(store), made.pushes(store), fakes, fetcher, lambda _: None, at_once)
+
+
+def digests(rows: list[dict[str, Any]]) -> set[str]:
+    return {row["digest"] for row in rows}
+
+
+def test_nobody_leaves(store: BlobStore) -> None:
+    made.publish(store, {NAME: ONE}, leave_out=ONE.layers)
+    found = leaving(store, b=dead(), c=peer()).report(["b", "c"])
+    assert found == {"leaving": [], "silent": ["b"], "only_there": [], "at_risk": []}
+
+
+def test_what_others_hold_may_leave(store: BlobStore) -> None:
+    made.publish(store, {NAME: ONE}, leave_out=ONE.layers)
+    for gone in (peer(ONE), dead()):
+        found = leaving(store, b=peer(ONE), c=gone).report(["b"])
+        assert (found["leaving"], found["only_there"], found["at_risk"]) == (["c"], [], [])
+
+
+def test_what_only_the_leaving_one_holds_is_named_with_its_images_and_fetched(store: BlobStore) -> None:
+    made.publish(store, {NAME: ONE, OTHER: TWO}, leave_out=ONE.layers)
+    made.push(store, {PUSHED: ONE})
+    (layer,) = ONE.layers
+    store.path(layer).unlink()
+    subject = leaving(store, b=peer(), c=peer(ONE))
+    expected = [
+        {"digest": layer, "size": len(ONE.blobs[layer]), "names": [NAME, PUSHED, f"docker.io/team/app@{ONE.digest}"]}
+    ]
+    found = subject.report(["b"])
+    assert (found["only_there"], found["at_risk"]) == (expected, [])
+    assert not store.has(layer), "to look changes nothing"
+    brought = subject.fetch(["b"])
+    assert (brought["fetched"], brought["failed"], brought["only_there"]) == (1, [], [])
+    assert store.has(layer)
+
+
+def test_what_a_silent_one_may_hold_is_at_risk_and_what_nobody_holds_is_not(store: BlobStore) -> None:
+    made.publish(store, {NAME: ONE}, leave_out=ONE.layers)
+    found = leaving(store, b=peer(), c=dead()).report(["b"])
+    assert digests(found["at_risk"]) == set(ONE.layers)
+    assert found["silent"] == ["c"]
+    assert leaving(store, b=peer(), c=peer()).report(["b"])["at_risk"] == [], "it does not have it either"
+    both = leaving(store, b=peer(), c=dead(), d=peer(ONE)).report(["b"])
+    assert (both["at_risk"], digests(both["only_there"])) == ([], set(ONE.layers))
+
+
+def test_a_node_that_stays_and_is_silent_counts_as_holding_nothing(store: BlobStore) -> None:
+    made.publish(store, {NAME: ONE}, leave_out=ONE.layers)
+    found = leaving(store, b=dead(), c=peer(ONE)).report(["b"])
+    assert digests(found["only_there"]) == set(ONE.layers)
+
+
+def test_older_generations_that_are_kept_count_too(store: BlobStore) -> None:
+    made.publish(store, {NAME: ONE}, leave_out=ONE.layers)
+    made.publish(store, {NAME: TWO})
+    (row,) = leaving(store, c=peer(ONE)).report([])["only_there"]
+    assert (row["digest"], row["names"]) == (ONE.layers[0], [NAME])
+
+
+def test_a_manifest_that_is_brought_shows_what_else_is_only_there(store: BlobStore) -> None:
+    made.publish(store, {NAME: ONE}, leave_out=ONE.blobs)
+    subject = leaving(store, c=peer(ONE))
+    assert digests(subject.report([])["only_there"]) == {ONE.digest}
+    assert subject.fetch([])["fetched"] == len(ONE.blobs)
+    assert all(store.has(digest) for digest in ONE.blobs)
+
+
+def test_what_cannot_be_fetched_is_said(store: BlobStore) -> None:
+    made.publish(store, {NAME: ONE}, leave_out=ONE.layers)
+    (layer,) = ONE.layers
+    rotten = peer(ONE)
+    rotten.blobs[layer] = bytes(len(ONE.blobs[layer]))
+    found = leaving(store, c=rotten).fetch([])
+    assert (found["fetched"], digests(found["only_there"])) == (0, {layer})
+    assert layer in found["failed"][0]

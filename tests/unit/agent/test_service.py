@@ -1,0 +1,262 @@
+"""The publisher's agent: it publishes nothing before it has the newest that any node has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance import pki
+from appliance.agent import service
+from appliance.agent.service import Agent
+from appliance.config import Config, CurrentConfig, Peer
+from appliance.registry.catalog import CurrentCatalog
+from appliance.store import standing
+from appliance.store.garbage import Collector
+from appliance.store.generations import Generation, Generations, make
+from appliance.store.pins import Pins
+from appliance.store.pushes import Pushes
+from appliance.store.signed import SignedIndex
+from appliance.store.uploads import Uploads
+from appliance.trust import Trust
+from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
+from tests.unit.store import made
+
+NAME = "docker.io/library/a:1"
+NODES = ("a", "b", "c")
+
+
+class Node:
+    """A node's store with its keys.
+
+    :param name: its id.
+    :param seeds: whom it believes.
+    """
+
+    def __init__(self, root: Path, name: str, *seeds: str) -> None:
+        self.name, self.pki = name, root / name
+        self.blobs = made.open_store(root / f"store-{name}")
+        self.listen_to(*seeds)
+
+    def listen_to(self, *seeds: str) -> None:
+        self.seeds = seeds
+        trust = Trust(self.pki, self.name, seeds)
+        self.generations, self.pushes = Generations(self.blobs, trust), Pushes(self.blobs, trust)
+        self.indexes: dict[str, SignedIndex[Any]] = {"generation": self.generations, "pushes": self.pushes}
+
+    def publish(self, number: int) -> Generation:
+        """Make the generation that follows and has one image."""
+        image = made.image(number)
+        made.fill(self.blobs, [image])
+        made_now = make(
+            self.generations.current(), {NAME: image.entry}, {}, cause="seeding", created=made.CREATED, sources=[]
+        )
+        self.generations.publish(made_now)
+        return made_now
+
+    def follow(self, other: Node) -> None:
+        """Take what another node has, with all blobs."""
+        for digest, _ in other.blobs.digests():
+            self.blobs.put_bytes(other.blobs.read(digest, 1 << 20))
+        for name, theirs in other.indexes.items():
+            current = theirs.current()
+            if current is not None:
+                self.indexes[name].accept(current.raw, theirs.signature(current), lambda _: None)
+
+    def as_peer(self) -> FakePeer:
+        """What it answers others."""
+        ping, answers = {}, dict[str, Callable[[], tuple[int, bytes]]]()
+        for name, index in self.indexes.items():
+            current = index.current()
+            if current is None:
+                continue
+            signature = index.signature(current)
+            ping[name] = {"number": current.number, "digest": current.digest}
+            said = json.dumps({"raw": current.raw.decode(), "signature": signature and signature.__dict__}).encode()
+            answers[f"/p2p/v1/{name}"] = lambda said=said: (200, said)  # type: ignore[misc]
+        answers["/p2p/v1/ping"] = lambda: (200, json.dumps(ping).encode())
+        held = {digest: self.blobs.read(digest, 1 << 20) for digest, _ in self.blobs.digests()}
+        return FakePeer(held, answers=answers)
+
+
+class World:
+    """The keys of a site, and agents over fake peers."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self._patch = root, monkeypatch
+        pki.init_ca(root / "ca")
+        self.key(*NODES)
+
+    def key(self, *names: str) -> None:
+        """Make keys and certificates, anew where there are some."""
+        for name in names:
+            directory = self.root / name
+            for file in directory.glob("node.*"):
+                file.unlink()
+            pki.request(directory, name, "10.0.0.1")
+            pki.sign(self.root / "ca", directory / "node.csr", directory / "node.crt", name, "10.0.0.1")
+            (directory / "ca.crt").write_bytes((self.root / "ca" / "ca.crt").read_bytes())
+
+    def node(self, name: str, *seeds: str) -> Node:
+        return Node(self.root, name, *seeds)
+
+    def agent(self, node: Node, **peers: FakePeer) -> Agent:
+        listed = tuple(Peer(name, f"https://{name}", name) for name in (node.name, *peers))
+        config = Config(node.name, node.blobs.root, listed, node.seeds, pki=node.pki)
+        self._patch.setattr(service, "Peers", lambda current: FakePeers(**peers))
+        self._patch.setattr(service, "offload", at_once)
+        catalog = CurrentCatalog(node.blobs, node.generations, node.pushes)
+        pins, uploads = Pins(node.blobs, Trust(node.pki, node.name, node.seeds)), Uploads(node.blobs)
+
+        def collector() -> Collector:
+            return Collector(node.blobs, node.generations, node.pushes, pins, uploads, keep=3)
+
+        parts = (node.blobs, node.generations, node.pushes, pins, uploads, catalog, collector)
+        return Agent(CurrentConfig(config), *parts)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path, monkeypatch)
+
+
+def signer(node: Node) -> str | None:
+    current = node.generations.current()
+    signature = node.generations.signature(current) if current else None
+    return signature.signer if signature else None
+
+
+def journal(node: Node) -> list[dict[str, object]]:
+    file = node.blobs.root / "journal.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def test_a_new_site_is_settled_once_everybody_has_said_that_there_is_nothing(world: World) -> None:
+    a, b = world.node("a", "a"), world.node("b", "a")
+    dead = FakePeer(dead=True)
+    found = world.agent(a, b=b.as_peer(), c=dead).look()
+    assert found == {"settled": False, "silent": ["c"], "refused": []}
+    assert world.agent(a, b=b.as_peer(), c=FakePeer(answers={"/p2p/v1/ping": lambda: (403, b"")})).look()["silent"] == [
+        "c"
+    ]
+    assert world.agent(a, b=b.as_peer()).look() == {"settled": True, "silent": [], "refused": []}
+    assert world.agent(a, b=dead).look()["settled"], "once it is sure it stays so"
+    assert journal(a) == []
+
+
+def test_a_publisher_that_was_rebuilt_from_nothing_goes_on_from_what_the_others_have(world: World) -> None:
+    a, b = world.node("a", "a"), world.node("b", "a")
+    a.publish(1)
+    second = a.publish(2)
+    with a.pushes.changing():
+        a.pushes.replace({"docker.io/team/app:1": made.image(1).entry})
+    b.follow(a)
+    world.key("a")
+    rebuilt = Node(world.root / "again", "a", "a")
+    rebuilt.pki = a.pki
+    rebuilt.listen_to("a")
+    assert world.agent(rebuilt, b=b.as_peer()).look()["settled"]
+    assert rebuilt.generations.current() == second
+    assert rebuilt.pushes.current() == a.pushes.current()
+    assert rebuilt.publish(3).number == 3
+    b.follow(rebuilt)
+    assert b.generations.current() == rebuilt.generations.current()
+    assert [line["action"] for line in journal(rebuilt)] == ["take-over"]
+
+
+def test_the_heir_follows_the_newest_of_the_lost_publisher_before_it_signs_anew(world: World) -> None:
+    a, b, c = world.node("a", "a"), world.node("b", "a"), world.node("c", "a")
+    a.publish(1)
+    b.follow(a)
+    newest = a.publish(2)
+    c.follow(a)
+    b.listen_to("b")
+    found = world.agent(b, c=FakePeer(dead=True)).look()
+    assert (found["settled"], signer(b)) == (False, "a"), "the one that is silent may have something newer"
+    assert world.agent(b, c=c.as_peer()).look()["settled"]
+    assert (b.generations.current(), signer(b)) == (newest, "b")
+    c.listen_to("b")
+    third = b.publish(3)
+    c.follow(b)
+    assert c.generations.current() == third
+
+
+def test_a_lost_publishers_signature_counts_no_more_once_the_heir_has_signed(world: World) -> None:
+    a, b, c = world.node("a", "a"), world.node("b", "a"), world.node("c", "a")
+    a.publish(1)
+    b.follow(a)
+    b.listen_to("b")
+    assert world.agent(b).look()["settled"]
+    late = a.publish(2)
+    c.follow(a)
+    found = world.agent(b, c=c.as_peer()).look()
+    assert b.generations.current() != late
+    ((refused,), settled) = found["refused"], found["settled"]
+    assert settled, "who only says that it has something newer holds up nobody"
+    assert (refused["peer"], refused["number"], refused["problem"]["code"]) == ("c", 2, "APL-0606")
+
+
+def test_no_other_node_takes_what_no_listed_seed_signed(world: World) -> None:
+    a, b, c = world.node("a", "a"), world.node("b", "a"), world.node("c", "a")
+    a.publish(1)
+    for node in (b, c):
+        node.follow(a)
+        node.listen_to("b")
+    a.publish(2)
+    found = world.agent(c, a=a.as_peer()).look()
+    assert [refused["problem"]["code"] for refused in found["refused"]] == ["APL-0606"]
+    assert not standing.is_settled(c.blobs.root)
+
+
+def test_two_generations_of_one_number_stop_the_publisher_until_one_is_given_up(world: World) -> None:
+    a, b = world.node("a", "a"), world.node("b", "a")
+    a.publish(1)
+    b.follow(a)
+    assert world.agent(a, b=b.as_peer()).look()["settled"]
+    other = Node(world.root / "old", "a", "a")
+    other.pki = a.pki
+    other.listen_to("a")
+    other.publish(9)
+    theirs, mine = b.generations.current(), other.generations.current()
+    assert theirs is not None and mine is not None
+    standing.settle(other.blobs.root, "a")
+    found = world.agent(other, b=b.as_peer()).look()
+    assert not found["settled"]
+    ((refused,), problem) = found["refused"], found["refused"][0]["problem"]
+    assert (refused["peer"], refused["digest"], problem["code"]) == ("b", theirs.digest, "APL-0306")
+    assert mine.digest in problem["why"] and theirs.digest in problem["why"]
+    assert other.generations.current() == mine, "nothing is lost"
+    assert not world.agent(other, b=b.as_peer()).look(["c"])["settled"]
+    assert world.agent(other, b=b.as_peer()).look(["b"]) == {"settled": True, "silent": [], "refused": []}
+    assert world.agent(other, b=b.as_peer()).look()["settled"], "it was given up for good"
+    assert journal(other)[-1]["given_up"] == [theirs.digest]
+    third = other.publish(3)
+    b.follow(other)
+    assert b.generations.current() == third
+
+
+def test_without_a_node_that_will_never_answer(world: World) -> None:
+    a = world.node("a", "a")
+    agent = world.agent(a, b=FakePeer(dead=True), c=FakePeer(dead=True))
+    assert not agent.look(["b"])["settled"]
+    assert agent.look(["b", "c"])["settled"]
+
+
+def test_the_one_that_is_not_the_publisher_any_more_loses_its_mark(world: World) -> None:
+    a, b = world.node("a", "a"), world.node("b", "a")
+    assert world.agent(a, b=b.as_peer()).look()["settled"]
+    a.listen_to("b")
+    assert not world.agent(a, b=b.as_peer()).look()["settled"]
+    assert not standing.is_settled(a.blobs.root)
+
+
+def test_the_agent_is_asked_to_look_over_its_socket(world: World) -> None:
+    a = world.node("a", "a")
+    client = world.agent(a, b=FakePeer(dead=True)).application().test_client()
+    assert client.get("/v1/look").status_code == 405
+    assert client.post("/v1/look").json == {"settled": False, "silent": ["b"], "refused": []}
+    assert json.loads(client.post("/v1/look?without=b").data)["settled"]
+    assert json.loads(client.get("/v1/status").data)["standing"]["settled"]
