@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-PLAYBOOKS = [ROOT / "site.yml", ROOT / "playbooks/update.yml", ROOT / "playbooks/preflight.yml"]
+PLAYBOOKS = [ROOT / "site.yml", *(ROOT / f"playbooks/{name}.yml" for name in ("update", "preflight", "backup", "restore"))]
+OF_THEIR_OWN = {"backup", "restore"}
+"""Roles that a playbook of their own runs, and site.yml does not."""
 
 
 def _plays(path: Path) -> list[dict[str, Any]]:
@@ -40,7 +42,10 @@ def test_site_runs_every_role_in_the_order_of_the_promise() -> None:
     order = [role for play in _plays(ROOT / "site.yml") for role in _roles(play)]
     steps = [role for number, role in enumerate(order) if role not in order[:number]]
     assert steps == ["preflight", "plan", "host", "firewall", "mirror", "seed", "registries", "k3s", "verify"]
-    assert set(steps) == {path.parent.parent.name for path in ROOT.glob("roles/*/tasks/main.yml")}
+    assert {*steps, *OF_THEIR_OWN} == {path.parent.parent.name for path in ROOT.glob("roles/*/tasks/main.yml")}
+    assert not OF_THEIR_OWN & set(steps)
+    for name in OF_THEIR_OWN:
+        assert _roles(_plays(ROOT / f"playbooks/{name}.yml")[-1]) == [name]
 
 
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.name)
