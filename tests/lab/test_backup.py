@@ -64,6 +64,8 @@ def test_a_site_that_burnt_down_comes_back_from_its_backup(site: Site, tmp_path:
         assert host.run("ls -A /var/tmp | grep backup", check=False).stdout == "", "something was left behind"
     before = archive.read_bytes()
 
+    assert site.sink_log() == [], "something tried to leave the site"
+
     # All of it is gone: the hosts, and the controller's authority.
     site.down()
     shutil.rmtree(directory)

@@ -17,7 +17,7 @@ from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.store.blobs import BlobStore
 from appliance.store.fsck import check
-from appliance.store.generations import Generations, lock
+from appliance.store.generations import Generations, lock, make
 from appliance.store.journal import note, record
 from appliance.store.pins import Pins, pin
 from appliance.store.pushes import Pushes
@@ -318,7 +318,7 @@ def test_what_the_lost_publisher_signed_holds_after_it_was_made_anew(tmp_path: P
     ca = tmp_path / "ca"
     pki.init_ca(ca)
     lost = _signed(tmp_path / "sa", Trust(_node(tmp_path / "a", ca, "a"), "a", ["a"]))
-    first = made.make(None, {A: made.image(1).entry}, {}, cause="seeding", created=made.CREATED, sources=[])
+    first = make(None, {A: made.image(1).entry}, {}, cause="seeding", created=made.CREATED, sources=[])
     lost.generations.publish(first)
     form.write(tmp_path / "b.tar", names.KIND, made.CREATED, *reversed(names.collect(lost, pushed_blobs=True)))
 
@@ -330,7 +330,7 @@ def test_what_the_lost_publisher_signed_holds_after_it_was_made_anew(tmp_path: P
     node.check(first.raw, fresh.generations.signature(first))
     assert not fresh.generations.sign_anew()
     # What it publishes next is signed by its own new key, and the others follow that too.
-    second = made.make(first, {B: made.image(2).entry}, {}, cause="seeding", created=made.CREATED, sources=[])
+    second = make(first, {B: made.image(2).entry}, {}, cause="seeding", created=made.CREATED, sources=[])
     fresh.generations.publish(second)
     other = _signed(tmp_path / "sb", node)
     for generation in (first, second):

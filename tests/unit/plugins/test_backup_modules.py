@@ -95,7 +95,7 @@ def test_neither_is_said_and_nothing_written(tmp_path: Path, capsys: pytest.Capt
 
 def test_what_a_store_serves_is_read_without_the_appliance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blobs = made.open_store(tmp_path / "store")
-    args = {"store": str(blobs.root), "files": [str(tmp_path / "x"), str(tmp_path)]}
+    args: dict[str, Any] = {"store": str(blobs.root), "files": [str(tmp_path / "x"), str(tmp_path)]}
     empty = run("served_info", capsys, **args)
     assert (empty["generation"], empty["pushes"]) == (None, None)
     assert empty["files"] == {str(tmp_path / "x"): "", str(tmp_path): "directory"}

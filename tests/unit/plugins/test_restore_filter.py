@@ -114,6 +114,7 @@ def test_what_the_backup_does_not_know_is_refused_on_every_node(generation: Any,
 def test_a_node_that_serves_what_was_kept_is_none_in_the_way() -> None:
     assert plan(b=seen({"number": 2, "digest": NOW}, {"number": 4, "digest": NOW}))["problems"] == []
     assert plan(b=None)["problems"] == []
+    assert restore.restore_seen({"a": {"__restore_seen": seen()}, "b": {}}, ["a", "b"]) == {"a": seen(), "b": None}
 
 
 @pytest.mark.parametrize("files", [{"token": "e" * 64}, {"db": "e" * 64}, {"etcd": "directory"}])

@@ -13,7 +13,10 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-PLAYBOOKS = [ROOT / "site.yml", *(ROOT / f"playbooks/{name}.yml" for name in ("update", "preflight", "backup", "restore"))]
+PLAYBOOKS = [
+    ROOT / "site.yml",
+    *(ROOT / f"playbooks/{name}.yml" for name in ("update", "preflight", "backup", "restore")),
+]
 OF_THEIR_OWN = {"backup", "restore"}
 """Roles that a playbook of their own runs, and site.yml does not."""
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.site.appliance.plugins.plugin_utils.problems import Problems, plain
@@ -27,6 +27,11 @@ def restore_state(served: Mapping[str, Any] | None, kept: Mapping[str, Any] | No
     if kept is not None and served["digest"] == kept["digest"]:
         return "same"
     return "forward" if kept is not None and served["digest"] in history else "other"
+
+
+def restore_seen(hostvars: Mapping[str, Mapping[str, Any]], hosts: Iterable[str]) -> dict[str, Any]:
+    """Return node to what ``site.appliance.served_info`` said of it; None for one that was not asked (``--limit``)."""
+    return {host: hostvars[host].get("__restore_seen") for host in hosts}
 
 
 def restore_plan(
@@ -151,4 +156,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return name to function."""
-        return {"restore_plan": restore_plan, "restore_state": restore_state}
+        return {"restore_plan": restore_plan, "restore_seen": restore_seen, "restore_state": restore_state}

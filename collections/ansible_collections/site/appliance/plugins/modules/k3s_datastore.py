@@ -67,11 +67,12 @@ def copy_sqlite(source: Path, target: Path) -> None:
     os.close(os.open(str(target), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     # Read-only, so that nothing of K3s's is changed; a lock of a writer is waited for.
     uri = source.resolve().as_uri() + "?mode=ro"
-    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=60)) as live:
-        with contextlib.closing(sqlite3.connect(str(target))) as copy:
-            live.backup(copy)
-            copy.execute("PRAGMA journal_mode=DELETE")
-            found = [row[0] for row in copy.execute("PRAGMA integrity_check(5)")]
+    with contextlib.ExitStack() as stack:
+        live = stack.enter_context(contextlib.closing(sqlite3.connect(uri, uri=True, timeout=60)))
+        copy = stack.enter_context(contextlib.closing(sqlite3.connect(str(target))))
+        live.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")
+        found = [row[0] for row in copy.execute("PRAGMA integrity_check(5)")]
     if found != ["ok"]:
         raise DatastoreError("the copy of %s is damaged: %s" % (source, "; ".join(map(str, found))))
 
