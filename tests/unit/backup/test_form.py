@@ -145,6 +145,11 @@ def make(path: Path, manifest: object, members: list[tuple[tarfile.TarInfo, byte
     return path
 
 
+def raw(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
 def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, link
@@ -187,8 +192,8 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "a form to come": lambda path: make(path, listing(version=2), []),
     "no about": lambda path: make(path, listing(about=None), []),
     "another kind": lambda path: make(path, listing(kind="store"), []),
-    "no tar": lambda path: path.write_bytes(b"x" * 2000) and path,
-    "nothing": lambda path: path.write_bytes(b"") or path,
+    "no tar": lambda path: raw(path, b"x" * 2000),
+    "nothing": lambda path: raw(path, b""),
 }
 
 

@@ -15,7 +15,7 @@ from appliance.backup.names import Indexes
 from appliance.bundle.seed import seed
 from appliance.config import Config
 from appliance.errors import ApplianceError
-from appliance.store.blobs import BlobStore
+from appliance.store.blobs import BlobStore, write_atomically
 from appliance.store.fsck import check
 from appliance.store.generations import Generations, lock, make
 from appliance.store.journal import note, record
@@ -210,7 +210,7 @@ def test_a_backup_is_made_while_a_seeding_runs(old: Store, tmp_path: Path) -> No
 
 
 def test_names_that_change_meanwhile_are_read_again(old: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, turns = names._read_names, []
+    read, turns = names._read_names, list[int]()
 
     def reading(store: Indexes) -> Any:
         found = read(store)
@@ -283,7 +283,7 @@ def test_interrupted_anywhere_it_is_finished_by_running_it_again(
     old: Store, new: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
 ) -> None:
     old.backup(tmp_path / "b.tar")
-    write, count = names.write_atomically, iter(range(1, 1000))
+    write, count = write_atomically, iter(range(1, 1000))
 
     def writing(*arguments: Any) -> None:
         if next(count) == last:
