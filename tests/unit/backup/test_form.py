@@ -172,6 +172,9 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "hidden upwards": lambda path: make(path, listing("a/../../b"), [(member("a/../../b"), b"1")]),
     "dot": lambda path: make(path, listing("./a"), [(member("./a"), b"1")]),
     "a link": lambda path: make(path, listing("a"), [(member("a", tarfile.SYMTYPE, "/etc/shadow"), b"")]),
+    "a link for an empty file": lambda path: make(
+        path, listing("a", content=b""), [(member("a", tarfile.SYMTYPE, "/etc/shadow"), b"")]
+    ),
     "a hard link": lambda path: make(path, listing("a"), [(member("a", tarfile.LNKTYPE, "/etc/shadow"), b"")]),
     "a device": lambda path: make(path, listing("a"), [(member("a", tarfile.CHRTYPE), b"")]),
     "a directory": lambda path: make(path, listing("a"), [(member("a", tarfile.DIRTYPE), b"")]),

@@ -42,6 +42,7 @@ def test_sqlite_is_copied_while_it_is_written_to(tmp_path: Path, capsys: pytest.
     copy = tmp_path / "out/state.db"
     assert [path.name for path in copy.parent.iterdir()] == ["state.db"], "one file, with all that was in the log"
     assert copy.stat().st_mode & 0o777 == 0o600
+    assert copy.read_bytes()[18:20] == b"\1\1", "no log of its own that would have to go along"
     read = sqlite3.connect(copy)
     assert read.execute("SELECT count(*) FROM kine").fetchone() == (1000,)
     read.close()
