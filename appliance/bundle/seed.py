@@ -30,11 +30,14 @@ class Result:
     :param plan: what it was to change.
     :param generation: what is served now.
     :param published: whether that is new.
+    :param bytes_written: bytes of the blobs that were not in the store; also where no name changes, such as after a
+        restore, which brings names alone.
     """
 
     plan: Plan
     generation: Generation | None
     published: bool
+    bytes_written: int = 0
 
 
 def seed(
@@ -111,13 +114,14 @@ def seed(
                 fix="Nothing was published. Make the plan again and look at it",
             )
         check_consent(plan, move_pinned)
-        if plan.is_empty:
-            return Result(plan, current, False)
         maps = dict(current.piece_maps) if current else {}
         for digest, piece_map in blobs.piece_maps.items():
-            if digest in reading.blobs:
+            # Of a blob that was here already, and is named by nobody but the generation, only a map that was lost.
+            if digest in reading.blobs and (not plan.is_empty or digest in maps):
                 stored = blobs.put_bytes(piece_map.to_bytes())
                 maps[digest] = Descriptor(PIECE_MAP, stored.digest, stored.size)
+        if plan.is_empty:
+            return Result(plan, current, False, blobs.bytes_written)
         following = make(
             current,
             plan.names_after,
@@ -137,7 +141,7 @@ def seed(
             # It is published; the next seeding catches up on both.
             reading.notes.append(f"The pins or the journal could not be written: {error.strerror}.")
         generations.prune(config.keep_generations)
-        return Result(plan, following, True)
+        return Result(plan, following, True, blobs.bytes_written)
     finally:
         os.close(handle)
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from appliance import __version__
-from appliance.cli import health, images, nodes, pki, prove, room, seeding, serve
+from appliance.cli import backup, health, images, nodes, pki, prove, room, seeding, serve
 from appliance.errors import ApplianceError
 
 
@@ -53,6 +53,6 @@ def main() -> None:
     """Mirror, seeding and verification for an air-gapped K3s site."""
 
 
-for module in (seeding, images, health, nodes, room, prove, serve, pki):
+for module in (seeding, images, health, nodes, room, prove, serve, pki, backup):
     for command in module.COMMANDS:
         main.add_command(command)

@@ -162,6 +162,7 @@ def seed(
         )
         shown = result.plan.as_dict()
         shown["published"] = result.published
+        shown["bytes_written"] = result.bytes_written
         shown["generation"] = (
             {"number": result.generation.number, "digest": result.generation.digest} if result.generation else None
         )
@@ -197,6 +198,8 @@ def _plan_text(shown: dict[str, Any]) -> str:
 def _seed_text(shown: dict[str, Any]) -> str:
     number = shown["generation"]["number"] if shown["generation"] else None
     ending = f"published generation {number}" if shown["published"] else f"nothing new; generation {number} is served"
+    if shown["bytes_written"] and not shown["published"]:
+        ending += f", and {shown['bytes_written']} bytes that its images lacked here were written"
     return f"{_plan_text(shown)}\n{ending}"
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from appliance.store.generations import Generation
 
-_FILE = "journal.jsonl"
+FILE = "journal.jsonl"
+"""Its name in the store."""
 
 
 def record(store: Path, generation: Generation) -> None:
@@ -29,7 +30,7 @@ def record(store: Path, generation: Generation) -> None:
 
 def note(store: Path, line: Mapping[str, Any]) -> None:
     """Append one line about a change of names: ``record`` for generations, pushes and deletions have an ``action``."""
-    handle = os.open(store / _FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    handle = os.open(store / FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     with os.fdopen(handle, "wb") as file:
         size = os.fstat(handle).st_size
         # A line that a power loss cut short must not swallow this one.
@@ -54,7 +55,7 @@ def was_published(store: Path, current: Generation | None, source: str) -> bool:
 
 def _lines(store: Path) -> Iterator[dict[str, Any]]:
     try:
-        lines = (store / _FILE).read_bytes().splitlines()
+        lines = (store / FILE).read_bytes().splitlines()
     except FileNotFoundError:
         return
     for line in lines:

@@ -13,7 +13,10 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-PLAYBOOKS = [ROOT / "site.yml", *(ROOT / f"playbooks/{name}.yml" for name in ("update", "preflight", "gc"))]
+PLAYBOOKS = [
+    ROOT / "site.yml",
+    *(ROOT / f"playbooks/{name}.yml" for name in ("update", "preflight", "gc", "backup", "restore")),
+]
 
 
 def _plays(path: Path) -> list[dict[str, Any]]:
