@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Literal
 
 from appliance.backup.form import Backup, Content, read
 from appliance.errors import fail
+from appliance.store import standing
 from appliance.store.blobs import BlobStore, write_atomically
 from appliance.store.closure import Needed, needed, needed_by_pins, needed_by_pushes
 from appliance.store.generations import Generation, Generations, lock
@@ -135,6 +136,8 @@ def restore(store: Indexes, file: BinaryIO, where: str, *, over: bool) -> dict[s
             refuse_other(states, store, backup.about, over=over)
             changing = [name for name, state in states.items() if state != "same"]
             if changing:
+                # What it made sure of was said about other names: it asks the other nodes again before it publishes.
+                standing.unsettle(store.blobs.root)
                 with store.blobs.writing("the names"):
                     _put_names(store, names, changing)
                     note(store.blobs.root, _line(backup, states))

@@ -15,6 +15,7 @@ from appliance.backup.names import Indexes
 from appliance.bundle.seed import seed
 from appliance.config import Config
 from appliance.errors import ApplianceError
+from appliance.store import standing
 from appliance.store.blobs import BlobStore, write_atomically
 from appliance.store.fsck import check
 from appliance.store.generations import Generations, lock, make
@@ -192,6 +193,18 @@ def test_what_the_backup_does_not_know_is_replaced_only_when_asked(
     assert new.journal()[-1]["over"] is True
     # What was replaced, its history above all, is kept.
     assert journal in [path.read_bytes() for path in new.root.glob("replaced-*/journal.jsonl")]
+
+
+def test_the_publisher_has_to_make_sure_again(old: Store, new: Store, tmp_path: Path) -> None:
+    """What it knows of the other nodes it knows of other names."""
+    old.backup(tmp_path / "b.tar")
+    made.open_store(new.root)
+    standing.settle(new.root, "a")
+    new.restore(tmp_path / "b.tar")
+    assert not standing.is_settled(new.root)
+    standing.settle(new.root, "a")
+    assert not new.restore(tmp_path / "b.tar")["changed"]
+    assert standing.is_settled(new.root)
 
 
 def test_not_while_a_seeding_runs(old: Store, new: Store, tmp_path: Path) -> None:
