@@ -50,6 +50,7 @@ class Config:
     """What one node knows of its site; see :func:`load` for the file's form.
 
     ``platforms``: what the site's nodes run (``linux/amd64``), for seedings by hand; empty where that is not known.
+    ``site``: its name, that a medium may say it is for; None where it has none.
     """
 
     node: str
@@ -69,6 +70,7 @@ class Config:
     peer_workers: int = 1
     push_users: Path | None = None
     platforms: tuple[str, ...] = ()
+    site: str | None = None
     extra: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -194,6 +196,7 @@ _KEYS = {
     "workers",
     "peer_workers",
     "push_users",
+    "site",
 }
 _PEER_KEYS = {"id", "address", "zone", "seed", "url"}
 
@@ -207,7 +210,8 @@ def load(path: Path = DEFAULT_PATH) -> Config:
     ``free_percent`` (percent of the store's file system to leave free), ``store_limit`` (bytes that the store may take),
     ``scrub_rate`` (bytes a second that are re-hashed; 0: none), ``workers`` and ``peer_workers``
     (processes that answer on the local and on the peers' listener), ``push_users`` (file of
-    operators' credentials; pushing is on where it is named). :class:`CurrentConfig` says which keys count at once.
+    operators' credentials; pushing is on where it is named), ``site`` (its name; a medium for another one is refused).
+    :class:`CurrentConfig` says which keys count at once.
 
     Beside it, on the node that seeds, lies ``platforms``: what the site's nodes run, one a line. It is a file of its own
     because the services do not start from it: a node of another architecture must not restart them.
@@ -291,6 +295,10 @@ def from_mapping(data: object, where: str) -> Config:
         if not isinstance(value, str) or not value:
             _wrong(where, f"{key} is not a string")
         values[key] = value if key.endswith("_listen") else Path(value)
+    if (site := data.get("site")) is not None:
+        if not isinstance(site, str) or not site:
+            _wrong(where, "site is not a string")
+        values["site"] = site
     for key in ("keep_generations", "workers", "peer_workers"):
         if key in data:
             if type(data[key]) is not int or data[key] < 1:

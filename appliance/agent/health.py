@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from appliance.store.room import NEAR, Room
 
 _LOG = logging.getLogger("appliance.health")
 
+_NAMED_SECONDS = 600.0
+"""How long it is believed what takes most room: it takes a second to find out for 10,000 names."""
 _ASKED = 200
 """Missing blobs of which the other nodes are asked at a time whether they hold them."""
 
@@ -76,18 +79,25 @@ def lost_error(lost: Lost) -> ApplianceError:
 class RoomWatch:
     """Looks at the room of a store, and says once when it comes near its limit, and once when it is away from it again.
 
-    :param largest: names what going without would free most, as (name, bytes); asked only near the limit.
+    :param largest: names what going without would free most, as (name, bytes); asked only near the limit, and not often.
+    :param clock: seconds, only ever forward.
     """
 
-    def __init__(self, room: Room, largest: Callable[[], list[tuple[str, int]]]) -> None:
+    def __init__(
+        self, room: Room, largest: Callable[[], list[tuple[str, int]]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._room = room
         self._largest = largest
+        self._clock = clock
+        self._named: tuple[float, list[tuple[str, int]]] | None = None
         self._near = False
 
     def look(self) -> dict[str, Any]:
         """Its state as ``appliance status --json`` prints it; sizes in bytes."""
         used, most = self._room.used(), self._room.most()
         near = used >= NEAR * most
+        if not near or (self._named and not 0 <= self._clock() - self._named[0] < _NAMED_SECONDS):
+            self._named = None
         largest = self._names() if near else []
         if near and not self._near:
             _LOG.warning("%s", _near_error(used, most, largest))
@@ -103,11 +113,14 @@ class RoomWatch:
         }
 
     def _names(self) -> list[tuple[str, int]]:
-        try:
-            return self._largest()
-        except (ApplianceError, OSError) as error:
-            _LOG.info("what takes most room cannot be said: %s", error)
-            return []
+        if self._named is None:
+            largest: list[tuple[str, int]] = []
+            try:
+                largest = self._largest()
+            except (ApplianceError, OSError) as error:
+                _LOG.info("what takes most room cannot be said: %s", error)
+            self._named = self._clock(), largest
+        return self._named[1]
 
 
 def _near_error(used: int, most: int, largest: list[tuple[str, int]]) -> ApplianceError:

@@ -377,7 +377,7 @@ class Agent:
         needs += needed_by_pushes(catalog.pushed, self._blobs).values() if catalog.pushed else ()
         config, damaged = self._current.get(), self._blobs.quarantined()
         if older or damaged:
-            for generation in self._generations.kept()[-config.keep_generations :]:
+            for generation in self._generations.complete(config.keep_generations):
                 for digest, item in needed(generation, self._blobs).items():
                     if digest in damaged or (older and (item.is_manifest or config.is_publisher)):
                         needs.append(item)

@@ -27,6 +27,8 @@ _MOST = 20_000
 """Descriptors kept open, at most; the limit of the process is raised as far as it may be."""
 _FOR_OTHERS = 200
 """Descriptors that are left for everything else."""
+LABEL_FILE = "medium.yaml"
+"""What a source may say of itself."""
 
 
 class Medium:
@@ -46,9 +48,14 @@ class Medium:
         self._expanded: dict[Path, list[Path] | ApplianceError] = {}
 
     def open_beforehand(self) -> None:
-        """Find the archives and layouts in the sources, and open each: all of its parts, and the checksums beside them."""
+        """Find the archives and layouts in the sources, and open each: all of its parts, and the checksums beside them.
+
+        And what a source says of itself; see :mod:`appliance.archives.label`.
+        """
         self._most = min(_MOST, _raise_limit() - _FOR_OTHERS)
         for source in self._sources:
+            with contextlib.suppress(OSError):
+                self._keep(source / LABEL_FILE, follow=False)
             try:
                 found = expand_sources([source]).sources
             except ApplianceError as error:
@@ -58,10 +65,11 @@ class Medium:
                 continue
             self._expanded[source] = found
             for path in found:
-                if path.is_dir():
-                    self._open_layout(path)
-                else:
-                    self._open_archive(path, source)
+                with contextlib.suppress(OSError):  # it was pulled out meanwhile, which reading it will say
+                    if path.is_dir():
+                        self._open_layout(path)
+                    else:
+                        self._open_archive(path, source)
 
     def close(self) -> None:
         """Let go of what was opened beforehand."""
@@ -120,16 +128,17 @@ class Medium:
         except OSError as error:
             _unopened(path, error)
 
-    def open(self, path: Path) -> int:
+    def open(self, path: Path, *, follow: bool = True) -> int:
         """A descriptor of a file, at its beginning, for the caller to close.
 
+        :param follow: whether a symbolic link may lead elsewhere.
         :raises ApplianceError: APL-0101.
         """
         try:
             kept = self.again(path)
         except OSError as error:
             _unopened(path, error)
-        return open_readonly(path) if kept is None else _regular(kept, path)
+        return open_readonly(path, follow=follow) if kept is None else _regular(kept, path)
 
     def open_directory(self, path: Path) -> int:
         """A descriptor of a directory, for the caller to close.

@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 import click
 
 from appliance import __version__
-from appliance.cli import backup, health, images, nodes, pki, prove, room, seeding, serve
+from appliance.actor import actor
+from appliance.cli import backup, health, history, images, nodes, pki, prove, room, seeding, serve
 from appliance.errors import ApplianceError
 
 
@@ -51,8 +52,10 @@ def stop(error: ApplianceError) -> NoReturn:
 @click.version_option(__version__, prog_name="appliance")
 def main() -> None:
     """Mirror, seeding and verification for an air-gapped K3s site."""
+    # Before a command gives up its rights: the audit log names who called, not whom it became.
+    actor()
 
 
-for module in (seeding, images, health, nodes, room, prove, serve, pki, backup):
+for module in (seeding, history, images, health, nodes, room, prove, serve, pki, backup):
     for command in module.COMMANDS:
         main.add_command(command)

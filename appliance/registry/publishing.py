@@ -5,7 +5,6 @@ Everything here blocks; the event loop calls it on a thread.
 
 from __future__ import annotations
 
-import datetime
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -220,8 +219,7 @@ class Publishing:
         return {digest: piece_map for digest, piece_map in maps.items() if digest in reached}
 
     def _note(self, action: str, operator: str, digest: str, names: Sequence[str]) -> None:
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        line = {"action": action, "operator": operator, "time": now, "digest": digest, "names": list(names)}
+        line = {"action": action, "by": operator, "digest": digest, "names": list(names)}
         try:
             journal.note(self._blobs.root, line)
         except OSError as error:

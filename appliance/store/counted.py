@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor
 from appliance.store.blobs import BlobStore
 from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
+from appliance.times import now
 from appliance.trust import Signature, Trust
 
 C = TypeVar("C", bound="Counted")
@@ -112,8 +112,7 @@ class CountedIndex(SignedIndex[C]):
 
     def replace(self, names: Mapping[str, Entry], piece_maps: Mapping[str, Descriptor] | None = None) -> C:
         """Sign and publish the state that has exactly ``names``; one process at a time."""
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        following = self._of.after(self.current(), names, piece_maps or {}, now)
+        following = self._of.after(self.current(), names, piece_maps or {}, now())
         self.publish(following)
         return following
 

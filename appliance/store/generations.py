@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,6 +27,13 @@ NUMBER = PREFIX + "generation"
 PARENT = PREFIX + "parent"
 CAUSE = PREFIX + "cause"
 SOURCES = PREFIX + "sources"
+MEDIA = PREFIX + "media"
+BY = PREFIX + "by"
+
+HISTORY = 100
+"""Generations whose bytes are kept: for the history, for comparing two, and for going back as far as their blobs lie here."""
+HISTORY_BYTES = 256 << 20
+"""Most bytes that these take; those that stay complete are kept in any case."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class Generation:
     :param piece_maps: digest of a big blob to the descriptor of its piece map.
     :param raw: its bytes.
     :param digest: digest of its bytes: what it is signed, compared and kept by.
+    :param media: source to what the medium says of itself (``site``, ``created``, ``id``, ``note``), where it does.
+    :param by: who made it; empty where a release that did not ask made it.
     """
 
     number: int
@@ -52,6 +62,23 @@ class Generation:
     piece_maps: Mapping[str, Descriptor]
     raw: bytes = field(default=b"", repr=False)
     digest: str = ""
+    media: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    by: str = ""
+
+    def comes_from(self, text: str) -> bool:
+        """Whether it was made from a source or medium of this name: a path, or the id of a medium."""
+        return text in self.sources or any(label.get("id") == text for label in self.media.values())
+
+    @property
+    def summary(self) -> dict[str, object]:
+        """Which one it is, for JSON."""
+        return {
+            "number": self.number,
+            "digest": self.digest,
+            "created": self.created,
+            "sources": list(self.sources),
+            "medium": {source: dict(label) for source, label in self.media.items()},
+        }
 
 
 def make(
@@ -62,6 +89,8 @@ def make(
     cause: str,
     created: str,
     sources: Iterable[str],
+    media: Mapping[str, Mapping[str, str]] | None = None,
+    by: str = "",
 ) -> Generation:
     """The generation that follows ``parent`` and serves exactly ``names``; its bytes depend on nothing else."""
     generation = Generation(
@@ -72,6 +101,8 @@ def make(
         sources=tuple(sources),
         names=dict(sorted(names.items())),
         piece_maps=dict(sorted(piece_maps.items())),
+        media={source: dict(label) for source, label in (media or {}).items()},
+        by=by,
     )
     raw = _serialise(generation)
     return replace(generation, raw=raw, digest=digest_of(raw))
@@ -86,6 +117,10 @@ def _serialise(generation: Generation) -> bytes:
     }
     if generation.parent:
         annotations[PARENT] = generation.parent
+    if generation.media:
+        annotations[MEDIA] = json.dumps(generation.media)
+    if generation.by:
+        annotations[BY] = generation.by
     index = {
         "schemaVersion": 2,
         "mediaType": mediatypes.OCI_INDEX,
@@ -108,6 +143,10 @@ def parse(raw: bytes, where: str) -> Generation | None:
         sources = json.loads(annotations[SOURCES])
         if int(annotations[NUMBER]) < 1 or not all(isinstance(source, str) for source in sources):
             raise ValueError("its number or its sources are of a wrong kind")
+        media = json.loads(annotations.get(MEDIA, "{}"))
+        said = [word for label in media.values() for word in label.values()]
+        if not all(isinstance(word, str) for word in (*said, annotations.get(BY, ""))):
+            raise ValueError("its media or who made it are of a wrong kind")
         return Generation(
             number=int(annotations[NUMBER]),
             parent=annotations.get(PARENT),
@@ -118,6 +157,8 @@ def parse(raw: bytes, where: str) -> Generation | None:
             piece_maps=piece_maps,
             raw=raw,
             digest=digest_of(raw),
+            media=media,
+            by=annotations.get(BY, ""),
         )
 
 
@@ -137,23 +178,66 @@ class Generations(SignedIndex[Generation]):
     def __init__(self, blobs: BlobStore, trust: Trust) -> None:
         super().__init__(blobs.root / "index.json", blobs.root / "generations", trust, parse, "generation")
 
-    def kept(self) -> list[Generation]:
-        """Every generation whose bytes are kept, oldest first; a damaged one is left to ``appliance fsck``."""
-        found = []
-        for path in self._directory.glob("*.json"):
-            with contextlib.suppress(ApplianceError, FileNotFoundError):
-                generation = parse(path.read_bytes(), str(path))
-                if generation is not None:
-                    found.append(generation)
-        return sorted(found, key=lambda generation: generation.number)
+    def newest_first(self) -> Iterator[Generation]:
+        """Every generation that was served and whose bytes are kept, one at a time, the current one first.
 
-    def prune(self, keep: int) -> list[Generation]:
-        """Forget the bytes of all but the last ``keep`` generations; returns those forgotten."""
-        forgotten = self.kept()[:-keep] if keep > 0 else []
-        for generation in forgotten:
-            for suffix in (".json", ".sig"):
-                self._file(generation, suffix).unlink(missing_ok=True)
-        return forgotten
+        One whose publisher was ended before the switch lies there too, and was never served; a damaged one is left to
+        ``appliance fsck``. Neither is among them.
+        """
+        later = self.current()
+        if later is None:
+            return
+        yield later
+        for path in sorted(self._directory.glob("[0-9]*-*.json"), reverse=True):
+            number = int(path.name.partition("-")[0])
+            if number >= later.number:
+                continue
+            before = None
+            with contextlib.suppress(ApplianceError, FileNotFoundError):
+                before = parse(path.read_bytes(), str(path))
+            # A follower may have skipped numbers; where none is skipped, only the parent was served.
+            if before is not None and (number < later.number - 1 or later.parent in (None, before.digest)):
+                yield before
+                later = before
+
+    def kept(self) -> list[Generation]:
+        """The same, oldest first, all at once."""
+        return list(self.newest_first())[::-1]
+
+    def complete(self, keep: int) -> list[Generation]:
+        """The last ``keep`` of them by their numbers, oldest first: those whose blobs are all kept.
+
+        By their numbers, so that a follower which skipped some keeps the same ones as the publisher.
+        """
+        found = list(islice(self.newest_first(), keep))
+        return [generation for generation in reversed(found) if generation.number > found[0].number - keep]
+
+    def find(self, number: int) -> Generation | None:
+        """The generation of a number, where its bytes are kept."""
+        return next((generation for generation in self.newest_first() if generation.number == number), None)
+
+    def prune(self, keep: int) -> list[int]:
+        """Forget the bytes of what is no history any more; returns the numbers forgotten.
+
+        :param keep: how many stay complete, and so stay in any case; older ones up to :data:`HISTORY` of all and
+            :data:`HISTORY_BYTES`.
+        """
+        sizes: dict[int, int] = {}
+        for path in self._directory.glob("[0-9]*-*.json"):
+            number = int(path.name.partition("-")[0])
+            with contextlib.suppress(FileNotFoundError):
+                sizes[number] = sizes.get(number, 0) + path.stat().st_size
+        kept, total, forgotten = 0, 0, []
+        for number in sorted(sizes, reverse=True):
+            total += sizes[number]
+            if kept < keep or (kept < HISTORY and total <= HISTORY_BYTES):
+                kept += 1
+            else:
+                forgotten.append(number)
+        for number in forgotten:
+            for path in self._directory.glob(f"{number:08d}-*.*"):
+                path.unlink(missing_ok=True)
+        return sorted(forgotten)
 
     def remove_stray_signatures(self) -> None:
         """Remove signatures without their generation; only where nobody publishes or follows meanwhile."""

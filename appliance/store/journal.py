@@ -1,68 +1,162 @@
-"""What was published when, from where or by whom: one JSON line for each change of names, only ever appended to."""
+"""The audit log: what was changed when, by whom and from which medium; one JSON line each, only ever appended.
+
+Each line has a number, ``seq``, and in ``prev`` the SHA-256 of the line before it, its newline included
+(``sed -n 7p journal.jsonl | sha256sum``): nothing before the last line can be changed, taken out or put in without a
+line that does not fit any more. ``gap`` counts the bytes between the two lines that are no chained line, and ``prev`` covers
+them too: what a power loss left of a line, and what a release wrote that did not chain them.
+:func:`appliance.store.audit.audit` follows the chain.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from appliance.actor import actor
+from appliance.store.blobs import sync_directory
+from appliance.store.changes import Changes
 from appliance.store.generations import Generation
+from appliance.times import now
 
 FILE = "journal.jsonl"
 """Its name in the store."""
+_TAIL = 64 << 10
 
 
-def record(store: Path, generation: Generation) -> None:
-    """Append a line for a generation that was just published: ``number``, ``digest``, ``cause``, ``created``,
-    ``sources``.
+def note(store: Path, line: Mapping[str, Any]) -> None:
+    """Append one line.
+
+    :param line: ``action`` and what belongs to it; ``time`` and ``by`` are added where they are not given.
+    """
+    with _open(store / FILE) as handle:
+        # A worker that takes a push and a seeding write at the same time: only one of them follows the last line.
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        size = os.fstat(handle).st_size
+        seq, last = _last(handle, size)
+        cut = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+        begun = last + (b"\n" if cut else b"")
+        gap = len(begun) - (begun.index(b"\n") + 1 if seq else 0)
+        chain = {"seq": seq + 1, "prev": hashlib.sha256(begun).hexdigest(), **({"gap": gap} if gap else {})}
+        text = json.dumps({**chain, "time": now(), "by": actor(), **line}, separators=(",", ":"))
+        _append(handle, size, (b"\n" if cut else b"") + text.encode() + b"\n")
+        if size == 0:
+            sync_directory(store)
+
+
+def record(store: Path, generation: Generation, changes: Changes, **more: Any) -> None:
+    """Append the line of a generation that was just published.
+
+    :param changes: what it changed.
+    :param more: what else an auditor wants to know, such as what the operator consented to.
     """
     line = {
+        "action": "publish",
+        "by": generation.by or actor(),
         "number": generation.number,
         "digest": generation.digest,
         "cause": generation.cause,
         "created": generation.created,
         "sources": list(generation.sources),
+        "media": {source: dict(label) for source, label in generation.media.items()},
+        **changes.as_dict(),
     }
-    note(store, line)
+    note(store, {**line, **more})
 
 
-def note(store: Path, line: Mapping[str, Any]) -> None:
-    """Append one line about a change of names: ``record`` for generations, pushes and deletions have an ``action``."""
-    handle = os.open(store / FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-    with os.fdopen(handle, "wb") as file:
-        size = os.fstat(handle).st_size
-        # A line that a power loss cut short must not swallow this one.
-        cut = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-        file.write((b"\n" if cut else b"") + json.dumps(line, separators=(",", ":")).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def catch_up(store: Path, current: Generation) -> None:
-    """Append the line of the current generation where its publisher was ended before it could."""
-    if not any(line.get("digest") == current.digest for line in _lines(store)):
-        record(store, current)
+def is_recorded(store: Path, generation: Generation) -> bool:
+    """Whether a generation has its line; not where its publisher was ended before it could write it."""
+    return any(line["digest"] == generation.digest for line in publications(store))
 
 
 def was_published(store: Path, current: Generation | None, source: str) -> bool:
     """Whether a source, as the operator names it, is in what was published here before."""
     if current is not None and source in current.sources:
         return True
-    return any(source in line["sources"] for line in _lines(store))
+    return any(source in line["sources"] for line in publications(store))
 
 
-def _lines(store: Path) -> Iterator[dict[str, Any]]:
+def publications(store: Path) -> Iterator[dict[str, Any]]:
+    """The lines of generations, oldest first; of an older release they say less."""
+    for raw in read_lines(store):
+        line = parse_line(raw)
+        if line and isinstance(line.get("sources"), list) and isinstance(line.get("digest"), str):
+            yield line
+
+
+def read_lines(store: Path) -> Iterator[bytes]:
+    """The lines as they stand there, with their newlines."""
+    with contextlib.suppress(FileNotFoundError), (store / FILE).open("rb") as file:
+        yield from file
+
+
+def parse_line(raw: bytes) -> dict[str, Any] | None:
+    """What a line says; None for one that was cut short."""
     try:
-        lines = (store / FILE).read_bytes().splitlines()
-    except FileNotFoundError:
-        return
-    for line in lines:
-        try:
-            parsed = json.loads(line)
-        except ValueError:
-            # A line cut short by a power loss says nothing; the generation itself is what counts.
-            continue
-        if isinstance(parsed, dict) and isinstance(parsed.get("sources"), list):
-            yield parsed
+        line = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def is_chained(line: Mapping[str, Any] | None) -> bool:
+    """Whether a line is one of the chain."""
+    return line is not None and type(line.get("seq")) is int and isinstance(line.get("prev"), str)
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[int]:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _last(handle: int, size: int) -> tuple[int, bytes]:
+    """The number of the last chained line, and everything from its beginning to the end of the file.
+
+    Zero and the whole file where no line is chained yet. Only as much as that takes is read.
+    """
+    length = _TAIL
+    while True:
+        begin = max(0, size - length)
+        tail = _read(handle, begin, size)
+        # What lies before the first newline may be the end of a longer line.
+        start = tail.find(b"\n") + 1 if begin else 0
+        stop = len(tail)
+        while stop > start and (begin == 0 or start > 0):
+            line = tail.rfind(b"\n", start, stop - 1) + 1 or start
+            parsed = parse_line(tail[line:stop])
+            if parsed is not None and is_chained(parsed):
+                return parsed["seq"], tail[line:]
+            stop = line
+        if begin == 0:
+            return 0, tail
+        length *= 4
+
+
+def _read(handle: int, begin: int, end: int) -> bytes:
+    parts = []
+    while begin < end and (part := os.pread(handle, end - begin, begin)):
+        parts.append(part)
+        begin += len(part)
+    return b"".join(parts)
+
+
+def _append(handle: int, size: int, raw: bytes) -> None:
+    try:
+        view = memoryview(raw)
+        while view:
+            view = view[os.write(handle, view) :]
+        os.fsync(handle)
+    except OSError:
+        # A full disk leaves no half line, where the file lets itself be cut (chattr +a does not).
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, size)
+        raise

@@ -138,6 +138,7 @@ def _documents() -> dict[str, bytes]:
         "artifact": (3, made.compact({"mediaType": mediatypes.OCI_ARTIFACT_MANIFEST, "blobs": [image.descriptor]})),
         "both-meanings": (0, made.compact({**image.document, "manifests": [image.descriptor]})),
         "generation": (0, generation.raw),
+        "label": (0, b"site: harbour-7\nid: q2\ncreated: 2026-04-01T08:00:00Z\nnote: x\n"),
         "pins": (0, pins.Pinned.after(None, entry, {}, made.CREATED).raw),
         "pushes": (0, pushed.raw),
         "piece-map": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from tests.unit.store import made
 
 ONE, TWO = made.image(1, size=5000, layers=2), made.image(2, size=3 << 20)
 NAMES = {"docker.io/library/one:1": ONE, "quay.io/team/two:2": TWO}
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containerd needs root")
 
 
 class Containerd:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import sys
@@ -87,7 +86,6 @@ def test_what_a_client_is_pulling_goes_and_the_client_gets_all_of_it(site: Site,
         assert "Traceback" not in node.process.log
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="containerd needs root")
 def test_a_containerd_pulls_what_stays_while_the_rest_goes(site: Site, root: Path) -> None:
     a, _ = site.pair(NAMES)
     give_up(a, root)
@@ -242,7 +240,6 @@ print("freed", before - weight(store))
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a file system of its own needs root")
 def test_a_disk_without_a_free_byte(tmp_path: Path) -> None:
     said = run("unshare", "-m", "--propagation", "private", sys.executable, "-c", FULL_DISK, tmp_path).stdout
     assert "No space left on device" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import uuid
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from tests.lab import cgroups
 from tests.lab.base import LabError, Process, children_of, run, wait_for
 from tests.lab.keeper import BRIDGE
+from tests.lab.root import build_root
 from tests.lab.sink import SINK_ADDRESS, SINK_ADDRESS_6
 
 if TYPE_CHECKING:
@@ -122,6 +124,14 @@ class Host:
         self._configure_network()
         self._configure_firewall()
 
+    def replace(self) -> None:
+        """Another machine takes the place of this one, switched off: an empty disk, and the same name, address and host key."""
+        self.power_off()
+        for part in ("root", "media"):
+            self.site.inside(["umount", "--recursive", self.state / part])
+        shutil.rmtree(self.state)
+        self.prepare(build_root())
+
     def _mount(self, what: str | Path, kind: str, where: Path, options: str) -> None:
         self.site.inside(["mount", "-t", kind, "-o", options, what, where])
 
@@ -132,7 +142,8 @@ class Host:
         self._put("root/.ssh/authorized_keys", (self.site.state / "ssh/id.pub").read_text(), 0o600)
         (self._root / "root/.ssh").chmod(0o700)
         key = self.site.state / f"ssh/host-{self.name}"
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"root@{self.name}", "-f", key])
+        if not key.exists():
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"root@{self.name}", "-f", key])
         self._put("etc/ssh/ssh_host_ed25519_key", key.read_text(), 0o600)
         self._put("etc/ssh/ssh_host_ed25519_key.pub", key.with_suffix(".pub").read_text())
 

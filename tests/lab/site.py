@@ -408,13 +408,14 @@ class Site:
         :param directory: gets ``hosts.yml`` and ``group_vars/all.yml``.
         :param extra_vars: variables of the site, into ``group_vars/all.yml``.
         :param nodes: the hosts that are in it; all where none are named.
-        :param servers: hosts of ``k3s_servers``; the others are agents.
+        :param servers: hosts of ``k3s_servers``, the first of ``nodes`` where none of them is in it; the others are agents.
         :param seeds: hosts of ``mirror_seeds``.
         :returns: the path of ``hosts.yml``.
         """
         ssh = self.state / "ssh"
         (ssh / "ansible").mkdir(exist_ok=True)
         listed = list(self.hosts if nodes is None else nodes)
+        servers = [name for name in servers if name in listed] or listed[:1]
 
         def group(names: Sequence[str]) -> dict[str, Any]:
             return {"hosts": {name: {} for name in names}}

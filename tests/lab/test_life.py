@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.lab import releases
+from tests.lab.base import REPOSITORY
 from tests.lab.host import Host
 from tests.lab.images import NGINX, TOOL, ImageSpec, docker_archive, make_stick, oci_archive
 from tests.lab.scenario import Luggage, inventory, pack
@@ -25,12 +28,15 @@ from tests.lab.site import Site, unique_id
 from tests.lab.story import (
     STICK,
     Run,
+    digest_of,
     must_pull,
     playbook,
     pull,
     serve_http,
     status,
     stop_container,
+    until,
+    wait_ready,
 )
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
@@ -45,13 +51,18 @@ LIVING = "life"
 class Life:
     """A site with its history.
 
+    :param nodes: the hosts in the inventory.
+    :param seeds: hosts of ``mirror_seeds``, the publisher first.
+    :param variables: of the inventory.
     :param born: process id and start time of the container that has to live on.
     """
 
     site: Site
     luggage: Luggage
-    inventory: Path
     directory: Path
+    nodes: Sequence[str] = ("a", "b", "c")
+    seeds: Sequence[str] = ("a", "b")
+    variables: dict[str, Any] = field(default_factory=dict)
     born: str = ""
     sticks: Iterator[int] = field(default_factory=itertools.count)
 
@@ -74,9 +85,15 @@ class Life:
         self[host].detach_stick(STICK)
         self[host].attach_stick(make_stick(files, files.with_suffix(".ext4")), STICK)
 
-    def run(self, name: str, *arguments: str, expect: int | None = 0) -> Run:
-        """Run a playbook, agreed to beforehand, and see that the container lives and nothing of K3s restarted."""
-        run = playbook(self.site, name, self.inventory, "-e", "confirm=yes", *arguments, expect=expect)
+    def start(self, name: str, *arguments: str, expect: int | None = 0, tree: Path = REPOSITORY) -> Run:
+        """Run a playbook over the inventory as it is now, agreed to beforehand."""
+        directory = self.directory / "inventory"
+        hosts = inventory(self.site, self.luggage, directory, nodes=self.nodes, seeds=self.seeds, **self.variables)
+        return playbook(self.site, name, hosts, "-e", "confirm=yes", *arguments, expect=expect, tree=tree)
+
+    def run(self, name: str, *arguments: str, tree: Path = REPOSITORY) -> Run:
+        """Run a playbook to its good end, and see that the container lives on."""
+        run = self.start(name, *arguments, tree=tree)
         self.lives()
         return run
 
@@ -89,14 +106,20 @@ class Life:
         for host in self.up:
             for image in images:
                 must_pull(host, image.name, real=self.luggage.real)
-                if image in (FRESH, MOVED_TOOL, TOOL):
-                    assert serve_http(host, image.name, port=8080) == image.text(), host.name
+                assert serve_http(host, image.name) == image.text(), host.name
 
     def generation(self) -> int:
         """The generation that every node that is up serves."""
         seen = {host.name: status(host)["generation"] for host in self.up}
         assert len({json.dumps(generation) for generation in seen.values()}) == 1, seen
         return int(next(iter(seen.values()))["number"])
+
+
+def appliance(host: Host, *words: str, store: bool = True) -> Any:
+    """What a command of the appliance prints on a host, as JSON."""
+    where = ["--store", "/var/lib/appliance"] if store else []
+    command = ["/opt/appliance/current/venv/bin/appliance", words[0], *where, *words[1:], "--json"]
+    return json.loads(host.run(command, check=False).stdout)
 
 
 def container(host: Host) -> str:
@@ -138,9 +161,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     site = Site(unique_id() + "-life")
     site.up()
     try:
-        luggage = pack(directory / "luggage")
-        hosts = inventory(site, luggage, directory / "inventory", verify_image="", seeds=("a", "b"))
-        yield Life(site, luggage, hosts, directory)
+        yield Life(site, pack(directory / "luggage"), directory)
     finally:
         site.down()
 
@@ -176,3 +197,135 @@ def test_an_update_adds_an_image_of_a_new_registry_and_moves_a_tag(life: Life) -
     assert life.generation() == 2
     life.serves(MOVED_TOOL, FRESH)
     assert life.run("playbooks/update.yml").changed == 0
+
+
+def test_a_rollback_takes_it_back_and_the_stick_brings_it_again(life: Life) -> None:
+    known = {digest_of(life["c"], TOOL.name)}
+    with pulling(life, "c", TOOL.name) as came:
+        shown = life.run("playbooks/rollback.yml", "-e", "rollback_to=1", "--check")
+        back = life.run("playbooks/rollback.yml", "-e", "rollback_to=1")
+        assert life.generation() == 3
+        known.add(digest_of(life["c"], TOOL.name))
+        for said in (shown.output, back.output):
+            assert f"move    {TOOL.name}" in said and f"remove  {FRESH.name}" in said, said[-6000:]
+        life.serves(NGINX, TOOL)
+        assert not pull(life["c"], FRESH.name, real=life.luggage.real).ok
+        assert life.run("playbooks/rollback.yml", "-e", "rollback_to=1").changed == 0
+        # The way forward again: not a step back, so nothing more is asked.
+        life.run("playbooks/update.yml")
+        assert life.generation() == 4
+        life.serves(MOVED_TOOL, FRESH)
+    assert len(known) == 2 and set(came) <= known, "every pull gave what one of the generations serves"
+
+
+def test_the_history_says_what_came_from_where(life: Life) -> None:
+    rows = appliance(life["a"], "history")["generations"]
+    assert [(row["number"], row["cause"]) for row in rows] == [
+        (4, "seeding"),
+        (3, "rollback"),
+        (2, "seeding"),
+        (1, "seeding"),
+    ]
+    assert appliance(life["a"], "audit")["broken"] is None
+    said = appliance(life["a"], "diff", "1", "2")
+    assert list(said["added"]) == [FRESH.name] and list(said["moved"]) == [TOOL.name]
+
+
+_PUBLISHES = "[a]ppliance (seed|rollback) .*--expect"
+
+
+@pytest.mark.parametrize("way", ["update", "rollback"])
+def test_cut_short_anywhere_it_ends_in_one_of_two_generations_and_a_rerun_finishes_it(
+    life: Life, way: str, sampled: random.Random, whole_series: bool
+) -> None:
+    """At points of the seed, its process is killed, or its host loses the power; the other nodes pull on."""
+    for number in range(50 if whole_series else 1):
+        before, a = life.generation(), life["a"]
+        if way == "update":
+            life.plug("a", ImageSpec(TOOL.name, page=f"hello from tool {before}", payload_mib=8))
+            words = ["playbooks/update.yml"]
+        else:
+            words = ["playbooks/rollback.yml", "-e", f"rollback_to={before - 1}"]
+        power, delay = sampled.random() < 0.5, sampled.uniform(0, 1)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(life.start, *words, expect=None)
+            # The delay is the point that is tried; where the run is over by then, that is one too.
+            a.run(
+                f"for i in $(seq 600); do pgrep -f '{_PUBLISHES}' && break; sleep 0.1; done; sleep {delay:.3f}"
+                + ("" if power else f"; pkill -9 -f '{_PUBLISHES}'; true"),
+                check=False,
+            )
+            if power:
+                a.power_off()
+                running.result()
+                a.boot()
+            else:
+                running.result()
+        wait_ready(life.up, before)
+        until(lambda: len({status(host)["generation"]["digest"] for host in life.up}) == 1, "the nodes to agree")
+        cut = life.generation()
+        assert cut in (before, before + 1), f"{number}: {'power' if power else 'kill'} after {delay:.3f} s"
+        for host in life.up:
+            assert appliance(host, "prove", store=False)["wrong"] == []
+        assert appliance(a, "fsck")["problems"] == []
+        life.run(*words)
+        assert life.generation() == before + 1
+        assert life.run(*words).changed == 0
+        assert appliance(a, "audit")["broken"] is None
+
+
+def test_garbage_is_collected_and_what_runs_is_not(life: Life) -> None:
+    """The container's image leaves every generation that is kept; its layers stay, since b runs it."""
+    used = {host.name: status(host)["room"]["used_bytes"] for host in life.up}
+    layers = digest_of(life["b"], NGINX.name)
+    for number in range(3):
+        life.plug("a", ImageSpec(FRESH.name, page=f"fresh {number}", payload_mib=1))
+        removed = [NGINX.name] if number == 0 else []
+        life.run("playbooks/update.yml", "-e", json.dumps({"seed_remove": removed}), "--tags", "plan,seed")
+    with pulling(life, "c", TOOL.name):
+        run = life.run("playbooks/gc.yml", "-e", "gc_grace=0")
+    assert run.changed > 0, run.output[-4000:]
+    assert {host.name: status(host)["room"]["used_bytes"] for host in life.up}["a"] < used["a"] + (4 << 20)
+    assert (
+        life["a"].run(f"test -f /var/lib/appliance/blobs/sha256/{layers.partition(':')[2]}", check=False).returncode
+        == 0
+    )
+    for host in life.up:
+        assert appliance(host, "fsck")["problems"] == []
+    assert life.run("playbooks/gc.yml", "-e", "gc_grace=0").changed == 0
+
+
+def test_a_node_that_is_built_anew_from_nothing_serves_what_it_served(life: Life) -> None:
+    before = life.generation()
+    life["c"].replace()
+    life["c"].boot()
+    with pulling(life, "b", TOOL.name):
+        life.run("site.yml", "-e", "agents_at_once=2")
+    assert life.generation() == before
+    must_pull(life["c"], TOOL.name, real=life.luggage.real)
+    assert life.run("site.yml").changed == 0
+
+
+def test_the_publisher_is_lost_for_good_and_the_next_seed_goes_on(life: Life) -> None:
+    """With pulls and, once it is over, an update going on. K3s's servers are not the mirror's business."""
+    before, last = life.generation(), life["a"]
+    last.power_off()
+    life.nodes, life.seeds = ("b", "c"), ("b",)
+    life.plug("b", ImageSpec(FRESH.name, page="from the heir", payload_mib=1))
+    with pulling(life, "c", TOOL.name):
+        life.run("site.yml", "--tags", "firewall,mirror,seed")
+    assert life.generation() == before + 1
+    assert {status(host)["publisher"] for host in life.up} == {"b"}
+    assert life["c"].run("grep -c 10.77.0.11 /etc/appliance/config.yaml", check=False).stdout.strip() == "0"
+    assert appliance(life["b"], "audit")["broken"] is None
+    life.serves(ImageSpec(FRESH.name, page="from the heir"))
+
+
+def test_a_newer_release_of_the_appliance_replaces_this_one(life: Life, tmp_path: Path) -> None:
+    tree = releases.this_release(tmp_path / "next", "9.0.0")
+    life.variables["mirror_wheelhouse"] = str(releases.wheelhouse(tree))
+    with pulling(life, "c", TOOL.name):
+        life.run("site.yml", "--tags", "mirror", tree=tree)
+    for host in life.up:
+        assert "9.0.0" in host.run("readlink /opt/appliance/current").stdout
+    assert life.generation() > 1

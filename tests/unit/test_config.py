@@ -117,6 +117,7 @@ def test_the_optional_keys_are_taken() -> None:
         peer_listen="[::]:2",
         keep_generations=5,
         free_percent=7,
+        site="harbour",
         workers=4,
         peer_workers=3,
         push_users="/etc/appliance/push-users",
@@ -125,6 +126,7 @@ def test_the_optional_keys_are_taken() -> None:
     assert (config.mirror_listen, config.peer_listen) == ("127.0.0.1:1", "[::]:2")
     assert config.push_users == Path("/etc/appliance/push-users")
     assert (config.keep_generations, config.free_percent, config.workers, config.peer_workers) == (5, 7.0, 4, 3)
+    assert config.site == "harbour"
 
 
 @pytest.mark.parametrize(
@@ -169,6 +171,8 @@ def test_the_optional_keys_are_taken() -> None:
         ({"store_limit": True}, "store_limit"),
         ({"scrub_rate": -1}, "scrub_rate"),
         ({"scrub_rate": 1.5}, "scrub_rate"),
+        ({"site": ""}, "site"),
+        ({"site": 7}, "site"),
         ({"free_percent": 100}, "free_percent"),
         ({"free_percent": -1}, "free_percent"),
         ({"free_percent": float("nan")}, "free_percent"),

@@ -1,4 +1,4 @@
-"""JSON from strangers: manifests, indexes, configs, piece maps, signed indexes of peers.
+"""JSON from strangers: manifests, indexes, configs, piece maps, signed indexes of peers; and a medium's label, in YAML.
 
 Input: which media type it came with (one byte), and the document. ``[n]`` markers of nesting are made by the engine
 poorly, so a second byte says how deep the document is put into lists in the place of ``"@"``.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from appliance.archives.label import Label, parse_label
 from appliance.archives.layout import check_layout_version, read_config
 from appliance.archives.limits import Limits
 from appliance.oci import mediatypes
@@ -85,6 +86,10 @@ def run(data: bytes) -> None:
         assert pieces.to_bytes() == text
         assert sum(pieces.bounds(index)[1] for index in range(len(pieces.pieces))) == pieces.size
     _indexes(text)
+    label = attempt(lambda: parse_label(text, "medium.yaml"))
+    if label is not None:
+        assert label == Label(**label.as_dict()) and label.time.tzinfo is not None
+        assert all(is_clean_text(word) for word in label.as_dict().values())
     parsed = attempt(lambda: parse_platform(text[:200].decode("latin-1")))
     if parsed is not None:
         _platform(parsed)

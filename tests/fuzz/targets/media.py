@@ -29,8 +29,10 @@ from pathlib import Path
 import zstandard
 
 from appliance.archives.sink import HashingSink
-from appliance.bundle.plan import Plan, make_plan, read_sources
-from appliance.bundle.seed import Result, seed
+from appliance.bundle.plan import Plan, make_plan
+from appliance.bundle.publish import Result
+from appliance.bundle.reading import read_sources
+from appliance.bundle.seed import seed
 from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes

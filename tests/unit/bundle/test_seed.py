@@ -3,80 +3,26 @@
 from __future__ import annotations
 
 import gzip
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appliance.archives.docker import DIGESTS_LOST
-from appliance.archives.sink import HashingSink
-from appliance.bundle import seed as module
-from appliance.bundle.plan import Plan, check_consent, make_plan, read_sources
-from appliance.bundle.seed import Result, seed
+from appliance.bundle import publish as module
+from appliance.bundle import seed as seed_module
+from appliance.bundle.consent import Consent
+from appliance.bundle.reading import read_sources
+from appliance.bundle.seed import seed
 from appliance.config import Config, Peer
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.platforms import parse_platform
 from appliance.store.blobs import BlobStore
-from appliance.store.fsck import check
 from appliance.store.generations import Generations, lock
-from appliance.store.pins import Pins, pin, unpin
+from appliance.store.pins import Pins, unpin
+from tests.unit.bundle.site import A, B, Site
 from tests.unit.store import made
-
-A, B = "docker.io/library/a:1", "docker.io/library/b:1"
-
-
-class Site:
-    """A publisher's store and a medium."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.blobs = BlobStore(root / "store", reserve=0)
-        self.generations = made.generations(self.blobs)
-        self.medium = root / "medium"
-        self.medium.mkdir()
-
-    def archive(self, file: str, **images: made.Image) -> str:
-        names = {f"docker.io/library/{name}:1": item for name, item in images.items()}
-        return str(made.write_oci_archive(self.medium / file, names))
-
-    def seed(self, *sources: str, **more: Any) -> Result:
-        # Another object each time, as another process would have.
-        blobs = BlobStore(self.root / "store", reserve=0)
-        config = Config(node="local", store=blobs.root)
-        return seed(config, blobs, made.generations(blobs), made.pushes(blobs), sources, pins=made.pins(blobs), **more)
-
-    def plan(self, *sources: str, **more: Any) -> Plan:
-        current = self.generations.current() if self.generations.index.exists() else None
-        with HashingSink(self.blobs) as sink:
-            reading = read_sources(sources, sink, self.blobs.root, current, **more)
-        return make_plan(
-            reading, current, self.blobs, made.pushes(self.blobs).current(), made.pins(self.blobs).current()
-        )
-
-    def pin(self, *names: str) -> list[str]:
-        return pin(self.blobs, self.generations, made.pins(self.blobs), names)
-
-    def pinned(self) -> dict[str, str]:
-        current = made.pins(self.blobs).current()
-        return {name: entry.descriptor.digest for name, entry in current.names.items()} if current else {}
-
-    def served(self) -> dict[str, str]:
-        current = self.generations.current()
-        return {name: entry.descriptor.digest for name, entry in current.names.items()} if current else {}
-
-    def problems(self) -> list[str]:
-        return check(self.blobs, self.generations, made.pushes(self.blobs), whole=True).problems
-
-    def journal(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.blobs.root / "journal.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    """A site whose store is still to be made."""
-    return Site(tmp_path)
 
 
 def test_what_a_medium_brings_is_published(site: Site) -> None:
@@ -125,7 +71,7 @@ def test_names_are_added_and_moved_and_never_taken_away(site: Site) -> None:
     old, new, other = made.image(1), made.image(2), made.image(3)
     site.seed(site.archive("1.tar", a=old))
     plan = site.plan(site.archive("2.tar", a=new, b=other))
-    assert (plan.added, plan.moved) == ([B], [A])
+    assert (list(plan.changes.added), list(plan.changes.moved)) == ([B], [A])
     shown = plan.as_dict()
     assert shown["added"] == [{"name": B, "digest": other.digest, "size": other.weight}]
     assert shown["moved"] == [{"name": A, "old": old.digest, "new": new.digest, "pinned": False}]
@@ -300,11 +246,11 @@ def test_interrupted_anywhere_the_rerun_finishes_it(site: Site, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(target, where, pulled)
         with pytest.raises(Pulled):
-            site.seed(source, move_pinned=[A])
+            site.seed(source, consent=Consent([A]))
     published = where in ("follow", "record", "prune")
     assert site.served() == {A: new.digest if published else old.digest}
     assert site.problems() == []
-    result = site.seed(source, move_pinned=[A])
+    result = site.seed(source, consent=Consent([A]))
     assert result.published is not published
     assert site.served() == site.pinned() == {A: new.digest}
     assert site.problems() == []
@@ -314,7 +260,7 @@ def test_interrupted_anywhere_the_rerun_finishes_it(site: Site, monkeypatch: pyt
 
 
 def test_a_journal_that_cannot_be_written_is_said_and_caught_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     source = site.archive("1.tar", a=made.image(1))
@@ -322,9 +268,10 @@ def test_a_journal_that_cannot_be_written_is_said_and_caught_up(site: Site, monk
         patch.setattr(module, "record", full)
         result = site.seed(source)
     assert result.published
-    assert any("journal" in note for note in result.plan.reading.notes)
+    assert any("audit log" in note for note in result.plan.reading.notes)
     site.seed(source)
-    assert [line["number"] for line in site.journal()] == [1]
+    (line,) = site.journal()
+    assert (line["number"], line["added"], line["caught_up"]) == (1, {A: made.image(1).digest}, True)
 
 
 def test_what_a_killed_seeding_left_is_gone_after_the_next(site: Site) -> None:
@@ -368,7 +315,7 @@ def test_published_means_complete(site: Site, monkeypatch: pytest.MonkeyPatch) -
         return reading
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "read_sources", read_and_lose)
+        patch.setattr(seed_module, "read_sources", read_and_lose)
         with pytest.raises(ApplianceError) as caught:
             site.seed(source)
     assert caught.value.code == "APL-0313"
@@ -407,7 +354,7 @@ def test_a_second_medium_completes_a_sparse_index(site: Site) -> None:
     second = made.index(children, leave_out=["amd64"])
     source = site.archive("2.tar", a=second)
     plan = site.plan(source)
-    assert (plan.is_empty, plan.completed, plan.moved) == (False, [A], [])
+    assert (plan.is_empty, plan.changes.completed, dict(plan.changes.moved)) == (False, (A,), {})
     assert site.seed(source, expect=plan.id).published
     current = site.generations.current()
     assert current is not None
@@ -444,10 +391,11 @@ def test_big_layers_get_their_piece_map_into_the_generation(site: Site) -> None:
     assert site.problems() == []
 
 
-def test_older_generations_are_pruned(site: Site) -> None:
+def test_what_stays_complete_and_what_is_history(site: Site) -> None:
     for number in range(5):
         site.seed(site.archive("1.tar", a=made.image(number + 1)))
-    assert [generation.number for generation in site.generations.kept()] == [3, 4, 5]
+    assert [generation.number for generation in site.generations.complete(3)] == [3, 4, 5]
+    assert [generation.number for generation in site.generations.kept()] == [1, 2, 3, 4, 5]
 
 
 def test_one_seeding_at_a_time(site: Site) -> None:
@@ -507,18 +455,18 @@ def test_a_pinned_name_moves_only_by_consent(site: Site) -> None:
     assert site.pin("a:1") == [A]
     source = site.archive("2.tar", a=new, b=new)
     plan = site.plan(source)
-    assert (plan.moved, plan.moved_pins) == ([A, B], [A])
+    assert list(plan.changes.moved) == [A, B]
     assert [item["pinned"] for item in plan.as_dict()["moved"]] == [True, False]
     for consent in ([], [B], [f"{A}@{old.digest}"]):
         with pytest.raises(ApplianceError) as caught:
-            check_consent(plan, consent)
+            Consent(consent).check(plan.as_dict())
         assert caught.value.code == "APL-0141"
         assert caught.value.why == f"{A} from {old.digest} to {new.digest}"
         with pytest.raises(ApplianceError, match="APL-0141"):
-            site.seed(source, expect=plan.id, move_pinned=consent)
+            site.seed(source, expect=plan.id, consent=Consent(consent))
     assert site.served() == {A: old.digest, B: old.digest}
     assert site.pinned() == {A: old.digest}
-    assert site.seed(source, expect=plan.id, move_pinned=[f"a:1@{new.digest}"]).published
+    assert site.seed(source, expect=plan.id, consent=Consent([f"a:1@{new.digest}"])).published
     assert site.served() == {A: new.digest, B: new.digest}
     assert site.pinned() == {A: new.digest}
 
@@ -527,7 +475,7 @@ def test_all_pinned_names_that_would_move_are_named_at_once(site: Site) -> None:
     site.seed(site.archive("1.tar", a=made.image(1), b=made.image(2)))
     site.pin(A, B)
     with pytest.raises(ApplianceError) as caught:
-        site.seed(site.archive("2.tar", a=made.image(3), b=made.image(4)), move_pinned=[B])
+        site.seed(site.archive("2.tar", a=made.image(3), b=made.image(4)), consent=Consent([B]))
     assert A in caught.value.why and B not in caught.value.why
     with pytest.raises(ApplianceError) as caught:
         site.seed(site.archive("2.tar", a=made.image(3), b=made.image(4)))
@@ -641,7 +589,7 @@ def test_images_for_no_node_are_all_listed_and_taken_only_when_asked(site: Site)
     with pytest.raises(ApplianceError) as caught:
         site.seed(*sources, platforms=amd64)
     assert f"{A} (linux/arm64)" in caught.value.why and f"{B} (linux/s390x)" in caught.value.why
-    result = site.seed(*sources, platforms=amd64, any_platform=True)
+    result = site.seed(*sources, platforms=amd64, consent=Consent(any_platform=True))
     assert result.published
     assert any("No node can run" in note and A in note and B in note for note in result.plan.reading.notes)
 

@@ -65,7 +65,7 @@ def listed(tmp_path: Path, node: str, *digests: str) -> Path:
 
 def test_plan_then_collect_then_nothing(run: Run, tmp_path: Path) -> None:
     store = fill(tmp_path / "store")
-    made.generations(made.open_store(store)).prune(1)
+    made.forget(made.open_store(store), 1)
     words = ("gc", "--store", store, "--grace", "0", "--json")
     before = made.tree(store)
     plan = run(*words, "--plan").document

@@ -29,7 +29,8 @@ from appliance import bounds, pki
 from appliance.archives.dispatch import read_source
 from appliance.archives.limits import Limits
 from appliance.archives.sink import HashingSink
-from appliance.bundle.plan import make_plan, read_sources
+from appliance.bundle.plan import make_plan
+from appliance.bundle.reading import read_sources
 from appliance.bundle.seed import seed
 from appliance.config import Config, CurrentConfig, Peer
 from appliance.errors import ApplianceError
@@ -607,8 +608,8 @@ def test_cve_2026_50195_ghsa_cvxm_645q_p574(store: BlobStore, tmp_path: Path) ->
         with HashingSink(store) as sink:
             return make_plan(read_sources([str(archive)], sink, store.root, current), current, store)
 
-    assert plan(harmless).moved == []
-    assert plan(poison).moved == [name]
+    assert plan(harmless).changes.moved == {}
+    assert list(plan(poison).changes.moved) == [name]
     agreed = plan(harmless).id
     config = Config(node="local", store=store.root)
     with pytest.raises(ApplianceError) as caught:

@@ -703,7 +703,7 @@ def test_the_journal_says_who_did_what(node: Listener) -> None:
     node.image("team/app", "1", ONE)
     node("DELETE", f"/v2/team/app/manifests/{ONE.digest}")
     lines = [json.loads(line) for line in (node.store.root / "journal.jsonl").read_text().splitlines()]
-    assert [(line["action"], line["operator"], line["digest"], line["names"]) for line in lines] == [
+    assert [(line["action"], line["by"], line["digest"], line["names"]) for line in lines] == [
         ("push", "ops", ONE.digest, [f"{REPOSITORY}:1"]),
         ("delete", "ops", ONE.digest, [f"{REPOSITORY}:1", f"{REPOSITORY}@{ONE.digest}"]),
     ]

@@ -35,6 +35,7 @@ SPEC: dict[str, Any] = {
     "peer_workers": 1,
     "store": "/var/lib/appliance",
     "pki": "/etc/appliance/pki",
+    "site": "harbour",
 }
 
 
@@ -45,7 +46,7 @@ def _loaded(spec: dict[str, Any]) -> config.Config:
 def test_the_appliance_reads_what_the_role_writes() -> None:
     loaded = _loaded(SPEC)
     assert (loaded.node, loaded.publisher, loaded.seeds) == ("b", "a", ("a", "c"))
-    assert loaded.mirror_copies == 2
+    assert (loaded.mirror_copies, loaded.site) == (2, "harbour")
     assert loaded.peer_listen == "10.77.0.12:5443"
     assert [(peer.id, peer.address, peer.zone, peer.seed) for peer in loaded.peers] == [
         ("a", "10.77.0.11", "default", True),

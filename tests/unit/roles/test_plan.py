@@ -10,6 +10,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.site.appliance.plugins.filter import plan
+from ansible_collections.site.appliance.plugins.lookup.operator import operator
 
 from appliance.archives.checksums import checksum_files
 
@@ -227,7 +228,10 @@ OPTIONS: dict[str, Any] = {
     "sources": ["/media/stick/", "/srv/more.tar"],
     "names": ["app:1"],
     "allow": {},
+    "remove": [],
     "move_pinned": ["docker.io/library/redis:7"],
+    "older": False,
+    "other_site": False,
     "platforms": [],
     "any_platform": False,
     "machines": ["x86_64", "x86_64"],
@@ -257,6 +261,23 @@ def test_the_options_of_plan_and_seed() -> None:
     ]
 
 
+def test_what_leaves_and_what_is_agreed_to_are_options_too() -> None:
+    words = plan.plan_options(
+        {**OPTIONS, "sources": [], "remove": ["app:1", "web:2"], "older": True, "other_site": True}
+    )
+    assert words == [
+        "--platform=linux/amd64",
+        "--name=app:1",
+        "--remove=app:1",
+        "--remove=web:2",
+        "--move-pinned=docker.io/library/redis:7",
+        "--older",
+        "--other-site",
+        "--json",
+        "--",
+    ]
+
+
 def test_what_is_carried_from_the_controller_keeps_its_allow_list() -> None:
     words = plan.plan_options({**OPTIONS, "staging": "/var/staging", "allow": {"/media/stick": ["nginx"]}})
     assert "--allow=/var/staging/stick=nginx" in words
@@ -272,3 +293,65 @@ def test_an_allow_list_without_patterns_does_not_mean_everything(nothing: Any) -
 def test_machines_are_those_of_the_nodes_that_were_asked() -> None:
     hostvars: dict[str, dict[str, Any]] = {"a": {"ansible_facts": {"architecture": "aarch64"}}, "b": {}}
     assert plan.plan_machines(hostvars, ["a", "b"]) == ["aarch64"]
+
+
+LEAVING = {
+    **IMAGES,
+    "removed": [{"name": "docker.io/library/old:1", "digest": OLD, "pinned": True}],
+    "steps_back": [{"name": "docker.io/library/redis:7", "old": OLD, "new": NEW, "number": 2}],
+    "medium": {"/media/stick": {"site": "harbour", "id": "q1", "created": "2026-01-01", "note": "K3s"}},
+    "uncovers_pushed": [{"name": "docker.io/library/old:1", "old": OLD, "new": NEW}],
+    "older_media": {"/media/stick": {"id": "q1", "created": "2026-01-01", "newest": "2026-04-01"}},
+}
+
+
+def test_names_that_leave_steps_back_and_the_medium_are_shown() -> None:
+    assert plan.plan_text(LEAVING, []).splitlines()[2:9] == [
+        "Images: generation 3 is served now; generation 4 will be published.",
+        "  add     ksd.test.com/ksd/nginx:1.27  sha256:bbbbbbbbbbbb  12.3 MiB",
+        "  move    docker.io/library/redis:7    sha256:aaaaaaaaaaaa -> sha256:bbbbbbbbbbbb  (back to what generation 2 had)",
+        "  remove  docker.io/library/old:1      sha256:aaaaaaaaaaaa  (pinned)",
+        "  then what an operator pushed is served: docker.io/library/old:1  sha256:bbbbbbbbbbbb",
+        "  1 name stays as it is.",
+        "  medium: q1, for harbour, made 2026-01-01 (K3s), older than one of 2026-04-01 that was published",
+    ]
+
+
+def test_a_plan_that_only_takes_names_away_is_not_empty() -> None:
+    gone = {**EMPTY, "removed": LEAVING["removed"]}
+    assert plan.plan_publishes(gone) and not plan.plan_is_empty(gone, [])
+    assert "generation 4 will be published" in plan.plan_text(gone, [])
+
+
+BACK = {
+    **EMPTY,
+    "moved": IMAGES["moved"],
+    "sources": [],
+    "target": {"number": 2, "created": "2026-01-01T00:00:00+00:00", "sources": ["/media/q1"]},
+    "missing": [{"name": "docker.io/library/redis:7", "blobs": [OLD]}],
+}
+
+
+def test_a_rollback_says_to_what_and_what_it_cannot_bring_back() -> None:
+    lines = plan.plan_text(BACK, []).splitlines()
+    assert lines[2] == (
+        "Images: generation 3 is served now; generation 4 will be published, "
+        "with what generation 2 of 2026-01-01T00:00:00+00:00 had (/media/q1)."
+    )
+    assert "  cannot be brought back: docker.io/library/redis:7 lacks sha256:aaaaaaaaaaaa" in lines
+    refused = {"rc": 1, "stdout": json.dumps(BACK), "stderr": "APL-0354: generation 2 cannot be brought back\n{}"}
+    assert plan.plan_refusal(refused).splitlines()[-1].startswith("APL-0354")
+    done = {**BACK, "moved": [], "missing": []}
+    assert plan.plan_text(done, []) == "Nothing to do: generation 3 is served, with what generation 2 had."
+
+
+def test_the_options_of_rollback() -> None:
+    given = {"to": "", "at": "2026-04-01T08:00", "medium": ""}
+    assert plan.rollback_options(given, ["app:1"]) == ["--at=2026-04-01T08:00", "--move-pinned=app:1"]
+    assert plan.rollback_options({"to": "41", "at": "", "medium": ""}, []) == ["--to=41"]
+
+
+def test_who_runs_a_playbook() -> None:
+    assert operator({}, "jo", "controller") == "jo@controller"
+    assert operator({"SUDO_USER": "jo"}, "root", "controller") == "jo@controller"
+    assert operator({"SUDO_USER": "jo", "APPLIANCE_BY": "Jo, change 4711"}, "root", "c") == "Jo, change 4711"

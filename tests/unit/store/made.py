@@ -272,6 +272,12 @@ def publish(
     return made
 
 
+def forget(blobs: BlobStore, number: int) -> None:
+    """Take a generation's bytes away, as :meth:`Generations.prune` does to what is no history any more."""
+    for path in (blobs.root / "generations").glob(f"{number:08d}-*.*"):
+        path.unlink()
+
+
 def put_map(blobs: BlobStore, raw: bytes) -> Descriptor:
     hasher = PieceHasher(len(raw))
     hasher.update(raw)

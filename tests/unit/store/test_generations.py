@@ -101,6 +101,10 @@ def _changed(**annotations: object) -> bytes:
         _changed(sources='[{"a":1}]'),
         _changed(sources="5"),
         _changed(cause=None),
+        _changed(media="[]"),
+        _changed(media='{"/m":{"id":5}}'),
+        _changed(media='{"/m":"x"}'),
+        _changed(by=5),
         following(None).raw.replace(b"docker.io/library/a:1", b"docker.io/LIBRARY/a:1"),
         following(None).raw.replace(b'"size":11', b'"size":-1'),
         following(None).raw[:-1],
@@ -192,17 +196,76 @@ def test_nothing_changes_when_its_manifests_cannot_be_had(generations: Generatio
     assert generations.kept() == [first]
 
 
-def test_prune_keeps_the_newest(generations: Generations, store: BlobStore) -> None:
+def published(generations: Generations, count: int) -> list[Generation]:
     chain: list[Generation] = []
-    for seed in range(5):
+    for seed in range(count):
         chain.append(following(chain[-1] if chain else None, seed))
         generations.publish(chain[-1])
-    assert generations.prune(0) == []
-    assert generations.prune(3) == chain[:2]
+    return chain
+
+
+def test_the_bytes_of_the_newest_are_kept_and_fewer_are_complete(
+    generations: Generations, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HISTORY", 4)
+    chain = published(generations, 6)
+    assert generations.prune(3) == [1, 2]
     assert generations.kept() == chain[2:]
+    assert generations.complete(3) == chain[3:]
+    assert generations.complete(9) == chain[2:]
+    assert generations.find(3) == chain[2]
+    assert generations.find(2) is None
     assert generations.prune(3) == []
     assert generations.current() == chain[-1]
-    assert len(list((store.root / "generations").iterdir())) == 3
+    assert len(list((store.root / "generations").iterdir())) == 4
+    assert generations.prune(5) == []
+
+
+def test_history_takes_no_more_room_than_it_may_and_what_is_complete_is_kept_in_any_case(
+    generations: Generations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = published(generations, 5)
+    monkeypatch.setattr(module, "HISTORY_BYTES", 3 * len(chain[-1].raw) + 1)
+    assert generations.prune(1) == [1, 2]
+    monkeypatch.setattr(module, "HISTORY_BYTES", 0)
+    assert generations.prune(2) == [3]
+    assert generations.kept() == chain[3:]
+
+
+def test_a_generation_that_was_never_served_is_none_of_them(generations: Generations, store: BlobStore) -> None:
+    """Its publisher was ended between writing its bytes and the switch; the next one has its number."""
+    chain = published(generations, 2)
+    for orphan in (following(chain[0], 7), following(chain[1], 8), following(chain[1], 9)):
+        (store.root / "generations" / f"{orphan.number:08d}-{orphan.digest[7:23]}.json").write_bytes(orphan.raw)
+    assert generations.kept() == chain
+    chain.append(following(chain[1], 3))
+    generations.publish(chain[2])
+    assert generations.kept() == chain
+    assert generations.complete(2) == chain[1:]
+
+
+def test_what_a_follower_skipped_is_no_end_of_its_history(generations: Generations) -> None:
+    first = following(None, 1)
+    fourth = following(following(following(first, 2), 3), 4)
+    for each in (first, fourth):
+        generations.accept(each.raw, None, lambda _: None)
+    assert generations.kept() == [first, fourth]
+
+
+def test_what_a_medium_said_and_who_it_was_travel_with_the_generation() -> None:
+    label = {"site": "s", "id": "stick", "created": "2026-01-01", "note": "n"}
+    made_one = make(None, {}, {}, cause="seeding", created=made.CREATED, sources=["/m"], media={"/m": label}, by="ops")
+    read = parse(made_one.raw, "x")
+    assert read == made_one
+    assert (read.media, read.by) == ({"/m": label}, "ops")
+    assert read.comes_from("stick") and read.comes_from("/m") and not read.comes_from("n")
+
+
+def test_one_of_an_older_release_has_neither() -> None:
+    read = parse(following(None).raw, "x")
+    assert read is not None
+    assert (read.media, read.by) == ({}, "")
+    assert b"media" not in read.raw.replace(b"mediaType", b"")
 
 
 def test_a_damaged_old_generation_does_not_stop_anything(generations: Generations, store: BlobStore) -> None:

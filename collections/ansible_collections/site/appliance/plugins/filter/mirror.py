@@ -49,7 +49,8 @@ def mirror_config(spec: Mapping[str, Any]) -> str:
 
     :param spec: ``node`` (its id), ``addresses`` (id to address, all nodes), ``zones`` (id to zone), ``seeds`` (ordered ids),
         ``copies`` (number or ``all``), ``keep_generations``, ``workers`` and ``peer_workers`` (counts), ``free_percent``,
-        ``store_limit`` and ``scrub_rate`` (see :func:`mirror_bytes`; an empty limit is none), ``store``, ``pki``, ``push_users`` (path of the operators' credentials; empty: pushing is off).
+        ``store_limit`` and ``scrub_rate`` (see :func:`mirror_bytes`; an empty limit is none), ``store``, ``pki``,
+        ``site`` (its name), ``push_users`` (path of the operators' credentials; empty: pushing is off).
     """
     return _HEAD + _dump(_document(plain(spec)))
 
@@ -79,6 +80,7 @@ def _document(spec: Mapping[str, Any]) -> dict[str, Any]:
         "node": spec["node"],
         "store": spec["store"],
         "pki": spec["pki"],
+        "site": str(spec["site"]),
         "publisher": spec["seeds"][0],
         "seeds": spec["seeds"],
         "mirror_copies": copies,

@@ -53,9 +53,10 @@ def plan_checksums(sources: Iterable[str]) -> list[str]:
 def plan_options(settings: Mapping[str, Any]) -> list[str]:
     """Return what ``appliance plan`` and ``appliance seed`` get alike: options, and behind ``--`` the sources.
 
-    :param settings: ``sources``, ``names``, ``move_pinned`` (lists), ``allow`` (source, or ``*`` for all, to patterns),
-        ``platforms`` (what the nodes run; empty: what ``machines`` says), ``any_platform``, and ``staging`` (where the
-        sources were carried to; empty where they are read in place).
+    :param settings: ``sources``, ``names``, ``move_pinned``, ``remove`` (lists), ``allow`` (source, or ``*`` for all, to
+        patterns), ``platforms`` (what the nodes run; empty: what ``machines`` says), ``any_platform``, ``older`` and
+        ``other_site`` (what is agreed to), and ``staging`` (where the sources were carried to; empty where they are read
+        in place).
     """
     staging = settings["staging"]
 
@@ -65,7 +66,10 @@ def plan_options(settings: Mapping[str, Any]) -> list[str]:
     words = [f"--platform={platform}" for platform in settings["platforms"] or plan_platforms(settings["machines"])]
     words += ["--any-platform"] if settings["any_platform"] else []
     words += [f"--name={name}" for name in settings["names"]]
+    words += [f"--remove={name}" for name in settings["remove"]]
     words += [f"--move-pinned={name}" for name in settings["move_pinned"]]
+    words += ["--older"] if settings["older"] else []
+    words += ["--other-site"] if settings["other_site"] else []
     for source, given in settings["allow"].items():
         patterns = [given] if isinstance(given, str) and given else list(given or [])
         if not patterns:
@@ -76,6 +80,16 @@ def plan_options(settings: Mapping[str, Any]) -> list[str]:
         prefix = "" if source == "*" else f"{place(source)}="
         words += [f"--allow={prefix}{pattern}" for pattern in patterns]
     return plain([*words, "--json", "--", *[place(source) for source in settings["sources"]]])
+
+
+def rollback_options(given: Mapping[str, str], move_pinned: Iterable[str]) -> list[str]:
+    """Return what ``appliance rollback`` gets.
+
+    :param given: ``to``, ``at`` and ``medium``; those that are not meant are empty.
+    :param move_pinned: pinned names that may move.
+    """
+    words = [f"--{key}={value}" for key, value in given.items() if value]
+    return plain([*words, *[f"--move-pinned={name}" for name in move_pinned]])
 
 
 def plan_error(result: Mapping[str, Any]) -> str:
@@ -153,7 +167,7 @@ def plan_publishes(images: Mapping[str, Any] | None) -> bool:
 
 def _names_change(images: Mapping[str, Any]) -> bool:
     """Return whether there would be a new generation; an interrupted import may have left nothing but that to do."""
-    return bool(images["added"] or images["moved"] or images["completed"])
+    return bool(images["added"] or images["moved"] or images["completed"] or images.get("removed"))
 
 
 def plan_too_small(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -170,10 +184,13 @@ def plan_too_small(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
 def plan_text(images: Mapping[str, Any] | None, nodes: Sequence[Mapping[str, Any]]) -> str:
     """Write the plan for people.
 
-    :param images: what ``appliance plan --json`` printed; None where there is nothing to import.
+    :param images: what ``appliance plan --json``, or ``appliance rollback --plan --json``, printed; None where there is
+        nothing to import.
     :param nodes: what :func:`plan_nodes` returned.
     """
     if plan_is_empty(images, nodes):
+        if images and "target" in images:
+            return f"Nothing to do: {_served(images)} is served, with what generation {images['target']['number']} had."
         served = f" {_served(images).capitalize()} is served." if images else ""
         return "\n".join(
             [f"Nothing to do: the site is as the inventory and the medium want it.{served}", *_sources(images)]
@@ -187,26 +204,59 @@ def _image_lines(images: Mapping[str, Any] | None) -> list[str]:
     head = f"Images: {_served(images)} is served now"
     if _names_change(images):
         head += f"; generation {((images['generation'] or {}).get('number') or 0) + 1} will be published"
+    target = images.get("target")
+    if target:
+        origin = ", ".join(target["sources"]) or "no medium"
+        head += f", with what generation {target['number']} of {target['created']} had ({origin})"
     lines = [f"{head}."]
-    width = max((len(item["name"]) for item in [*images["added"], *images["moved"]]), default=0)
+    removed = images.get("removed") or []
+    back = {item["name"]: item["number"] for item in images.get("steps_back") or []}
+    # One column for what happens, as wide as the longest word that is there.
+    verb = len("remove") + 1 if removed else len("cover")
+    width = max((len(item["name"]) for item in [*images["added"], *images["moved"], *removed]), default=0)
     lines += [
-        f"  add   {item['name']:<{width}}  {_short(item['digest'])}  {_size(item['size'])}" for item in images["added"]
+        f"  {'add':<{verb}} {item['name']:<{width}}  {_short(item['digest'])}  {_size(item['size'])}"
+        for item in images["added"]
     ]
     lines += [
-        f"  move  {item['name']:<{width}}  {_short(item['old'])} -> {_short(item['new'])}"
+        f"  {'move':<{verb}} {item['name']:<{width}}  {_short(item['old'])} -> {_short(item['new'])}"
         f"{'  (pinned)' if item.get('pinned') else ''}"
+        f"{'  (back to what generation {} had)'.format(back[item['name']]) if item['name'] in back else ''}"
         for item in images["moved"]
     ]
-    lines += [f"  fill  {name}  (platforms that were left out before)" for name in images["completed"]]
     lines += [
-        f"  cover {item['name']:<{width}}  {_short(item['old'])} (pushed by an operator) -> {_short(item['new'])}"
+        f"  {'remove':<{verb}} {item['name']:<{width}}  {_short(item['digest'])}{'  (pinned)' if item.get('pinned') else ''}"
+        for item in removed
+    ]
+    lines += [f"  {'fill':<{verb}} {name}  (platforms that were left out before)" for name in images["completed"]]
+    lines += [
+        f"  {'cover':<{verb}} {item['name']:<{width}}  {_short(item['old'])} (pushed by an operator) -> {_short(item['new'])}"
         for item in images.get("covers_pushed") or []
+    ]
+    lines += [
+        f"  then what an operator pushed is served: {item['name']}  {_short(item['new'])}"
+        for item in images.get("uncovers_pushed") or []
     ]
     count = len(images["unchanged"])
     stay = "1 name stays as it is" if count == 1 else f"{count} names stay as they are"
-    lines.append(f"  {stay}; none is removed.")
+    lines.append(f"  {stay}." if removed else f"  {stay}; none is removed.")
+    lines += [
+        f"  cannot be brought back: {item['name']} lacks {', '.join(map(_short, item['blobs']))}"
+        for item in images.get("missing") or []
+    ]
+    lines += _media(images)
     lines += [f"  note: {note}" for note in images.get("notes") or []]
     return [*lines, *_sources(images)]
+
+
+def _media(images: Mapping[str, Any]) -> list[str]:
+    older = images.get("older_media") or {}
+    return [
+        f"  medium: {label['id']}, for {label['site']}, made {label['created']}"
+        f"{' (' + label['note'] + ')' if label.get('note') else ''}"
+        f"{', older than one of {} that was published'.format(older[source]['newest']) if source in older else ''}"
+        for source, label in (images.get("medium") or {}).items()
+    ]
 
 
 def _sources(images: Mapping[str, Any] | None) -> list[str]:
@@ -280,4 +330,5 @@ class FilterModule:
             "plan_roles": plan_roles,
             "plan_text": plan_text,
             "plan_too_small": plan_too_small,
+            "rollback_options": rollback_options,
         }

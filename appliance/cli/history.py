@@ -1,0 +1,168 @@
+"""Commands on what was served before: history, diff, audit, rollback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from appliance.cli.opened import CONFIG, JSON, STORE, make_sure, open_as_publisher, open_store, show, tell_agent
+from appliance.cli.seeding import done_text, plan_text
+
+
+@click.command()
+@STORE
+@CONFIG
+@JSON
+def history(directory: Path, config_file: Path | None, as_json: bool) -> None:
+    """Say what was published when, from which medium, by whom, and what it changed."""
+    from appliance.store.history import history as run
+
+    store = open_store(directory, config_file)
+    store.blobs.require()
+    rows = run(store.generations, store.blobs, store.config.keep_generations)
+    show({"generations": rows}, as_json, lambda shown: "\n".join(map(_row_text, shown["generations"])) or "nothing yet")
+
+
+@click.command()
+@STORE
+@CONFIG
+@JSON
+@click.argument("older", type=int)
+@click.argument("newer", type=int)
+def diff(directory: Path, config_file: Path | None, as_json: bool, older: int, newer: int) -> None:
+    """Say what lies between the generations OLDER and NEWER, as far as their bytes are kept."""
+    from appliance.store.changes import Changes
+    from appliance.store.history import find
+
+    store = open_store(directory, config_file)
+    store.blobs.require()
+    before, after = find(store.generations, to=older), find(store.generations, to=newer)
+    changes = Changes.between(before.names, after.names).as_dict()
+    show({"older": before.summary, "newer": after.summary, **changes}, as_json, _diff_text)
+
+
+@click.command()
+@STORE
+@CONFIG
+@JSON
+def audit(directory: Path, config_file: Path | None, as_json: bool) -> None:
+    """Check that the audit log is whole, unchanged, and says what was published."""
+    from appliance.store.audit import audit as run
+
+    store = open_store(directory, config_file)
+    store.blobs.require()
+    found = run(directory, store.generations.newest_first())
+    show(found.as_dict(), as_json, _audit_text)
+    found.check()
+
+
+@click.command()
+@STORE
+@CONFIG
+@click.option("--to", type=int, metavar="N", help="The generation of this number.")
+@click.option("--at", metavar="TIME", help="What was served then; ISO 8601, in UTC where it has no offset.")
+@click.option("--medium", metavar="TEXT", help="The last generation made from this source, or medium of this id.")
+@click.option("--plan", "only_plan", is_flag=True, help="Say what it would change; write nothing.")
+@click.option("--expect", metavar="PLAN_ID", help="Publish only what this plan showed.")
+@click.option(
+    "--move-pinned",
+    "move_pinned",
+    multiple=True,
+    metavar="NAME",
+    help="Pinned name that may move; NAME@sha256:... to that digest alone.",
+)
+@JSON
+def rollback(
+    directory: Path,
+    config_file: Path | None,
+    to: int | None,
+    at: str | None,
+    medium: str | None,
+    only_plan: bool,
+    expect: str | None,
+    move_pinned: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Publish the content of an older generation as a new one."""
+    from appliance.bundle.consent import Consent
+    from appliance.bundle.publish import Publisher
+    from appliance.bundle.rollback import make_rollback, roll_back
+    from appliance.store.history import find
+
+    if sum(choice is not None for choice in (to, at, medium)) != 1:
+        raise click.UsageError("Give exactly one of --to, --at and --medium.")
+    store = open_as_publisher(directory, config_file, "only the publisher makes generations")
+    consent = Consent(move_pinned)
+
+    def choose() -> Any:
+        return find(store.generations, to=to, at=at, medium=medium)
+
+    if only_plan:
+        target, current = choose(), store.generations.current()
+        assert current is not None  # there is an older one
+        planned = make_rollback(target, current, store.blobs, store.pushes.current(), store.pins.current())
+        show(planned.as_dict(), as_json, lambda shown: f"{_target_text(shown)}\n{plan_text(shown)}")
+        planned.check(store.blobs)
+        consent.check(planned.as_dict())
+        return
+    make_sure(store.config)
+    publisher = Publisher(store.config, store.blobs, store.generations, store.pins)
+    done, result = roll_back(publisher, choose, store.pushes, expect=expect, consent=consent)
+    if result.published:
+        tell_agent(directory, config_file)
+    show(
+        {**done.as_dict(), **result.as_dict()},
+        as_json,
+        lambda shown: f"{_target_text(shown)}\n{done_text(shown)}",
+    )
+
+
+COMMANDS = (history, diff, audit, rollback)
+
+
+def _row_text(row: dict[str, Any]) -> str:
+    changes = "; ".join(f"{len(row[key])} {key}" for key in ("added", "moved", "completed", "removed") if row[key])
+    media = ", ".join(f"{label['id']} ({source})" for source, label in row["medium"].items())
+    others = ", ".join(source for source in row["sources"] if source not in row["medium"])
+    state = row["state"] + (f", {len(row['missing'])} blobs not here" if row["missing"] else "")
+    lines = [
+        f"{row['number']}  {row['created']}  {row['cause']} by {row['by'] or 'unknown'}  [{state}]",
+        f"    from {', '.join(filter(None, (media, others))) or 'no medium'}: "
+        + ("what it changed is not known" if row["added"] is None else changes or "no name changed"),
+    ]
+    return "\n".join(lines + _change_lines(row, "    "))
+
+
+def _change_lines(changes: dict[str, Any], indent: str) -> list[str]:
+    lines = [f"{indent}add   {name}  {digest}" for name, digest in (changes["added"] or {}).items()]
+    lines += [f"{indent}move  {name}  {old} -> {new}" for name, (old, new) in (changes["moved"] or {}).items()]
+    lines += [f"{indent}fill  {name}" for name in changes["completed"] or ()]
+    return lines + [f"{indent}remove  {name}  {digest}" for name, digest in (changes["removed"] or {}).items()]
+
+
+def _diff_text(shown: dict[str, Any]) -> str:
+    head = f"generation {shown['older']['number']} -> {shown['newer']['number']}"
+    return "\n".join([head, *(_change_lines(shown, "  ") or ["  the same names, with the same digests"])])
+
+
+def _target_text(shown: dict[str, Any]) -> str:
+    target = shown["target"]
+    lines = [
+        f"back to generation {target['number']} of {target['created']}, from {', '.join(target['sources']) or 'nothing'}"
+    ]
+    lines += [f"  cannot bring back {item['name']}: {', '.join(item['blobs'])}" for item in shown["missing"]]
+    return "\n".join(lines)
+
+
+def _audit_text(shown: dict[str, Any]) -> str:
+    lines = [*shown["remarks"], *shown["unlogged"]]
+    if shown["broken"] is not None:
+        lines.append(f"line {shown['broken']['line']} does not fit: {shown['broken']['why']}")
+    elif shown["head"] is not None:
+        head = shown["head"]
+        lines.append(f"{shown['lines']} lines, all in order; the last is number {head['seq']}, {head['sha256']}")
+    else:
+        lines.append("no line is chained yet")
+    return "\n".join(lines)
