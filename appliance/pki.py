@@ -25,6 +25,7 @@ from appliance.errors import fail
 
 _BEGIN = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _END = datetime.datetime(2199, 12, 31, tzinfo=datetime.timezone.utc)
+_CA_OF = "appliance CA of "
 
 
 def init_ca(directory: Path, site: str = "site") -> bool:
@@ -42,7 +43,7 @@ def init_ca(directory: Path, site: str = "site") -> bool:
             fix="Put both back from the backup; a new authority would cut off every node of the site",
         )
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"appliance CA of {site}")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{_CA_OF}{site}")])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -59,6 +60,23 @@ def init_ca(directory: Path, site: str = "site") -> bool:
     _write_key(key_file, key)
     _write(certificate_file, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     return True
+
+
+def site_of(directory: Path) -> str:
+    """Name of the site whose authority lies in a directory.
+
+    :raises ApplianceError: APL-0607 where its key and certificate cannot be used, or do not belong together.
+    """
+    certificate, key = _load_certificate(directory / "ca.crt"), _load_key(directory / "ca.key")
+    if certificate.public_key() != key.public_key():
+        fail(
+            "APL-0607",
+            "cannot use a certificate",
+            where=str(directory / "ca.crt"),
+            why="ca.key is of another one",
+            fix="Put both back from the backup",
+        )
+    return (_common_name(certificate.subject) or "").removeprefix(_CA_OF)
 
 
 def request(directory: Path, node: str, address: str) -> bool:

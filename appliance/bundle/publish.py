@@ -30,11 +30,14 @@ class Result:
     :param plan: what it was to change.
     :param generation: what is served now.
     :param published: whether that is new.
+    :param bytes_written: bytes of the blobs that were not in the store; also where no name changes, such as after a
+        restore, which brings names alone.
     """
 
     plan: Plan
     generation: Generation | None
     published: bool
+    bytes_written: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """As ``appliance seed --json`` prints it: the plan, and what became of it."""
@@ -42,6 +45,7 @@ class Result:
         return {
             **self.plan.as_dict(),
             "published": self.published,
+            "bytes_written": self.bytes_written,
             "generation": {"number": served.number, "digest": served.digest} if served else None,
         }
 
@@ -122,7 +126,7 @@ class Publisher:
             # It is published; the next run catches up on both.
             plan.reading.notes.append(f"The pins or the audit log could not be written: {error.strerror}.")
         self.generations.prune(self.config.keep_generations)
-        return Result(plan, following, True)
+        return Result(plan, following, True, self.blobs.bytes_written)
 
     def _catch_up(self, current: Generation) -> None:
         """Where the run before was ended between its switch and what follows it."""

@@ -88,11 +88,12 @@ def seed(
         check_expected(plan, expect)
         shown = plan.as_dict()
         agreed.check(shown)
+        maps = _piece_maps(blobs, reading, current, also_new=not plan.is_empty)
         if plan.is_empty:
-            return Result(plan, current, False)
+            return Result(plan, current, False, blobs.bytes_written)
         return publisher.publish(
             plan,
-            _piece_maps(blobs, reading, current),
+            maps,
             cause="seeding",
             sources=reading.published_sources,
             media=reading.media,
@@ -100,11 +101,16 @@ def seed(
         )
 
 
-def _piece_maps(blobs: BlobStore, reading: Reading, current: Generation | None) -> dict[str, Descriptor]:
-    """Those of the current generation, and of the big layers that came."""
+def _piece_maps(
+    blobs: BlobStore, reading: Reading, current: Generation | None, *, also_new: bool
+) -> dict[str, Descriptor]:
+    """Those of the current generation, with the ones that a lost store lacked, and of the big layers that came.
+
+    :param also_new: whether there will be a generation that can list those.
+    """
     maps = dict(current.piece_maps) if current else {}
     for digest, piece_map in blobs.piece_maps.items():
-        if digest in reading.blobs:
+        if digest in reading.blobs and (also_new or digest in maps):
             stored = blobs.put_bytes(piece_map.to_bytes())
             maps[digest] = Descriptor(PIECE_MAP, stored.digest, stored.size)
     return maps

@@ -17,7 +17,7 @@ import click
 
 from appliance import __version__
 from appliance.actor import actor
-from appliance.cli import health, history, images, nodes, pki, prove, room, seeding, serve
+from appliance.cli import backup, health, history, images, nodes, pki, prove, room, seeding, serve
 from appliance.errors import ApplianceError
 
 
@@ -56,6 +56,6 @@ def main() -> None:
     actor()
 
 
-for module in (seeding, history, images, health, nodes, room, prove, serve, pki):
+for module in (seeding, history, images, health, nodes, room, prove, serve, pki, backup):
     for command in module.COMMANDS:
         main.add_command(command)

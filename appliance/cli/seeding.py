@@ -246,6 +246,8 @@ def done_text(shown: dict[str, Any]) -> str:
     """What was done, for people."""
     number = shown["generation"]["number"] if shown["generation"] else None
     ending = f"published generation {number}" if shown["published"] else f"nothing new; generation {number} is served"
+    if shown["bytes_written"] and not shown["published"]:
+        ending += f", and {shown['bytes_written']} bytes that its images lacked here were written"
     return f"{plan_text(shown)}\n{ending}"
 
 

@@ -66,6 +66,8 @@ class BlobStore:
         """Piece maps of the big blobs that passed through :meth:`put` of this object, by blob digest."""
         self.mapped: Collection[str] = ()
         """Digests of blobs whose piece map is here already: it is not made again."""
+        self.bytes_written = 0
+        """Bytes of the blobs that :meth:`put` of this object brought and that were not here."""
 
     def create(self) -> None:
         """Make the directories and the two files of an empty layout, where they are not there yet."""
@@ -233,6 +235,7 @@ class BlobStore:
                 self._guard(lambda _: os.fsync(handle), b"", total, where)
                 os.fchmod(handle, 0o444)
                 self._guard(lambda _: self._place(temporary, digest), b"", total, where)
+                self.bytes_written += total
         if pieces is not None:
             self.piece_maps[digest] = pieces.finish(digest)
         return StoredBlob(digest, total, head)

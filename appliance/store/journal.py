@@ -25,6 +25,7 @@ from appliance.store.generations import Generation
 from appliance.times import now
 
 FILE = "journal.jsonl"
+"""Its name in the store."""
 _TAIL = 64 << 10
 
 

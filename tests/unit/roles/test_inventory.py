@@ -68,6 +68,18 @@ def test_a_broken_inventory_is_an_error(tmp_path: Path) -> None:
     assert _inventory(tmp_path / "absent.yml").returncode != 0
 
 
+@pytest.mark.parametrize("beside", ["pki/ca.key", "backup/north-20260102T030405Z.tar"])
+def test_what_the_appliance_keeps_beside_the_hosts_is_no_inventory(beside: str, tmp_path: Path) -> None:
+    """The directory is the inventory (ansible.cfg), and whatever in it cannot be read as one ends every playbook."""
+    (tmp_path / "hosts.yml").write_text("all: {hosts: {a: {}}}", encoding="utf-8")
+    kept = tmp_path / beside
+    kept.parent.mkdir()
+    kept.write_bytes(b"a = b = [\0\xff")
+    done = _inventory(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)["ungrouped"]["hosts"]) == ["a"]
+
+
 def test_an_inventory_of_mistakes_is_listed_whole_before_any_host_is_asked(tmp_path: Path) -> None:
     """The playbook itself, with no host behind the addresses: all of the inventory and both hosts in one message."""
     hosts = {

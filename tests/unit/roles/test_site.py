@@ -15,7 +15,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[3]
 PLAYBOOKS = [
     ROOT / "site.yml",
-    *(ROOT / f"playbooks/{name}.yml" for name in ("update", "preflight", "gc", "rollback")),
+    *(ROOT / f"playbooks/{name}.yml" for name in ("update", "preflight", "gc", "rollback", "backup", "restore")),
 ]
 
 

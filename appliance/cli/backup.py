@@ -1,0 +1,146 @@
+"""Commands on backups; the playbooks ``backup.yml`` and ``restore.yml`` call them."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance.cli.opened import CONFIG, JSON, STORE, Opened, open_store, show
+
+if TYPE_CHECKING:
+    from appliance.backup.names import Indexes
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_DIRECTORY = click.Path(path_type=Path, file_okay=False)
+_ARCHIVE = click.argument("archive", type=_FILE)
+
+
+@click.group("backup")
+def group() -> None:
+    """What of the site cannot be made again."""
+
+
+@group.command("store")
+@STORE
+@CONFIG
+@click.option(
+    "--pushed-blobs/--no-pushed-blobs", default=True, show_default=True, help="The layers of what was pushed too."
+)
+@JSON
+@click.argument("out", type=_FILE)
+def store_(directory: Path, config_file: Path | None, pushed_blobs: bool, as_json: bool, out: Path) -> None:
+    """Write the names of this store, their signatures, manifests and history to OUT. Works while it serves."""
+    from appliance.backup import form, names
+
+    store = open_store(directory, config_file)
+    store.blobs.require()
+    contents, about = names.collect(_indexes(store), pushed_blobs=pushed_blobs)
+    backup = form.write(out, names.KIND, _now(), about, contents)
+    show({"archive": str(out), "bytes": backup.size, **about}, as_json, _store_text)
+
+
+@group.command()
+@STORE
+@CONFIG
+@click.option("--over", is_flag=True, help="Replace also what the backup does not know.")
+@JSON
+@_ARCHIVE
+def restore(directory: Path, config_file: Path | None, over: bool, as_json: bool, archive: Path) -> None:
+    """Bring the names of ARCHIVE ('appliance backup store') back into this store. Layers come from media and peers."""
+    from appliance.backup import form, names
+    from appliance.bundle.confined import drop_privileges
+    from appliance.errors import fail
+
+    with form.open_backup(archive) as file:
+        drop_privileges(directory)
+        store = open_store(directory, config_file)
+        if not store.config.is_publisher:
+            fail(
+                "APL-0312",
+                "names are restored on the publisher",
+                where=store.config.node,
+                why=f"the publisher of this site is {store.config.publisher}",
+                fix=f"Run the same on {store.config.publisher}",
+            )
+        shown = names.restore(_indexes(store), file, str(archive), over=over)
+    show(shown, as_json, lambda said: "restored" if said["changed"] else "nothing to restore: all of it is here")
+
+
+@group.command()
+@click.option("--ca", required=True, type=_DIRECTORY, help="Directory of the site's authority.")
+@click.option("--store-part", "store", required=True, type=_FILE, help="What 'appliance backup store' wrote.")
+@click.option("--out", "directory", required=True, type=_DIRECTORY, help="Where backups are kept.")
+@click.option("--about", default="{}", help="JSON object: what else the list of contents says.")
+@click.option("--file", "files", multiple=True, metavar="NAME=PATH", help="One more file.")
+@JSON
+def pack(ca: Path, store: Path, directory: Path, about: str, files: tuple[str, ...], as_json: bool) -> None:
+    """Write the site's backup, dated, 0600, read back; on the controller."""
+    from appliance.backup import site
+    from appliance.pki import site_of
+
+    more = {name: Path(path) for name, _, path in (text.partition("=") for text in files)}
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    stamp = datetime.datetime.now(datetime.timezone.utc)
+    safe = "".join(char if char.isascii() and (char.isalnum() or char in "-_") else "-" for char in site_of(ca))
+    out = directory / f"{safe}-{stamp:%Y%m%dT%H%M%SZ}.tar"
+    backup = site.pack(out, stamp.isoformat(timespec="seconds"), ca, store, more, json.loads(about))
+    show({"archive": str(out), "bytes": out.stat().st_size, **backup.as_dict()}, as_json, _site_text)
+
+
+@group.command("show")
+@click.option("--site", help="Name that the site has to have.")
+@click.option("--ca", type=_DIRECTORY, help="Directory of this controller's authority, to compare.")
+@JSON
+@_ARCHIVE
+def show_(site: str | None, ca: Path | None, as_json: bool, archive: Path) -> None:
+    """Verify a site's backup whole and say what is in it. Changes nothing."""
+    from appliance.backup import form
+    from appliance.backup.site import check
+
+    with form.open_backup(archive) as file:
+        backup, authority = check(file, str(archive), site=site, ca=ca)
+    show({"archive": str(archive), "authority": authority, **backup.as_dict()}, as_json, _site_text)
+
+
+@group.command()
+@_ARCHIVE
+@click.argument("directory", type=_DIRECTORY)
+def unpack(archive: Path, directory: Path) -> None:
+    """Verify a site's backup whole and write its files to DIRECTORY, which must not be there yet."""
+    from appliance.backup import form, site
+
+    with form.open_backup(archive) as file:
+        form.unpack(file, site.KIND, str(archive), directory)
+
+
+COMMANDS = (group,)
+
+
+def _indexes(store: Opened) -> Indexes:
+    from appliance.backup.names import Indexes
+
+    return Indexes(store.blobs, store.generations, store.pushes, store.pins)
+
+
+def _store_text(shown: dict[str, Any]) -> str:
+    generation = shown["generation"]
+    served = f"generation {generation['number']}" if generation else "nothing"
+    lines = [f"{shown['archive']}: {served}, {shown['names']} names, {shown['bytes']} bytes"]
+    if shown["missing"]:
+        lines.append(f"not in this store, and so not in it: {' '.join(shown['missing'])}")
+    return "\n".join(lines)
+
+
+def _site_text(shown: dict[str, Any]) -> str:
+    about = shown["about"]
+    lines = [f"{shown['archive']}: site {about['site']}, made {shown['created']} by release {shown['release']}"]
+    lines += [f"  {item['name']}  {item['size']} bytes" for item in shown["files"]]
+    return "\n".join(lines)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,357 @@
+"""The names of a store: kept whole while it serves, and brought back onto a fresh one, or refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance import pki
+from appliance.backup import form, names
+from appliance.backup.names import Indexes
+from appliance.bundle.seed import seed
+from appliance.config import Config
+from appliance.errors import ApplianceError
+from appliance.store import standing
+from appliance.store.blobs import BlobStore, write_atomically
+from appliance.store.fsck import check
+from appliance.store.generations import Generations, lock, make
+from appliance.store.journal import note, record
+from appliance.store.pins import Pins, pin
+from appliance.store.pushes import Pushes
+from appliance.trust import Trust
+from tests.unit.store import made
+
+A, B = "docker.io/library/a:1", "docker.io/library/b:1"
+PUSHED = "10.0.0.1:5443/ops/tool:1"
+BIG = 3 << 20
+
+
+@dataclass
+class Store:
+    """A publisher's store."""
+
+    root: Path
+
+    @property
+    def blobs(self) -> BlobStore:
+        return BlobStore(self.root, reserve=0)
+
+    @property
+    def indexes(self) -> Indexes:
+        blobs = self.blobs
+        return Indexes(blobs, made.generations(blobs), made.pushes(blobs), made.pins(blobs))
+
+    def publish(self, items: dict[str, made.Image]) -> None:
+        record(self.root, made.publish(self.blobs, {**items}, piece_maps=True, sources=["/media/stick"]))
+
+    def backup(self, path: Path, *, pushed_blobs: bool = True) -> dict[str, Any]:
+        contents, about = names.collect(self.indexes, pushed_blobs=pushed_blobs)
+        form.write(path, names.KIND, made.CREATED, about, contents)
+        return about
+
+    def restore(self, path: Path, *, over: bool = False) -> dict[str, Any]:
+        with form.open_backup(path) as file:
+            return names.restore(self.indexes, file, path.name, over=over)
+
+    def served(self) -> tuple[object, ...]:
+        return tuple(index.current() for _, index in self.indexes)
+
+    def journal(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.root / "journal.jsonl").read_text().splitlines()]
+
+    def problems(self) -> list[str]:
+        store = self.indexes
+        return check(store.blobs, store.generations, store.pushes, whole=True, pins=store.pins).problems
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Store:
+    """A publisher with a history: two generations, a pin, and what operators pushed."""
+    made.open_store(tmp_path / "old")
+    store = Store(tmp_path / "old")
+    store.publish({A: made.image(1, size=BIG)})
+    store.publish({A: made.image(1, size=BIG), B: made.image(2)})
+    made.push(store.blobs, {PUSHED: made.image(5)})
+    note(store.root, {"action": "push", "names": [PUSHED]})
+    pin(store.blobs, made.generations(store.blobs), made.pins(store.blobs), [A])
+    return store
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Store:
+    """A host that was made anew."""
+    return Store(tmp_path / "new")
+
+
+def test_a_fresh_store_serves_the_names_again_and_says_what_is_missing(old: Store, new: Store, tmp_path: Path) -> None:
+    about = old.backup(tmp_path / "b.tar")
+    assert about["generation"]["number"] == 2 and about["names"] == 2
+    assert about["media"] == ["/media/stick"] and about["missing"] == []
+    said = new.restore(tmp_path / "b.tar")
+    assert said["changed"]
+    assert new.served() == old.served()
+    assert [generation.number for generation in new.indexes.generations.kept()] == [1, 2]
+    assert new.journal()[:-1] == old.journal()
+    assert new.journal()[-1]["action"] == "restore"
+    # Manifests and piece maps are here; what media bring is named, and nothing else is missing.
+    one, two = made.image(1, size=BIG), made.image(2)
+    brought = {digest for item in (one, two) for digest in item.blobs if digest != item.digest}
+    assert {problem.split()[0] for problem in new.problems()} == brought
+
+
+def test_a_second_restore_changes_nothing(old: Store, new: Store, tmp_path: Path) -> None:
+    old.backup(tmp_path / "b.tar")
+    new.restore(tmp_path / "b.tar")
+    before = made.tree(new.root)
+    assert new.restore(tmp_path / "b.tar") == {
+        "changed": False,
+        "states": dict.fromkeys(("pins.json", "pushes.json", "index.json"), "same"),
+        "blobs": 0,
+    }
+    after = made.tree(new.root)
+    assert before == after
+
+
+def test_without_pushed_blobs_their_layers_stay_out(old: Store, new: Store, tmp_path: Path) -> None:
+    five = made.image(5)
+    old.backup(tmp_path / "with.tar")
+    old.backup(tmp_path / "without.tar", pushed_blobs=False)
+    new.restore(tmp_path / "without.tar")
+    assert [digest for digest in five.blobs if new.blobs.has(digest)] == [five.digest]
+    assert new.restore(tmp_path / "with.tar")["blobs"] == 2
+    assert all(new.blobs.has(digest) for digest in five.blobs)
+
+
+def test_seeding_the_same_medium_again_brings_the_layers_though_no_name_changes(
+    old: Store, new: Store, tmp_path: Path
+) -> None:
+    source = made.write_oci_archive(tmp_path / "a.tar", {A: made.image(1, size=BIG), B: made.image(2)})
+    old.backup(tmp_path / "b.tar")
+    new.restore(tmp_path / "b.tar")
+    for lost in new.indexes.generations.current().piece_maps.values():  # type: ignore[union-attr]
+        new.blobs.path(lost.digest).unlink()
+    result = _seed(new, source)
+    assert not result.published and result.plan.is_empty
+    assert result.bytes_written > BIG
+    assert new.problems() == []
+    assert _seed(new, source).bytes_written == 0
+    assert new.served() == old.served()
+
+
+def _seed(store: Store, source: Path) -> Any:
+    blobs = store.blobs
+    config = Config(node="local", store=blobs.root)
+    return seed(config, blobs, made.generations(blobs), made.pushes(blobs), [str(source)], pins=made.pins(blobs))
+
+
+def test_an_older_state_of_the_same_history_goes_forward(old: Store, new: Store, tmp_path: Path) -> None:
+    old.backup(tmp_path / "first.tar")
+    new.restore(tmp_path / "first.tar")
+    old.publish({A: made.image(7)})
+    old.backup(tmp_path / "second.tar")
+    new.restore(tmp_path / "second.tar")
+    assert new.served() == old.served()
+    (aside,) = new.root.glob("replaced-*")
+    assert (aside / "index.json").exists() and (aside / "journal.jsonl").exists()
+
+
+def newer(store: Store) -> None:
+    store.publish({A: made.image(7)})
+
+
+def another(store: Store) -> None:
+    """A site that was seeded from nothing before anybody thought of the backup."""
+    for path in [store.root / "index.json", store.root / "journal.jsonl", *store.root.glob("generations/*")]:
+        path.unlink()
+    made.open_store(store.root)
+    store.publish({A: made.image(9)})
+
+
+def pushed(store: Store) -> None:
+    made.push(store.blobs, {PUSHED: made.image(6)})
+
+
+@pytest.mark.parametrize("change", [newer, another, pushed])
+def test_what_the_backup_does_not_know_is_replaced_only_when_asked(
+    old: Store, new: Store, tmp_path: Path, change: Any
+) -> None:
+    old.backup(tmp_path / "b.tar")
+    new.restore(tmp_path / "b.tar")
+    change(new)
+    served = new.served()
+    with pytest.raises(ApplianceError, match="APL-0873"):
+        new.restore(tmp_path / "b.tar")
+    assert new.served() == served
+    journal = (new.root / "journal.jsonl").read_bytes()
+    assert new.restore(tmp_path / "b.tar", over=True)["changed"]
+    assert new.served() == old.served()
+    assert {generation.number for generation in new.indexes.generations.kept()} == {1, 2}
+    assert new.journal()[-1]["over"] is True
+    # What was replaced, its history above all, is kept.
+    assert journal in [path.read_bytes() for path in new.root.glob("replaced-*/journal.jsonl")]
+
+
+def test_the_publisher_has_to_make_sure_again(old: Store, new: Store, tmp_path: Path) -> None:
+    """What it knows of the other nodes it knows of other names."""
+    old.backup(tmp_path / "b.tar")
+    made.open_store(new.root)
+    standing.settle(new.root, "a")
+    new.restore(tmp_path / "b.tar")
+    assert not standing.is_settled(new.root)
+    standing.settle(new.root, "a")
+    assert not new.restore(tmp_path / "b.tar")["changed"]
+    assert standing.is_settled(new.root)
+
+
+def test_not_while_a_seeding_runs(old: Store, new: Store, tmp_path: Path) -> None:
+    old.backup(tmp_path / "b.tar")
+    made.open_store(new.root)
+    held = lock(new.root)
+    assert held
+    with pytest.raises(ApplianceError, match="APL-0307"):
+        new.restore(tmp_path / "b.tar")
+
+
+def test_a_backup_is_made_while_a_seeding_runs(old: Store, tmp_path: Path) -> None:
+    held = lock(old.root)
+    assert held
+    assert old.backup(tmp_path / "b.tar")["names"] == 2
+
+
+def test_names_that_change_meanwhile_are_read_again(old: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, turns = names._read_names, list[int]()
+
+    def reading(store: Indexes) -> Any:
+        found = read(store)
+        if not turns:
+            old.publish({A: made.image(7)})
+        turns.append(1)
+        return found
+
+    monkeypatch.setattr(names, "_read_names", reading)
+    contents, about = names.collect(old.indexes, pushed_blobs=True)
+    assert len(turns) == 2
+    assert about["generation"]["number"] == 3
+    assert contents["index.json"] == (old.root / "index.json").read_bytes()
+
+
+def test_names_that_never_rest_are_an_error(old: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = names._read_names
+
+    def reading(store: Indexes) -> Any:
+        made.push(old.blobs, {PUSHED: made.image(5)})
+        return read(store)
+
+    monkeypatch.setattr(names, "_read_names", reading)
+    with pytest.raises(ApplianceError, match="APL-0879"):
+        names.collect(old.indexes, pushed_blobs=True)
+
+
+def test_a_line_of_the_journal_that_was_cut_short_stays_out(old: Store) -> None:
+    whole = (old.root / "journal.jsonl").read_bytes()
+    (old.root / "journal.jsonl").write_bytes(whole + b'{"action":"pu')
+    assert names.collect(old.indexes, pushed_blobs=True)[0]["journal.jsonl"] == whole
+
+
+def test_a_blob_that_this_store_lost_is_named(old: Store, tmp_path: Path) -> None:
+    layer = made.image(5).layers[0]
+    old.blobs.path(layer).unlink()
+    assert old.backup(tmp_path / "b.tar")["missing"] == [layer]
+
+
+def test_of_an_empty_store_nothing_is_kept_and_nothing_restored(new: Store, tmp_path: Path) -> None:
+    made.open_store(tmp_path / "empty")
+    about = Store(tmp_path / "empty").backup(tmp_path / "b.tar")
+    assert about["generation"] is None
+    assert not new.restore(tmp_path / "b.tar")["changed"]
+
+
+@pytest.mark.parametrize(
+    "name", ["oci-layout", "generations/../lock", "blobs/sha256/x", "generations/1-2.json", "lock"]
+)
+def test_files_that_no_backup_of_a_store_has_are_refused(new: Store, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ApplianceError, match="APL-0870"):
+        form.write(tmp_path / "b.tar", names.KIND, made.CREATED, {}, {name: b"1"})
+        new.restore(tmp_path / "b.tar")
+    assert not new.root.exists()
+
+
+def test_a_blob_that_is_not_its_digest_is_refused_before_any_name_changes(
+    old: Store, new: Store, tmp_path: Path
+) -> None:
+    contents, about = names.collect(old.indexes, pushed_blobs=True)
+    blob = next(name for name in contents if name.startswith("blobs/"))
+    form.write(tmp_path / "b.tar", names.KIND, made.CREATED, about, {**contents, blob: b"other"})
+    with pytest.raises(ApplianceError, match="APL-0870"):
+        new.restore(tmp_path / "b.tar")
+    assert new.served() == (None, None, None)
+
+
+@pytest.mark.parametrize("last", range(1, 12))
+def test_interrupted_anywhere_it_is_finished_by_running_it_again(
+    old: Store, new: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    old.backup(tmp_path / "b.tar")
+    write, count = write_atomically, iter(range(1, 1000))
+
+    def writing(*arguments: Any) -> None:
+        if next(count) == last:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(names, "write_atomically", writing)
+        try:
+            new.restore(tmp_path / "b.tar")
+        except KeyboardInterrupt:
+            current = new.indexes.generations.current()
+            assert current is None
+    new.restore(tmp_path / "b.tar")
+    assert new.served() == old.served()
+
+
+def _node(root: Path, ca: Path, node: str) -> Path:
+    pki.request(root, node, "10.0.0.1")
+    pki.sign(ca, root / "node.csr", root / "node.crt", node, "10.0.0.1")
+    (root / "ca.crt").write_bytes((ca / "ca.crt").read_bytes())
+    return root
+
+
+def _signed(root: Path, trust: Trust) -> Indexes:
+    blobs = made.open_store(root)
+    return Indexes(blobs, Generations(blobs, trust), Pushes(blobs, trust), Pins(blobs, trust))
+
+
+def test_what_the_lost_publisher_signed_holds_after_it_was_made_anew(tmp_path: Path) -> None:
+    """The key of the old host is gone for good; its certificate is in the signature, and the authority is the same."""
+    ca = tmp_path / "ca"
+    pki.init_ca(ca)
+    lost = _signed(tmp_path / "sa", Trust(_node(tmp_path / "a", ca, "a"), "a", ["a"]))
+    first = make(None, {A: made.image(1).entry}, {}, cause="seeding", created=made.CREATED, sources=[])
+    lost.generations.publish(first)
+    form.write(tmp_path / "b.tar", names.KIND, made.CREATED, *reversed(names.collect(lost, pushed_blobs=True)))
+
+    again = Trust(_node(tmp_path / "again", ca, "a"), "a", ["a"])
+    fresh = _signed(tmp_path / "new", again)
+    with form.open_backup(tmp_path / "b.tar") as file:
+        names.restore(fresh, file, "b.tar", over=False)
+    node = Trust(_node(tmp_path / "b", ca, "b"), "b", ["a"])
+    node.check(first.raw, fresh.generations.signature(first))
+    assert not fresh.generations.sign_anew()
+    # What it publishes next is signed by its own new key, and the others follow that too.
+    second = make(first, {B: made.image(2).entry}, {}, cause="seeding", created=made.CREATED, sources=[])
+    fresh.generations.publish(second)
+    other = _signed(tmp_path / "sb", node)
+    for generation in (first, second):
+        signature = fresh.generations.signature(generation)
+        assert other.generations.accept(generation.raw, signature, lambda _: None) == generation
+
+    # Without the authority of old, nobody could check it: it is signed anew.
+    pki.init_ca(tmp_path / "ca2")
+    stranger = Generations(fresh.blobs, Trust(_node(tmp_path / "c", tmp_path / "ca2", "a"), "a", ["a"]))
+    assert stranger.sign_anew()
+    Trust(tmp_path / "c", "b", ["a"]).check(second.raw, stranger.signature(second))
