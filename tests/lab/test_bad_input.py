@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,9 @@ from tests.lab.images import NGINX, ImageSpec, docker_archive, make_stick
 from tests.lab.scenario import Luggage, inventory, pack
 from tests.lab.site import Site
 from tests.lab.story import STICK, playbook
+from tests.lab.trace import differences, look_at
 
 pytestmark = pytest.mark.lab
-
-# Everything but what any login, journal or Ansible connection writes by itself.
-_LOOK = (
-    "find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/tmp -o -path /var/log "
-    "-o -path /root/.ansible -o -path /var/lib/systemd -o -path /var/lib/private -o -path /media -o -path /dev \\) -prune -o "
-    "\\( -type d -printf '%p %M %u\\n' -o -printf '%p %M %u %s %T@ %l\\n' \\) | sort; "
-    "nft list ruleset | grep -v counter; systemctl list-units --all --no-legend --plain 'appliance*' 'k3s*'; ip -br link; ip route"
-)
 
 
 @dataclass(frozen=True)
@@ -41,10 +33,7 @@ class Stage:
 
     def look(self) -> dict[str, list[str]]:
         """What is on every host that is up: files with their sizes and times, rules, units, links."""
-        up = {name: host for name, host in self.site.hosts.items() if host.is_up()}
-        with ThreadPoolExecutor(3) as pool:
-            seen = pool.map(lambda host: host.run(_LOOK).stdout.splitlines(), up.values())
-        return dict(zip(up, seen, strict=True))
+        return look_at([host for host in self.site.hosts.values() if host.is_up()], times=True)
 
     def refused(self, hosts: Path, *expected: str, arguments: tuple[str, ...] = ("-e", "confirm=yes")) -> str:
         """Run ``site.yml``, which has to fail with all these words and change nothing; returns what it said."""
@@ -56,7 +45,7 @@ class Stage:
         assert run.changed == 0, run.output[-4000:]
         after = self.look()
         for name in before:
-            assert sorted(set(after[name]) ^ set(before[name])) == [], f"{name} was changed"
+            assert differences(before[name], after[name]) == [], f"{name} was changed"
         return run.output
 
 

@@ -17,6 +17,7 @@ from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.store import standing
 from appliance.store.blobs import BlobStore, write_atomically
+from appliance.store.changes import Changes
 from appliance.store.fsck import check
 from appliance.store.generations import Generations, lock, make
 from appliance.store.journal import note, record
@@ -46,7 +47,9 @@ class Store:
         return Indexes(blobs, made.generations(blobs), made.pushes(blobs), made.pins(blobs))
 
     def publish(self, items: dict[str, made.Image]) -> None:
-        record(self.root, made.publish(self.blobs, {**items}, piece_maps=True, sources=["/media/stick"]))
+        before = made.generations(self.blobs).current()
+        after = made.publish(self.blobs, {**items}, piece_maps=True, sources=["/media/stick"])
+        record(self.root, after, Changes.between(before.names if before else {}, after.names))
 
     def backup(self, path: Path, *, pushed_blobs: bool = True) -> dict[str, Any]:
         contents, about = names.collect(self.indexes, pushed_blobs=pushed_blobs)

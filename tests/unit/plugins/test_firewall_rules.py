@@ -436,6 +436,27 @@ def test_which_firewall_a_host_has(answers: dict[str, tuple[int, str]], backend:
     assert fw.detect(Commands(answers), tmp_path) == backend
 
 
+def test_removal_looks_in_every_firewall_also_in_one_that_is_off(tmp_path: Path) -> None:
+    for path, text in fw.firewalld_files(RULES).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text, encoding="utf-8")
+    # Firewalld and ufw are off, and the rules of today are in nftables.
+    ruleset = json.dumps({"nftables": _applied(RULES).entries})
+    run = Commands({"ufw show added": (0, ADDED), "nft -j list ruleset": (0, ruleset)})
+    plan = fw.make_plan(None, run, tmp_path)
+    assert plan.backend == "firewalld, ufw, nftables"
+    assert {step.path for step in plan.steps if step.path} == set(fw.firewalld_files(RULES))
+    assert not any("firewall-cmd" in step.argv for step in plan.steps)
+    assert sum(step.argv[:1] == ["ufw"] for step in plan.steps) == 5
+    assert plan.steps[-1].argv == ["nft", "-f", "-"]
+
+
+def test_removal_where_there_is_nothing_of_ours(tmp_path: Path) -> None:
+    run = Commands({"firewall-cmd --get-policies": (0, "allow-host-ipv6"), "nft -j list ruleset": (0, NFT)})
+    plan = fw.make_plan(None, run, tmp_path)
+    assert (plan.backend, plan.steps) == ("none", [])
+
+
 def test_the_older_iptables_is_asked_where_it_has_a_table(tmp_path: Path) -> None:
     run = Commands({"iptables -S": (0, SAVED)})
     assert fw.detect(run, tmp_path) == "none"

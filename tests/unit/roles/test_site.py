@@ -15,7 +15,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[3]
 PLAYBOOKS = [
     ROOT / "site.yml",
-    *(ROOT / f"playbooks/{name}.yml" for name in ("update", "preflight", "gc", "rollback", "backup", "restore")),
+    *(
+        ROOT / f"playbooks/{name}.yml"
+        for name in ("update", "preflight", "gc", "rollback", "backup", "restore", "uninstall")
+    ),
 ]
 
 
@@ -65,6 +68,17 @@ def test_nothing_acts_before_the_plan_whatever_tags_are_asked_for() -> None:
     planned = next(number for number, play in enumerate(plays) if "plan" in _roles(play))
     assert all("always" in play["tags"] for play in plays[: planned + 1])
     assert all("always" not in play["tags"] for play in plays[planned + 1 :])
+
+
+def test_nothing_goes_before_all_was_shown_and_agreed_to() -> None:
+    first, *others = _plays(ROOT / "playbooks/uninstall.yml")
+    assert first["tags"] == ["always"] and "serial" not in first, "one plan for all hosts, whatever tags are asked for"
+    assert [task["ansible.builtin.import_role"]["tasks_from"] for task in first["tasks"]] == ["plan"]
+    assert [play["hosts"] for play in others] == ["k3s_agents", "k3s_servers"]
+    assert others[-1]["serial"] == 1
+    tasks = yaml.safe_load((ROOT / "roles/uninstall/tasks/plan.yml").read_text(encoding="utf-8"))
+    acting = [task for task in tasks if any(word.startswith("site.appliance.") for word in task)]
+    assert len(acting) == 5 and all(task["check_mode"] is True for task in acting)
 
 
 def test_servers_go_one_at_a_time() -> None:

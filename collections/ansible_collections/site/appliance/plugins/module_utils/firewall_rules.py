@@ -583,12 +583,16 @@ def _ipt_saved(run: Run, chains: Mapping[tuple[str, str, str], Chain], root: Pat
     return saved
 
 
-def _firewalld_now(run: Run, root: Path) -> tuple[dict[str, str], list[str]]:
-    files = {
+def _firewalld_files_now(root: Path) -> dict[str, str]:
+    return {
         str(path.relative_to(root)): path.read_text(encoding="utf-8")
         for folder in (FIREWALLD_IPSETS, FIREWALLD_POLICIES)
         for path in sorted((root / folder).glob(f"{MARK}-*.xml"))
     }
+
+
+def _firewalld_now(run: Run, root: Path) -> tuple[dict[str, str], list[str]]:
+    files = _firewalld_files_now(root)
     code, out, _ = run(["firewall-cmd", "--get-policies"], "")
     if code != 0:
         raise FirewallError("this firewalld has no policies: it is older than 0.9")
@@ -620,6 +624,8 @@ def make_plan(rules: Optional[Rules], run: Run = run_command, root: Path = Path(
     :param backend: ``auto`` or what :func:`detect` may return.
     :raises FirewallError: where the firewall cannot be read.
     """
+    if rules is None and backend == "auto":
+        return _removal(run, root)
     backend = detect(run, root) if backend == "auto" else backend
     if backend == "firewalld":
         return firewalld_plan(rules, *_firewalld_now(run, root))
@@ -634,6 +640,29 @@ def make_plan(rules: Optional[Rules], run: Run = run_command, root: Path = Path(
         other = ipt_plan(rules, _ipt_saved(run, chains, root))
         return Plan(backend, plan.steps + other.steps, plan.before + other.before, plan.after + other.after)
     return Plan("none")
+
+
+def _removal(run: Run, root: Path) -> Plan:
+    """Plan the removal of ours wherever it is: a firewall that was switched off since keeps the rules in its files."""
+    plans = []
+    files = _firewalld_files_now(root)
+    code, policies, _ = run(["firewall-cmd", "--get-policies"], "")
+    if code == 0:
+        plans.append(firewalld_plan(None, files, policies.split()))
+    elif files:
+        lines = [f"{path}: {line.strip()}" for path, text in files.items() for line in text.splitlines()]
+        plans.append(Plan("firewalld", [Step(path=path) for path in files], lines))
+    code, added, _ = run(["ufw", "show", "added"], "")
+    if code == 0:
+        plans.append(ufw_plan(None, added))
+    chains = _ruleset(run)
+    plans += [nft_plan(None, chains), ipt_plan(None, _ipt_saved(run, chains, root))]
+    plans = [plan for plan in plans if plan.steps]
+    return Plan(
+        ", ".join(plan.backend for plan in plans) or "none",
+        [step for plan in plans for step in plan.steps],
+        [line for plan in plans for line in plan.before],
+    )
 
 
 def apply_plan(plan: Plan, run: Run = run_command, root: Path = Path("/")) -> None:

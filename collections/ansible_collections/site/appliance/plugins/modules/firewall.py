@@ -15,15 +15,16 @@ options:
     description:
       - C(input), a list of C(name), C(proto), C(ports) and C(sources) (none means anybody); C(trusted), networks
         from which everything is accepted but C(guarded), UDP ports; C(forward), networks from and to which packets are forwarded.
+      - Not looked at with I(state=absent).
     type: dict
-    required: true
+    default: {}
   state:
     description: Whether the rules are to be there or gone.
     type: str
     choices: [present, absent]
     default: present
   backend:
-    description: The firewall to use; C(auto) asks the host.
+    description: The firewall to use; C(auto) asks the host. With I(state=absent) it looks in all of them, also in one that is off.
     type: str
     choices: [auto, firewalld, ufw, nftables, iptables, none]
     default: auto
@@ -70,7 +71,7 @@ def main() -> None:
     """Plan, apply, plan again."""
     module = AnsibleModule(
         argument_spec={
-            "rules": {"type": "dict", "required": True},
+            "rules": {"type": "dict", "default": {}},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "backend": {
                 "type": "str",
@@ -95,7 +96,9 @@ def main() -> None:
         }
         if plan.steps and not module.check_mode:
             firewall_rules.apply_plan(plan)
-            left = firewall_rules.make_plan(rules, backend=plan.backend).steps
+            # Ours may have lain in several, also in one that is off.
+            backend = module.params["backend"] if rules is None else plan.backend
+            left = firewall_rules.make_plan(rules, backend=backend).steps
             if left:
                 module.fail_json(
                     msg="APL-0750: the firewall took the rules but does not show them when it is asked again",

@@ -1,0 +1,91 @@
+"""Role uninstall against the roles that add: nothing that they write is forgotten, and the order is that of dependence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible_collections.site.appliance.plugins.filter import uninstall
+
+ROLES = Path(__file__).resolve().parents[3] / "roles"
+ROLE = ROLES / "uninstall"
+READERS = {"preflight", "verify", "uninstall"}
+PATH = re.compile(r"(?<![\w./}])/(?:etc|usr/local|opt|var/lib|run)/[\w./-]+")
+UNIT = re.compile(r"\bappliance-[a-z-]+\.(?:service|timer|socket|path)\b")
+# Named by the roles, and written by somebody else.
+FOREIGN = ("/etc/resolv.conf", "/etc/default/", "/etc/sysconfig/", "/etc/rancher/k3s/config.yaml.d/")
+
+
+def _load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _texts() -> dict[str, str]:
+    """The files of the roles that act, by path."""
+    return {
+        str(path.relative_to(ROLES)): path.read_text(encoding="utf-8")
+        for folder in ("tasks", "vars", "templates", "files", "defaults", "handlers")
+        for path in ROLES.glob(f"*/{folder}/*")
+        if path.relative_to(ROLES).parts[0] not in READERS
+    }
+
+
+def _units() -> dict[str, list[str]]:
+    units: dict[str, list[str]] = _load(ROLE / "vars/main.yml")["__uninstall_units"]
+    return units
+
+
+def test_every_unit_that_a_role_installs_is_taken_away() -> None:
+    known = {unit for names in _units().values() for unit in names}
+    named = {unit: path for path, text in _texts().items() for unit in UNIT.findall(text)}
+    assert len(named) >= 5
+    assert {unit: path for unit, path in named.items() if unit not in known} == {}
+
+
+def test_every_path_that_a_role_names_goes() -> None:
+    token = _load(ROLES / "k3s/defaults/main.yml")["k3s_token_file"]
+    there = {"managed": True, "k3s_runs": True, "k3s_data_there": True, "store_there": True}
+    scope = uninstall.uninstall_scope({**there, "k3s": True, "data": True, "token": token, "links": [], "restored": []})
+    gone = [path for step in ("k3s", "mirror", "host", "data", "last") for path in scope[step]]
+    named = {match: path for path, text in _texts().items() for match in PATH.findall(text)}
+    assert len(named) > 25
+    left = {
+        name: path
+        for name, path in named.items()
+        if not name.startswith((*FOREIGN, "/etc/systemd/system"))
+        and not any(f"{name}/".startswith(f"{top}/") for top in gone)
+    }
+    assert left == {}
+
+
+def test_what_runs_ends_before_its_files_go_and_the_note_goes_last() -> None:
+    (block,) = _load(ROLE / "tasks/main.yml")
+    steps = [task["ansible.builtin.include_tasks"].removesuffix(".yml") for task in block["block"]]
+    assert steps == ["look", "embedded", "k3s", "mirror", "firewall", "data", "host"]
+    last = _load(ROLE / "tasks/host.yml")[-1]["site.appliance.removed_paths"]
+    assert last["paths"] == "{{ __uninstall_scope.host + __uninstall_scope.last }}"
+    k3s = [next(word for word in task if "." in word) for task in _load(ROLE / "tasks/k3s.yml")]
+    assert k3s.index("site.appliance.k3s_remains") < k3s.index("site.appliance.removed_paths")
+    # In this step too, what says that there is something to bring back goes last.
+    scope = uninstall.uninstall_scope(
+        {
+            **dict.fromkeys(("k3s", "managed"), True),
+            **dict.fromkeys(("data", "k3s_runs", "k3s_data_there", "store_there"), False),
+            "token": "/t",
+            "links": [],
+            "restored": [],
+        }
+    )
+    assert scope["host"][-1] == _load(ROLE / "vars/main.yml")["__uninstall_sysctls"]
+
+
+def test_role_host_writes_down_what_was_before_it_changes_it() -> None:
+    (block,) = _load(ROLES / "host/tasks/main.yml")
+    steps = [task.get("ansible.builtin.import_tasks", "") for task in block["block"]]
+    assert steps.index("before.yml") < min(steps.index("modules.yml"), steps.index("sysctl.yml"))
+    variables = {**_load(ROLES / "host/vars/main.yml"), **_load(ROLE / "vars/main.yml")}
+    assert variables["__host_before"] == variables["__uninstall_before"]
+    # It sets others, so it has to be set before them.
+    assert variables["__host_sysctls_changed"].startswith("{{ ['net.ipv4.ip_forward']")
