@@ -223,10 +223,10 @@ def test_a_rollback_takes_it_back_and_the_stick_brings_it_again(life: Life) -> N
 def test_the_history_says_what_came_from_where(life: Life) -> None:
     rows = appliance(life["a"], "history")["generations"]
     assert [(row["number"], row["cause"]) for row in rows] == [
-        (4, "seeding"),
-        (3, "rollback"),
-        (2, "seeding"),
         (1, "seeding"),
+        (2, "seeding"),
+        (3, "rollback"),
+        (4, "seeding"),
     ]
     assert appliance(life["a"], "audit")["broken"] is None
     said = appliance(life["a"], "diff", "1", "2")
