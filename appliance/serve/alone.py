@@ -24,6 +24,7 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 
 from appliance.errors import fail
+from appliance.serve.closing import close_at_once
 from appliance.serve.systemd import notify
 
 _BEAT_SECONDS = 1.0
@@ -41,6 +42,7 @@ def serve(path: Path, make: Callable[[], Any]) -> None:
     :param make: builds the application, after gevent has patched this process.
     :raises ApplianceError: APL-0403 when a living process answers there.
     """
+    close_at_once()
     ended = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, ended.set)

@@ -25,6 +25,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from appliance import bounds
 from appliance.registry.body import BrokenOff
 from appliance.serve.clients import Client, Clients
+from appliance.serve.closing import close_at_once
 
 _SHARED = ("queue", "select", "selectors", "signal", "subprocess", "time")
 _BEAT_SECONDS = 1.0
@@ -56,6 +57,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
             # "Patching more than once will result in the union": that is what is meant.
             warnings.simplefilter("ignore", monkey.MonkeyPatchWarning)
             super().patch()
+        close_at_once()
 
     def run(self) -> None:
         """Serve until a signal ends it."""

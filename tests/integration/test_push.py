@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import APPLIANCE, Node, Process, Site, free_port, request, run, wait_for
+from tests.integration.conftest import APPLIANCE, Node, Process, Site, free_port, request, run, wait_for, workers_of
 from tests.integration.test_containerd import Containerd
 from tests.integration.test_units import Tls
 from tests.unit.store import made
@@ -285,6 +285,20 @@ def test_containerd_pushes_and_another_node_gives_it_back_under_the_same_name(si
             assert containerd.blob(digest) == raw
     finally:
         containerd.process.stop()
+
+
+def test_a_large_manifest_leaves_nothing_open_and_no_lock(registry: Registry) -> None:
+    """Its hashing waits on a thread of gevent's pool, where gevent's ``os.close`` of a directory never came to an end."""
+    registry.push("team/large", "1", ONE)
+    for number in range(4):
+        document = {**ONE.document, "annotations": {"n": str(number), "x": "y" * (1 << 20)}}
+        raw = json.dumps(document).encode()
+        kind = ONE.descriptor["mediaType"]
+        status, _, said = registry.call("PUT", f"/v2/team/large/manifests/{number}", raw, Content_Type=kind)
+        assert status == 201, said
+    for pid in workers_of(registry.process.popen.pid):
+        opened = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()]
+        assert [path for path in opened if path.startswith(f"{registry.store}/") or path == str(registry.store)] == []
 
 
 def test_many_clients_at_once_lose_nothing(registry: Registry) -> None:
