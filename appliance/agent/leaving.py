@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gevent.pool import Pool
@@ -14,7 +14,7 @@ from appliance.oci.piecemap import PieceMap
 from appliance.peers.client import PeerError, Peers
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import Needed, needed, needed_by_pushes, reach, reader, walk
-from appliance.store.generations import Generations
+from appliance.store.generations import Generation, Generations
 from appliance.store.pushes import Pushes
 
 _AT_ONCE = 16
@@ -53,7 +53,8 @@ class Leaving:
         :param staying: ids.
         :returns: ``leaving`` (ids), ``silent`` (ids of the nodes, staying or not, that do not answer), ``only_there``
             (what a leaving node holds and no staying one), and ``at_risk`` (what no node that answers holds, while one that
-            leaves does not answer). Each blob has ``digest``, ``size`` (bytes) and ``names``, a few that need it.
+            leaves does not answer). Each blob has ``digest``, ``size`` (bytes), ``names``, a few that need it, and
+            ``served``: whether what is served now needs it, not older generations alone.
         """
         others = self._peers.others
         leaving = [peer.id for peer in others if peer.id not in staying]
@@ -67,12 +68,13 @@ class Leaving:
             only_there = [item for item in unheld if item not in nowhere]
             # Where every leaving node says that it does not hold it either, staying is no help.
             at_risk = nowhere if set(silent) & set(leaving) else []
-        names = self._offload(self._names, {item.digest for item in [*only_there, *at_risk]})
+        lost = {item.digest for item in [*only_there, *at_risk]}
+        names, served = self._offload(self._names, lost), self._offload(self._served, lost)
         return {
             "leaving": leaving,
             "silent": silent,
-            "only_there": [_row(item, names) for item in only_there],
-            "at_risk": [_row(item, names) for item in at_risk],
+            "only_there": [_row(item, names, served) for item in only_there],
+            "at_risk": [_row(item, names, served) for item in at_risk],
         }
 
     def fetch(self, staying: Collection[str]) -> dict[str, Any]:
@@ -120,14 +122,24 @@ class Leaving:
 
     def _missing(self) -> list[Descriptor]:
         """What is needed and does not lie here whole."""
-        found: dict[str, Needed] = {}
-        for generation in self._generations.kept():
-            found |= needed(generation, self._blobs)
-        pushed = self._pushes.current()
-        if pushed is not None:
-            found |= needed_by_pushes(pushed, self._blobs)
+        found = self._needed(self._generations.kept())
         descriptors = [item.descriptor for item in found.values()]
         return [item for item in descriptors if self._blobs.size(item.digest) != item.size]
+
+    def _served(self, digests: Collection[str]) -> Collection[str]:
+        """Those of these that what is served now needs."""
+        if not digests:
+            return ()
+        current = self._generations.current()
+        return self._needed([current] if current else []).keys() & set(digests)
+
+    def _needed(self, generations: Iterable[Generation]) -> dict[str, Needed]:
+        """What these and the pushed names need, by digest."""
+        found: dict[str, Needed] = {}
+        for generation in generations:
+            found |= needed(generation, self._blobs)
+        pushed = self._pushes.current()
+        return found | needed_by_pushes(pushed, self._blobs) if pushed is not None else found
 
     def _names(self, digests: Collection[str]) -> dict[str, list[str]]:
         """A few of the names that need each of these."""
@@ -147,5 +159,10 @@ class Leaving:
             yield from ((name, reach(entry, read)) for name, entry in pushed.names.items())
 
 
-def _row(item: Descriptor, names: Mapping[str, list[str]]) -> dict[str, Any]:
-    return {"digest": item.digest, "size": item.size, "names": names[item.digest]}
+def _row(item: Descriptor, names: Mapping[str, list[str]], served: Collection[str]) -> dict[str, Any]:
+    return {
+        "digest": item.digest,
+        "size": item.size,
+        "names": names[item.digest],
+        "served": item.digest in served,
+    }

@@ -68,12 +68,14 @@ def leaving(config_file: Path | None, as_json: bool, staying: tuple[str, ...], f
     lost = shown["at_risk"] + (shown["only_there"] if fetch else [])
     if lost and not anyway:
         names = sorted({name for blob in lost for name in blob["names"]})
+        older = sum(not blob["served"] for blob in lost)
         silent = [node for node in shown["leaving"] if node in shown["silent"]]
         fail(
             "APL-0411",
             "a node that leaves may be the only one that holds something",
             where=", ".join(shown["leaving"]),
             why=f"{len(lost)} blobs of {', '.join(names[:10])}{' and more' if len(names) > 10 else ''} are on no other node"
+            + _of_older(older, len(lost))
             + (f", and {', '.join(silent)} does not answer" if silent else "")
             + "".join(f"; {problem}" for problem in shown.get("failed", [])[:3]),
             fix="Nothing was changed. Bring it back until the others have what it holds, or bring the images on a medium;"
@@ -84,10 +86,19 @@ def leaving(config_file: Path | None, as_json: bool, staying: tuple[str, ...], f
 COMMANDS = (leaving, take_over)
 
 
+def _of_older(older: int, lost: int) -> str:
+    """What that means for pulls: the blobs that only a rollback would need harm none."""
+    if older == lost:
+        return " (all for older generations alone: what is served now stays whole)"
+    return f" ({older} for older generations alone)" if older else ""
+
+
 def _leaving_text(shown: dict[str, Any]) -> str:
     lines = [f"{node} leaves{', and does not answer' if node in shown['silent'] else ''}" for node in shown["leaving"]]
     for key, words in (("only_there", "only there"), ("at_risk", "at risk")):
         lines += [
-            f"  {words}: {blob['digest']}  {blob['size']} bytes  {' '.join(blob['names'])}" for blob in shown[key]
+            f"  {words}: {blob['digest']}  {blob['size']} bytes  {' '.join(blob['names'])}"
+            f"{'' if blob['served'] else '  (for older generations alone)'}"
+            for blob in shown[key]
         ]
     return "\n".join(lines) or "every listed node stays"

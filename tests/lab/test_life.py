@@ -1,15 +1,18 @@
 """The life of a site, in order: each test goes on from where the one before left it.
 
-Images come, move and are taken back while a container runs on b throughout; hosts are lost and made anew. No clock is moved.
+Images come, move and are taken back while a container (with a real K3s: a pod) runs on b throughout; hosts are lost and made
+anew; at last the appliance goes, and comes back from its backup. No clock is moved.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import random
+import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.lab import releases
 from tests.lab.base import REPOSITORY
@@ -38,6 +40,7 @@ from tests.lab.story import (
     until,
     wait_ready,
 )
+from tests.lab.trace import differences, look, look_at
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
@@ -45,6 +48,14 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 FRESH = ImageSpec("fresh.test/new/app:1", page="hello from what is new", payload_mib=1)
 MOVED_TOOL = ImageSpec(TOOL.name, page="hello from the tool that moved", payload_mib=1)
 LIVING = "life"
+STORE = "/var/lib/appliance"
+TOKEN = "/etc/rancher/k3s/cluster-token"
+# What passwd's tools keep of the files before, the directory that Debian's containerd makes for itself (the stand-in runs that one), what
+# Python and ldconfig remember, and what belongs to kernel modules, which stay until the next boot.
+LEFT = (
+    r"file /etc/((g?shadow|group|passwd|subuid|subgid)-|cni|\.pwd\.lock)|file /var/cache/ldconfig|file \S+/__pycache__"
+    r"|mount /media/|sysctl net\.(bridge|netfilter)\."
+)
 
 
 @dataclass
@@ -55,6 +66,8 @@ class Life:
     :param seeds: hosts of ``mirror_seeds``, the publisher first.
     :param variables: of the inventory.
     :param born: process id and start time of the container that has to live on.
+    :param before: what could be seen of each host before the appliance came.
+    :param backup: the backup of the site, and what has to come back from it, by path.
     """
 
     site: Site
@@ -62,8 +75,10 @@ class Life:
     directory: Path
     nodes: Sequence[str] = ("a", "b", "c")
     seeds: Sequence[str] = ("a", "b")
-    variables: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, Any] = field(default_factory=lambda: {"mirror_site": "north"})
     born: str = ""
+    before: dict[str, list[str]] = field(default_factory=dict)
+    backup: tuple[Path, Mapping[str, str]] = (Path(), {})
     sticks: Iterator[int] = field(default_factory=itertools.count)
 
     def __getitem__(self, name: str) -> Host:
@@ -73,22 +88,24 @@ class Life:
     def up(self) -> list[Host]:
         return [host for host in self.site.hosts.values() if host.is_up()]
 
-    def plug(self, host: str, *images: ImageSpec, notes: dict[str, Any] | None = None) -> None:
+    @property
+    def inventory(self) -> Path:
+        """The controller's directory: the inventory, and the site's authority."""
+        return self.directory / "inventory"
+
+    def plug(self, host: str, *images: ImageSpec) -> None:
         """Put a stick with these images into a host, in place of the one that is in it."""
         files = self.directory / f"stick-{next(self.sticks)}"
         files.mkdir()
         for number, image in enumerate(images):
             write = oci_archive if image.name == TOOL.name else docker_archive
             write(image, files / f"{number}.{'tar.zst' if write is oci_archive else 'tar'}")
-        if notes is not None:
-            (files / "medium.yaml").write_text(yaml.safe_dump(notes))
         self[host].detach_stick(STICK)
         self[host].attach_stick(make_stick(files, files.with_suffix(".ext4")), STICK)
 
     def start(self, name: str, *arguments: str, expect: int | None = 0, tree: Path = REPOSITORY) -> Run:
         """Run a playbook over the inventory as it is now, agreed to beforehand."""
-        directory = self.directory / "inventory"
-        hosts = inventory(self.site, self.luggage, directory, nodes=self.nodes, seeds=self.seeds, **self.variables)
+        hosts = inventory(self.site, self.luggage, self.inventory, nodes=self.nodes, seeds=self.seeds, **self.variables)
         return playbook(self.site, name, hosts, "-e", "confirm=yes", *arguments, expect=expect, tree=tree)
 
     def run(self, name: str, *arguments: str, tree: Path = REPOSITORY) -> Run:
@@ -99,7 +116,9 @@ class Life:
 
     def lives(self) -> None:
         if self.born:
-            assert container(self["b"]) == self.born, "the container that runs throughout was restarted"
+            assert container(self["b"], self.luggage.real) == self.born, (
+                "the container that runs throughout was restarted"
+            )
 
     def serves(self, *images: ImageSpec) -> None:
         """Every node that is up pulls exactly these images, and a container of each answers."""
@@ -122,10 +141,44 @@ def appliance(host: Host, *words: str, store: bool = True) -> Any:
     return json.loads(host.run(command, check=False).stdout)
 
 
-def container(host: Host) -> str:
+def container(host: Host, real: bool) -> str:
     """Process id and start time of the container that runs throughout; they change when it is restarted."""
-    script = f"pid=$(k3s ctr tasks ls | awk '$1 == \"{LIVING}\" && $3 == \"RUNNING\" {{print $2}}') && cut -d' ' -f1,22 /proc/$pid/stat"
-    return host.run(script).stdout.strip()
+    process = (
+        f"k3s crictl inspect --output go-template --template '{{{{.info.pid}}}}' $(k3s crictl ps --quiet --name '^{LIVING}$')"
+        if real
+        else f'k3s ctr tasks ls | awk \'$1 == "{LIVING}" && $3 == "RUNNING" {{print $2}}\''
+    )
+    return host.run(f"pid=$({process}) && cut -d' ' -f1,22 /proc/$pid/stat", check=False).stdout.strip()
+
+
+def start_container(life: Life) -> None:
+    """Start it on b."""
+    b, image = life["b"], NGINX.name
+    must_pull(b, image, real=life.luggage.real)
+    if life.luggage.real:
+        spec = {"nodeName": "b", "containers": [{"name": LIVING, "image": image, "imagePullPolicy": "IfNotPresent"}]}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": LIVING}, "spec": spec}
+        life["a"].run("k3s kubectl apply -f -", stdin=json.dumps(pod))
+    else:
+        stop_container(b, LIVING)
+        b.run(f"k3s ctr run -d {image} {LIVING}")
+    life.born = until(lambda: container(b, life.luggage.real), "the container that lives on", 120)
+
+
+def changed(
+    before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]], allowed: str
+) -> dict[str, list[str]]:
+    """What differs on each host; nothing of a host that is the same."""
+    found = {name: differences(before[name], after[name], allowed) for name in after}
+    return {name: lines for name, lines in found.items() if lines}
+
+
+def had_before(host: Host) -> None:
+    """Give a host what the appliance will write over: a registries.yaml on b, and a kernel that forwards nothing on c."""
+    if host.name == "b":
+        host.write("/etc/rancher/k3s/registries.yaml", "# the site's own\nmirrors: {}\n", 0o640)
+    if host.name == "c":
+        host.run("sysctl -w net.ipv4.ip_forward=0")
 
 
 @contextmanager
@@ -174,15 +227,13 @@ def nothing_leaves_in_life(life: Life) -> Iterator[None]:
 
 
 def test_the_site_is_installed(life: Life) -> None:
+    for host in life.up:
+        had_before(host)
+    life.before = look_at(life.up)
     life.plug("a", NGINX, TOOL)
     life.run("site.yml", "-e", "agents_at_once=2")
     assert life.generation() == 1
-    b = life["b"]
-    must_pull(b, NGINX.name, real=life.luggage.real)
-    stop_container(b, LIVING)
-    b.run(f"k3s ctr run -d {NGINX.name} {LIVING}")
-    life.born = container(b)
-    assert life.born
+    start_container(life)
 
 
 def test_an_update_adds_an_image_of_a_new_registry_and_moves_a_tag(life: Life) -> None:
@@ -301,11 +352,35 @@ def test_a_node_that_is_built_anew_from_nothing_serves_what_it_served(life: Life
     before = life.generation()
     life["c"].replace()
     life["c"].boot()
+    had_before(life["c"])
+    life.before["c"] = look(life["c"])
     with pulling(life, "b", TOOL.name):
         life.run("site.yml", "-e", "agents_at_once=2")
     assert life.generation() == before
     must_pull(life["c"], TOOL.name, real=life.luggage.real)
     assert life.run("site.yml").changed == 0
+
+
+def test_a_backup_is_taken(life: Life) -> None:
+    """Kept for the end: what it holds is what the site was at this point of its life."""
+    a, backups = life["a"], life.directory / "backups"
+    life.variables["backup_dir"] = str(backups)
+    life.plug("a", MOVED_TOOL, FRESH)
+    life.run("playbooks/update.yml", "--tags", "plan,seed")
+    appliance(a, "pin", TOOL.name)
+    if life.luggage.real:
+        a.run(f"k3s kubectl create configmap {LIVING} --from-literal=page=old")
+    assert life.run("playbooks/backup.yml", "--check").changed == 0
+    assert not backups.exists()
+    said = life.run("playbooks/backup.yml").output
+    (archive,) = backups.iterdir()
+    assert archive.stat().st_mode & 0o777 == 0o600
+    assert "K3s's token: in it" in said
+    assert ("a copy of its sqlite database" if life.luggage.real else "the lab's stand-in") in said, said[-3000:]
+    for host in life.up:
+        assert host.run("ls -A /var/tmp | grep backup", check=False).stdout == "", "something was left behind"
+    kept = (TOKEN, f"{STORE}/index.json", f"{STORE}/pins.json", f"{STORE}/journal.jsonl")
+    life.backup = archive, {path: a.run(f"cat {path}").stdout for path in kept}
 
 
 def test_the_publisher_is_lost_for_good_and_the_next_seed_goes_on(life: Life) -> None:
@@ -315,7 +390,10 @@ def test_the_publisher_is_lost_for_good_and_the_next_seed_goes_on(life: Life) ->
     life.nodes, life.seeds = ("b", "c"), ("b",)
     life.plug("b", ImageSpec(FRESH.name, page="from the heir", payload_mib=1))
     with pulling(life, "c", TOOL.name):
-        life.run("site.yml", "--tags", "firewall,mirror,seed")
+        # c was built anew, so that some of what older generations alone need lies nowhere but on the one that is lost.
+        asked = " ".join(life.start("site.yml", "--tags", "firewall,mirror,seed", expect=2).output.split())
+        assert "APL-0411" in asked and "what is served now stays whole" in asked, asked[-4000:]
+        life.run("site.yml", "--tags", "firewall,mirror,seed", "-e", "mirror_remove_anyway=yes")
     assert life.generation() == before + 1
     assert {status(host)["publisher"] for host in life.up} == {"b"}
     assert life["c"].run("grep -c 10.77.0.11 /etc/appliance/config.yaml", check=False).stdout.strip() == "0"
@@ -331,3 +409,77 @@ def test_a_newer_release_of_the_appliance_replaces_this_one(life: Life, tmp_path
     for host in life.up:
         assert "9.0.0" in host.run("readlink /opt/appliance/current").stdout
     assert life.generation() > 1
+
+
+def test_it_is_taken_away_and_each_host_is_what_it_was(life: Life) -> None:
+    """a comes back for it, with the release and the names that it had; of c only half is left."""
+    life["a"].boot()
+    life.nodes, life.seeds = ("a", "b", "c"), ("b",)
+    life["c"].run(
+        "systemctl kill --signal=KILL appliance-agent appliance-mirror; systemctl stop k3s-agent; "
+        "rm -rf /opt/appliance/current /usr/local/bin/k3s /etc/appliance/config.yaml; systemctl restart --no-block appliance-peer"
+    )
+    data = ("-e", '{"uninstall_data": true}')
+    whole = [life["a"], life["b"]]
+    installed = look_at(whole)
+    # Without a terminal and without a yes beforehand, nothing happens.
+    refused = life.start("playbooks/uninstall.yml", *data, "-e", "confirm=no", expect=2)
+    assert refused.changed == 0 and "APL-0770" in refused.output, refused.output[-4000:]
+    assert changed(installed, look_at(whole), "process |mount ") == {}
+    for words in (
+        "DATA GOES",
+        f"a: {STORE} (",
+        "processes of containers",
+        "as it was before: /etc/rancher/k3s/registries.yaml",
+    ):
+        assert words in refused.output, refused.output[-4000:]
+
+    life.born = ""
+    life.run("playbooks/uninstall.yml", *data)
+    assert changed(life.before, look_at(life.up), LEFT) == {}
+    assert life.run("playbooks/uninstall.yml", *data).changed == 0
+
+
+def test_a_site_that_burnt_down_comes_back_from_its_backup(life: Life) -> None:
+    """All hosts at once, and the controller's authority: the same names, history and token on fresh ones."""
+    (archive, kept), pki = life.backup, life.inventory / "pki"
+    raw, authority = archive.read_bytes(), {name: (pki / name).read_bytes() for name in ("ca.key", "ca.crt")}
+    shutil.rmtree(life.inventory)
+    for host in life.up:
+        host.replace()
+        host.boot()
+    life.seeds = ("a", "b")
+    life.variables["mirror_wheelhouse"] = str(life.luggage.wheelhouse)
+    life.plug("a", MOVED_TOOL, FRESH)
+
+    def restore(*arguments: str, of: Path = archive, expect: int = 0) -> Run:
+        return life.start("playbooks/restore.yml", "-e", f"restore_archive={of}", *arguments, expect=expect)
+
+    damaged = life.directory / "damaged.tar"
+    damaged.write_bytes(raw.replace(b"PRIVATE KEY", b"PRIVATE KEy", 1))
+    assert "APL-0870" in restore(of=damaged, expect=2).output
+    assert "APL-0872" in restore("-e", "mirror_site=south", expect=2).output
+    assert "APL-0770" in restore("-e", "confirm=no", expect=2).output
+    assert not pki.exists()
+    assert life["a"].run(f"ls -d /opt/appliance {STORE} {TOKEN}", check=False).stdout == ""
+
+    done = restore()
+    assert f"in it. They come back from the media that brought them: {STICK}" in done.output and done.changed > 0
+    assert restore().changed == 0
+    assert {name: (pki / name).read_bytes() for name in authority} == authority
+
+    life.run("site.yml", "-e", "agents_at_once=2")
+    a = life["a"]
+    now = {path: a.run(f"cat {path}").stdout for path in kept}
+    journal = f"{STORE}/journal.jsonl"
+    assert now[journal].startswith(kept[journal])
+    assert {**now, journal: ""} == {**kept, journal: ""}
+    digest = hashlib.sha256(kept[f"{STORE}/index.json"].encode()).hexdigest()
+    for host in life.up:
+        assert status(host)["generation"]["digest"] == f"sha256:{digest}", host.name
+    assert appliance(a, "fsck")["problems"] == [] and appliance(a, "audit")["broken"] is None
+    life.serves(MOVED_TOOL, FRESH)
+    if life.luggage.real:
+        page = a.run(f"k3s kubectl get configmap {LIVING} -o jsonpath='{{.data.page}}'").stdout
+        assert page == "old"
+    assert archive.read_bytes() == raw

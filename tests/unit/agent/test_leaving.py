@@ -53,9 +53,8 @@ def test_what_only_the_leaving_one_holds_is_named_with_its_images_and_fetched(st
     (layer,) = ONE.layers
     store.path(layer).unlink()
     subject = leaving(store, b=peer(), c=peer(ONE))
-    expected = [
-        {"digest": layer, "size": len(ONE.blobs[layer]), "names": [NAME, PUSHED, f"docker.io/team/app@{ONE.digest}"]}
-    ]
+    names = [NAME, PUSHED, f"docker.io/team/app@{ONE.digest}"]
+    expected = [{"digest": layer, "size": len(ONE.blobs[layer]), "names": names, "served": True}]
     found = subject.report(["b"])
     assert (found["only_there"], found["at_risk"]) == (expected, [])
     assert not store.has(layer), "to look changes nothing"
@@ -84,7 +83,11 @@ def test_older_generations_that_are_kept_count_too(store: BlobStore) -> None:
     made.publish(store, {NAME: ONE}, leave_out=ONE.layers)
     made.publish(store, {NAME: TWO})
     (row,) = leaving(store, c=peer(ONE)).report([])["only_there"]
-    assert (row["digest"], row["names"]) == (ONE.layers[0], [NAME])
+    assert (row["digest"], row["names"], row["served"]) == (ONE.layers[0], [NAME], False)
+    made.push(store, {PUSHED: ONE})
+    store.path(ONE.layers[0]).unlink()
+    (row,) = leaving(store, c=peer(ONE)).report([])["only_there"]
+    assert row["served"], "what was pushed is served"
 
 
 def test_a_manifest_that_is_brought_shows_what_else_is_only_there(store: BlobStore) -> None:

@@ -130,9 +130,11 @@ def mirror_departures(text: str, seeds: Sequence[str], said: Mapping[str, Any] |
     ):
         blobs = said[key] if said else []
         names = sorted({name for blob in blobs for name in blob["names"]})
+        # An older release on the node does not say it.
+        older = "" if any(blob.get("served", True) for blob in blobs) else " in older generations alone"
         if blobs:
             lines.append(
-                f"{len(blobs)} blobs ({sum(blob['size'] for blob in blobs)} bytes) of {', '.join(names)}: {words}"
+                f"{len(blobs)} blobs ({sum(blob['size'] for blob in blobs)} bytes) of {', '.join(names)}{older}: {words}"
             )
     return plain(lines)
 
