@@ -109,8 +109,16 @@ class Medium:
         return parts_of(path) if known is None else known
 
     def has(self, path: Path) -> bool:
-        """Whether a file is there."""
-        return self._kept[path] is not None if path in self._kept else path.exists()
+        """Whether a file is there.
+
+        :raises ApplianceError: APL-0101 where that cannot be seen.
+        """
+        if path in self._kept:
+            return self._kept[path] is not None
+        try:
+            return path.exists()
+        except OSError as error:
+            _unopened(path, error)
 
     def is_directory(self, path: Path) -> bool:
         """Whether a source is a directory."""
@@ -208,7 +216,7 @@ class Medium:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
         try:
             self._kept[path] = _open_unseen(path if within is None else path.name, flags, within)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             self._kept[path] = None
 
 
