@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.lab import releases
 from tests.lab.base import REPOSITORY
@@ -93,13 +94,15 @@ class Life:
         """The controller's directory: the inventory, and the site's authority."""
         return self.directory / "inventory"
 
-    def plug(self, host: str, *images: ImageSpec) -> None:
+    def plug(self, host: str, *images: ImageSpec, says: Mapping[str, str] | None = None) -> None:
         """Put a stick with these images into a host, in place of the one that is in it."""
         files = self.directory / f"stick-{next(self.sticks)}"
         files.mkdir()
         for number, image in enumerate(images):
             write = oci_archive if image.name == TOOL.name else docker_archive
             write(image, files / f"{number}.{'tar.zst' if write is oci_archive else 'tar'}")
+        if says is not None:
+            (files / "medium.yaml").write_text(yaml.safe_dump(dict(says)))
         self[host].detach_stick(STICK)
         self[host].attach_stick(make_stick(files, files.with_suffix(".ext4")), STICK)
 
@@ -282,6 +285,33 @@ def test_the_history_says_what_came_from_where(life: Life) -> None:
     assert appliance(life["a"], "audit")["broken"] is None
     said = appliance(life["a"], "diff", "1", "2")
     assert list(said["added"]) == [FRESH.name] and list(said["moved"]) == [TOOL.name]
+
+
+def test_mistakes_of_an_operator_are_refused_with_one_error_and_change_nothing(life: Life) -> None:
+    a = life["a"]
+    before = a.run(f"cat {STORE}/index.json").stdout
+
+    def refused(command: str, *words: str) -> None:
+        name, *arguments = command.split()
+        done = life.start(name, *arguments, expect=None)
+        said = " ".join(done.output.split())
+        assert done.code not in (0, None) and done.changed == 0, done.output[-4000:]
+        assert [word for word in words if word not in said] == [], done.output[-6000:]
+
+    refused("playbooks/rollback.yml -e rollback_to=99", "APL-0352", "4 of ")
+    life.plug("a", FRESH, says={"site": "south", "id": "south-1", "created": "2026-01-01T00:00:00Z"})
+    refused("playbooks/update.yml", "APL-0151", "south-1")
+    life.plug("a", TOOL)
+    refused("playbooks/update.yml", "APL-0152", TOOL.name)
+    appliance(a, "pin", TOOL.name)
+    life.plug("a", ImageSpec(TOOL.name, page="not asked for", payload_mib=1))
+    refused("playbooks/update.yml", "APL-0141", TOOL.name)
+    appliance(a, "unpin", TOOL.name)
+    a.run(f"systemd-run --unit=another-update flock {STORE}/lock sleep 600")
+    refused("playbooks/update.yml", "APL-0307")
+    a.run("systemctl stop another-update")
+    assert a.run(f"cat {STORE}/index.json").stdout == before
+    assert life.generation() == 4
 
 
 _PUBLISHES = "[a]ppliance (seed|rollback) .*--expect"
