@@ -400,7 +400,7 @@ class Site:
         extra_vars: Mapping[str, Any] | None = None,
         *,
         nodes: Sequence[str] | None = None,
-        servers: Sequence[str] = ("a",),
+        servers: Sequence[str] | None = None,
         seeds: Sequence[str] = ("a",),
     ) -> Path:
         """Write an Ansible inventory of the site, host keys checked against the real ones.
@@ -408,14 +408,14 @@ class Site:
         :param directory: gets ``hosts.yml`` and ``group_vars/all.yml``.
         :param extra_vars: variables of the site, into ``group_vars/all.yml``.
         :param nodes: the hosts that are in it; all where none are named.
-        :param servers: hosts of ``k3s_servers``, the first of ``nodes`` where none of them is in it; the others are agents.
+        :param servers: hosts of ``k3s_servers``; the first of ``nodes`` where none are named. The others are agents.
         :param seeds: hosts of ``mirror_seeds``.
         :returns: the path of ``hosts.yml``.
         """
         ssh = self.state / "ssh"
         (ssh / "ansible").mkdir(exist_ok=True)
         listed = list(self.hosts if nodes is None else nodes)
-        servers = [name for name in servers if name in listed] or listed[:1]
+        servers = listed[:1] if servers is None else servers
 
         def group(names: Sequence[str]) -> dict[str, Any]:
             return {"hosts": {name: {} for name in names}}

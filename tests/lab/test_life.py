@@ -30,6 +30,7 @@ from tests.lab.scenario import Luggage, inventory, pack
 from tests.lab.site import Site, unique_id
 from tests.lab.story import (
     STICK,
+    UNITS,
     Run,
     digest_of,
     must_pull,
@@ -53,6 +54,8 @@ KEPT = tuple(ImageSpec(name, page=f"{name} as it is kept", payload_mib=1) for na
 LIVING = "life"
 STORE = "/var/lib/appliance"
 TOKEN = "/etc/rancher/k3s/cluster-token"
+# What a backup brings back, and where it lies: on the publisher, and on K3s's server.
+KEPT_FILES = {**{f"{STORE}/{name}": "a" for name in ("index.json", "pins.json", "journal.jsonl")}, TOKEN: "b"}
 # What passwd's tools keep of the files before, the directory that Debian's containerd makes for itself (the stand-in runs that one), what
 # Python and ldconfig remember, and what belongs to kernel modules, which stay until the next boot.
 LEFT = (
@@ -65,7 +68,7 @@ LEFT = (
 class Life:
     """A site with its history.
 
-    :param nodes: the hosts in the inventory.
+    :param nodes: the hosts in the inventory, K3s's server first.
     :param seeds: hosts of ``mirror_seeds``, the publisher first.
     :param variables: of the inventory.
     :param born: process id and start time of the container that has to live on.
@@ -76,7 +79,7 @@ class Life:
     site: Site
     luggage: Luggage
     directory: Path
-    nodes: Sequence[str] = ("a", "b", "c")
+    nodes: Sequence[str] = ("b", "a")
     seeds: Sequence[str] = ("a", "b")
     variables: dict[str, Any] = field(default_factory=lambda: {"mirror_site": "north"})
     born: str = ""
@@ -89,7 +92,8 @@ class Life:
 
     @property
     def up(self) -> list[Host]:
-        return [host for host in self.site.hosts.values() if host.is_up()]
+        """The hosts in the inventory that are up."""
+        return [self[name] for name in self.nodes if self[name].is_up()]
 
     @property
     def inventory(self) -> Path:
@@ -163,7 +167,7 @@ def start_container(life: Life) -> None:
     if life.luggage.real:
         spec = {"nodeName": "b", "containers": [{"name": LIVING, "image": image, "imagePullPolicy": "IfNotPresent"}]}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": LIVING}, "spec": spec}
-        life["a"].run("k3s kubectl apply -f -", stdin=json.dumps(pod))
+        b.run("k3s kubectl apply -f -", stdin=json.dumps(pod))
     else:
         stop_container(b, LIVING)
         b.run(f"k3s ctr run -d {image} {LIVING}")
@@ -233,9 +237,10 @@ def nothing_leaves_in_life(life: Life) -> Iterator[None]:
 
 
 def test_the_site_is_installed(life: Life) -> None:
-    for host in life.up:
+    hosts = list(life.site.hosts.values())
+    for host in hosts:
         had_before(host)
-    life.before = look_at(life.up)
+    life.before = look_at(hosts)
     life.plug("a", NGINX, TOOL)
     life.run("site.yml", "-e", "agents_at_once=2")
     assert life.generation() == 1
@@ -250,19 +255,19 @@ def test_an_update_adds_an_image_of_a_new_registry_and_moves_a_tag(life: Life) -
     for said in (seen.output, done.output):
         assert f"add   {FRESH.name}" in said and f"move  {TOOL.name}" in said, said[-6000:]
         assert "restart" not in said.partition("Nodes:")[2].partition("TASK")[0], "nothing restarts for images"
-    assert done.output.count("3 names asked for, every one answered as it was published") == 3
+    assert done.output.count("3 names asked for, every one answered as it was published") == 2
     assert life.generation() == 2
     life.serves(MOVED_TOOL, FRESH)
     assert life.run("playbooks/update.yml").changed == 0
 
 
 def test_a_rollback_takes_it_back_and_the_stick_brings_it_again(life: Life) -> None:
-    known = {digest_of(life["c"], TOOL.name)}
-    with pulling(life, "c", TOOL.name) as came:
+    known = {digest_of(life["b"], TOOL.name)}
+    with pulling(life, "b", TOOL.name) as came:
         shown = life.run("playbooks/rollback.yml", "-e", "rollback_to=1", "--check")
         back = life.run("playbooks/rollback.yml", "-e", "rollback_to=1")
         assert life.generation() == 3
-        known.add(digest_of(life["c"], TOOL.name))
+        known.add(digest_of(life["b"], TOOL.name))
         for said in (shown.output, back.output):
             assert f"move    {TOOL.name}" in said and f"remove  {FRESH.name}" in said, said[-6000:]
         life.serves(NGINX, TOOL)
@@ -368,7 +373,7 @@ def test_garbage_is_collected_and_what_runs_is_not(life: Life) -> None:
         life.plug("a", ImageSpec(FRESH.name, page=f"fresh {number}", payload_mib=1))
         removed = [NGINX.name] if number == 0 else []
         life.run("playbooks/update.yml", "-e", json.dumps({"seed_remove": removed}), "--tags", "plan,seed")
-    with pulling(life, "c", TOOL.name):
+    with pulling(life, "b", TOOL.name):
         run = life.run("playbooks/gc.yml", "-e", "gc_grace=0")
     assert run.changed > 0, run.output[-4000:]
     assert {host.name: status(host)["room"]["used_bytes"] for host in life.up}["a"] < used["a"] + (4 << 20)
@@ -379,6 +384,21 @@ def test_garbage_is_collected_and_what_runs_is_not(life: Life) -> None:
     for host in life.up:
         assert appliance(host, "fsck")["problems"] == []
     assert life.run("playbooks/gc.yml", "-e", "gc_grace=0").changed == 0
+
+
+def test_a_node_more_restarts_nobody(life: Life) -> None:
+    """Of the mirror alone; K3s comes to it in the next step."""
+
+    def processes() -> list[str]:
+        return [life[name].run(f"systemctl show {' '.join(UNITS)} -p MainPID --value").stdout for name in "ab"]
+
+    before = processes()
+    life.nodes = ("b", "a", "c")
+    assert "changes, without a restart" in life.run("site.yml", "--tags", "firewall,mirror,seed").output
+    assert processes() == before
+    for host in life.up:
+        assert {peer["state"] for peer in status(host)["peers"]} == {"up"}, host.name
+    life.generation()
 
 
 def test_a_node_that_is_built_anew_from_nothing_serves_what_it_served(life: Life) -> None:
@@ -401,7 +421,7 @@ def test_a_backup_is_taken(life: Life) -> None:
     life.run("playbooks/update.yml", "--tags", "plan,seed")
     appliance(a, "pin", TOOL.name)
     if life.luggage.real:
-        a.run(f"k3s kubectl create configmap {LIVING} --from-literal=page=old")
+        life["b"].run(f"k3s kubectl create configmap {LIVING} --from-literal=page=old")
     assert life.run("playbooks/backup.yml", "--check").changed == 0
     assert not backups.exists()
     said = life.run("playbooks/backup.yml").output
@@ -411,12 +431,11 @@ def test_a_backup_is_taken(life: Life) -> None:
     assert ("a copy of its sqlite database" if life.luggage.real else "the lab's stand-in") in said, said[-3000:]
     for host in life.up:
         assert host.run("ls -A /var/tmp | grep backup", check=False).stdout == "", "something was left behind"
-    kept = (TOKEN, f"{STORE}/index.json", f"{STORE}/pins.json", f"{STORE}/journal.jsonl")
-    life.backup = archive, {path: a.run(f"cat {path}").stdout for path in kept}
+    life.backup = archive, {path: life[where].run(f"cat {path}").stdout for path, where in KEPT_FILES.items()}
 
 
 def test_the_publisher_is_lost_for_good_and_the_next_seed_goes_on(life: Life) -> None:
-    """With pulls and, once it is over, an update going on. K3s's servers are not the mirror's business."""
+    """With pulls and an update going on: the next medium is in the heir already."""
     before, last = life.generation(), life["a"]
     last.power_off()
     life.nodes, life.seeds = ("b", "c"), ("b",)
@@ -433,20 +452,42 @@ def test_the_publisher_is_lost_for_good_and_the_next_seed_goes_on(life: Life) ->
     life.serves(ImageSpec(FRESH.name, page="from the heir"))
 
 
-def test_a_newer_release_of_the_appliance_replaces_this_one(life: Life, tmp_path: Path) -> None:
-    tree = releases.this_release(tmp_path / "next", "9.0.0")
-    life.variables["mirror_wheelhouse"] = str(releases.wheelhouse(tree))
+def test_a_release_that_does_not_come_up_is_taken_back(life: Life, tmp_path: Path) -> None:
+    def now() -> dict[str, str]:
+        show = f"readlink /opt/appliance/current; systemctl show {' '.join(UNITS)} -p MainPID --value"
+        return {host.name: host.run(show).stdout for host in life.up}
+
+    broken = releases.wheelhouse(releases.this_release(tmp_path / "broken", "9.9.9", broken=True))
+    before, good = now(), life.variables.get("mirror_wheelhouse", life.luggage.wheelhouse)
+    life.variables |= {"mirror_wheelhouse": str(broken), "mirror_start_timeout": 5}
     with pulling(life, "c", TOOL.name):
-        life.run("site.yml", "--tags", "mirror", tree=tree)
+        run = life.start("site.yml", "--tags", "mirror", expect=2)
+    life.variables["mirror_wheelhouse"] = str(good)
+    said = " ".join(run.output.split())
+    assert "did not come up with release 9.9.9" in said and "APL-0769" in said, run.output[-4000:]
+    assert "broken on purpose" in said
+    after = now()
+    assert {name: seen.split()[0] for name, seen in after.items()} == {
+        name: seen.split()[0] for name, seen in before.items()
+    }
+    assert len([name for name in after if after[name] != before[name]]) == 1, "one node was tried, the other one not"
+
+
+def test_a_newer_release_replaces_this_one_node_by_node(life: Life, tmp_path: Path) -> None:
+    before = life.generation()
+    life.variables["mirror_wheelhouse"] = str(releases.wheelhouse(releases.this_release(tmp_path / "next", "9.0.0")))
+    with pulling(life, "c", TOOL.name):
+        run = life.run("site.yml", "--tags", "mirror", tree=tmp_path / "next")
+    assert "restarts (or starts)" in run.output, "the plan says so"
     for host in life.up:
         assert "9.0.0" in host.run("readlink /opt/appliance/current").stdout
-    assert life.generation() > 1
+    assert life.generation() == before
 
 
 def test_it_is_taken_away_and_each_host_is_what_it_was(life: Life) -> None:
     """a comes back for it, with the release and the names that it had; of c only half is left."""
     life["a"].boot()
-    life.nodes, life.seeds = ("a", "b", "c"), ("b",)
+    life.nodes, life.seeds = ("b", "a", "c"), ("b",)
     life["c"].run(
         "systemctl kill --signal=KILL appliance-agent appliance-mirror; systemctl stop k3s-agent; "
         "rm -rf /opt/appliance/current /usr/local/bin/k3s /etc/appliance/config.yaml; systemctl restart --no-block appliance-peer"
@@ -473,14 +514,14 @@ def test_it_is_taken_away_and_each_host_is_what_it_was(life: Life) -> None:
 
 
 def test_a_site_that_burnt_down_comes_back_from_its_backup(life: Life) -> None:
-    """All hosts at once, and the controller's authority: the same names, history and token on fresh ones."""
+    """The hosts are lost, and the controller's authority: the same names, history and token on fresh ones."""
     (archive, kept), pki = life.backup, life.inventory / "pki"
     raw, authority = archive.read_bytes(), {name: (pki / name).read_bytes() for name in ("ca.key", "ca.crt")}
     shutil.rmtree(life.inventory)
-    for host in life.up:
-        host.replace()
-        host.boot()
-    life.seeds = ("a", "b")
+    life.nodes, life.seeds = ("b", "a"), ("a", "b")
+    for name in life.nodes:
+        life[name].replace()
+        life[name].boot()
     life.variables["mirror_wheelhouse"] = str(life.luggage.wheelhouse)
     life.plug("a", *KEPT)
 
@@ -493,7 +534,8 @@ def test_a_site_that_burnt_down_comes_back_from_its_backup(life: Life) -> None:
     assert "APL-0872" in restore("-e", "mirror_site=south", expect=2).output
     assert "APL-0770" in restore("-e", "confirm=no", expect=2).output
     assert not pki.exists()
-    assert life["a"].run(f"ls -d /opt/appliance {STORE} {TOKEN}", check=False).stdout == ""
+    for host in life.up:
+        assert host.run(f"ls -d /opt/appliance {STORE} {TOKEN}", check=False).stdout == ""
 
     done = restore()
     assert f"in it. They come back from the media that brought them: {STICK}" in done.output and done.changed > 0
@@ -502,7 +544,7 @@ def test_a_site_that_burnt_down_comes_back_from_its_backup(life: Life) -> None:
 
     life.run("site.yml", "-e", "agents_at_once=2")
     a = life["a"]
-    now = {path: a.run(f"cat {path}").stdout for path in kept}
+    now = {path: life[where].run(f"cat {path}").stdout for path, where in KEPT_FILES.items()}
     journal = f"{STORE}/journal.jsonl"
     assert now[journal].startswith(kept[journal])
     assert {**now, journal: ""} == {**kept, journal: ""}
@@ -512,6 +554,6 @@ def test_a_site_that_burnt_down_comes_back_from_its_backup(life: Life) -> None:
     assert appliance(a, "fsck")["problems"] == [] and appliance(a, "audit")["broken"] is None
     life.serves(*KEPT)
     if life.luggage.real:
-        page = a.run(f"k3s kubectl get configmap {LIVING} -o jsonpath='{{.data.page}}'").stdout
+        page = life["b"].run(f"k3s kubectl get configmap {LIVING} -o jsonpath='{{.data.page}}'").stdout
         assert page == "old"
     assert archive.read_bytes() == raw
