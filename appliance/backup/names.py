@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal
 
 from appliance.backup.form import Backup, Content, read
@@ -183,8 +183,15 @@ def _read_names(store: Indexes) -> tuple[dict[str, Content], dict[str, Any]]:
 def _wanted(store: Indexes, current: Mapping[str, Any], *, pushed_blobs: bool) -> list[str]:
     """Digests of the blobs that go along."""
     found: dict[str, Needed] = {}
-    for generation in store.generations.kept():
-        found |= _manifests(needed(generation, store.blobs))
+    seen: set[tuple[str, frozenset[str]]] = set()
+    for generation in store.generations.newest_first():
+        # A hundred generations are mostly the same: each entry is followed once.
+        new = {}
+        for name, entry in generation.names.items():
+            if (key := (entry.descriptor.digest, entry.absent)) not in seen:
+                seen.add(key)
+                new[name] = entry
+        found |= _manifests(needed(replace(generation, names=new), store.blobs))
     if current["pins.json"] is not None:
         found |= _manifests(needed_by_pins(current["pins.json"], store.blobs))
     if current["pushes.json"] is not None:
@@ -213,9 +220,11 @@ def _history(store: Indexes, journal: Content) -> _History:
             media |= dict.fromkeys(map(str, said.get("sources", [])))
             if isinstance(said.get("digest"), str) and "number" in said:
                 digests[said["digest"]] = None
-    for generation in store.generations.kept():
-        digests |= dict.fromkeys(filter(None, (generation.parent, generation.digest)))
-        media |= dict.fromkeys(generation.sources)
+    # One at a time, since all of them at once are a hundred times the names; the media in the order in which they came.
+    known = [(item.parent, item.digest, item.sources) for item in store.generations.newest_first()]
+    for parent, digest, sources in reversed(known):
+        digests |= dict.fromkeys(filter(None, (parent, digest)))
+        media |= dict.fromkeys(sources)
     return _History(list(digests), list(media))
 
 

@@ -151,6 +151,26 @@ def _seed(store: Store, source: Path) -> Any:
     return seed(config, blobs, made.generations(blobs), made.pushes(blobs), [str(source)], pins=made.pins(blobs))
 
 
+def test_manifests_and_media_of_all_generations_go_along_and_each_is_read_once(
+    old: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        old.publish({A: made.image(1, size=BIG), B: made.image(10 + number)})
+    read: list[str] = []
+    bare = BlobStore.read
+
+    def reading(self: BlobStore, digest: str, limit: int) -> bytes:
+        read.append(digest)
+        return bare(self, digest, limit)
+
+    monkeypatch.setattr(BlobStore, "read", reading)
+    contents, about = names.collect(old.indexes, pushed_blobs=True)
+    images = [made.image(1, size=BIG), made.image(2), *(made.image(10 + number) for number in range(20))]
+    assert {f"blobs/{image.digest.replace(':', '/')}" for image in images} <= contents.keys()
+    assert about["media"] == ["/media/stick"]
+    assert read.count(made.image(1, size=BIG).digest) <= 2, "for the generations, and for the pin"
+
+
 def test_an_older_state_of_the_same_history_goes_forward(old: Store, new: Store, tmp_path: Path) -> None:
     old.backup(tmp_path / "first.tar")
     new.restore(tmp_path / "first.tar")
