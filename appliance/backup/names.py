@@ -12,20 +12,23 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal
 
 from appliance.backup.form import Backup, Content, read
-from appliance.errors import fail
+from appliance.errors import ApplianceError, fail
 from appliance.store import standing
 from appliance.store.blobs import BlobStore, write_atomically
 from appliance.store.closure import Needed, needed, needed_by_pins, needed_by_pushes
 from appliance.store.generations import Generation, Generations, lock
+from appliance.store.generations import parse as parse_generation
 from appliance.store.journal import FILE as JOURNAL
 from appliance.store.journal import note
 from appliance.store.pins import Pins
+from appliance.store.pins import parse as parse_pins
 from appliance.store.pushes import Pushes
+from appliance.store.pushes import parse as parse_pushes
 from appliance.store.signed import NameIndex, SignedIndex
 
 KIND = "store"
@@ -34,6 +37,11 @@ _COPY = re.compile(r"(?:generations|pushes|pins)/[0-9]{8}-[0-9a-f]{16}\.(?:json|
 _BLOB = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]{64}|[0-9a-f]{128})", re.ASCII)
 _KEYS = {"index.json": "generation", "pushes.json": "pushes", "pins.json": "pins"}
 """File of each index to what it is called in ``backup.json``."""
+_PARSERS: Mapping[str, Callable[[bytes, str], NameIndex | None]] = {
+    "index.json": parse_generation,
+    "pushes.json": parse_pushes,
+    "pins.json": parse_pins,
+}
 _DIRECTORIES = {"index.json": "generations", "pushes.json": "pushes", "pins.json": "pins"}
 """File of each index to where its signatures and copies lie."""
 
@@ -122,8 +130,15 @@ def restore(store: Indexes, file: BinaryIO, where: str, *, over: bool) -> dict[s
     :raises ApplianceError: APL-0870 for no whole backup, APL-0873 without ``over``, APL-0307 while a seeding runs,
         APL-0310 where the disk is full.
     """
-    backup = read(file, KIND, where)
+    indexes: dict[str, bytes] = {}
+
+    def take(name: str, chunks: Iterator[memoryview]) -> None:
+        if name in _KEYS:
+            indexes[name] = b"".join(map(bytes, chunks))
+
+    backup = read(file, KIND, where, take)
     _check_names(backup, where)
+    _check_indexes(backup, indexes, where)
     with store.blobs.writing("a new store"):
         store.blobs.create()
     handle = lock(store.blobs.root)
@@ -246,6 +261,20 @@ def _check_names(backup: Backup, where: str) -> None:
     for name in backup.files:
         if name not in (*_KEYS, JOURNAL) and not _COPY.fullmatch(name) and not _BLOB.fullmatch(name):
             fail("APL-0870", "not a whole backup", where=where, why=f"no store has a file {name}")
+
+
+def _check_indexes(backup: Backup, indexes: Mapping[str, bytes], where: str) -> None:
+    """Hold what the backup says of its indexes, by which it is decided what may be replaced, against those themselves."""
+    for name, key in _KEYS.items():
+        said = None
+        if name in indexes:
+            with contextlib.suppress(ApplianceError):
+                said = _said(_PARSERS[name](indexes[name], name))
+        if key not in backup.about or backup.about[key] != said or (name in indexes) != (said is not None):
+            fail("APL-0870", "not a whole backup", where=where, why=f"its {name} is not what it says of it")
+    history = backup.about.get("history")
+    if not isinstance(history, list):
+        fail("APL-0870", "not a whole backup", where=where, why="it says nothing of what came before")
 
 
 def _line(backup: Backup, states: Mapping[str, State]) -> dict[str, Any]:

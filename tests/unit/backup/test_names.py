@@ -303,6 +303,29 @@ def test_files_that_no_backup_of_a_store_has_are_refused(new: Store, tmp_path: P
     assert not new.root.exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ({"index.json": b"{"}, {}),
+        ({"pins.json": b"{}"}, {}),
+        ({"pushes.json": None}, {}),
+        ({}, {"generation": None}),
+        ({}, {"generation": {"number": 99, "digest": "sha256:00", "created": ""}}),
+        ({}, {"pushes": "x"}),
+        ({}, {"history": 5}),
+    ],
+)
+def test_indexes_that_are_not_what_the_backup_says_of_them_are_refused(
+    old: Store, new: Store, tmp_path: Path, file: dict[str, bytes | None], said: dict[str, Any]
+) -> None:
+    contents, about = names.collect(old.indexes, pushed_blobs=True)
+    whole = {name: content for name, content in {**contents, **file}.items() if content is not None}
+    form.write(tmp_path / "b.tar", names.KIND, made.CREATED, {**about, **said}, whole)
+    with pytest.raises(ApplianceError, match="APL-0870"):
+        new.restore(tmp_path / "b.tar", over=True)
+    assert not new.root.exists()
+
+
 def test_a_blob_that_is_not_its_digest_is_refused_before_any_name_changes(
     old: Store, new: Store, tmp_path: Path
 ) -> None:
