@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Literal
 
 from appliance.backup.form import Backup, Content, read
 from appliance.errors import ApplianceError, fail
+from appliance.oci.digests import hasher
 from appliance.store import standing
 from appliance.store.blobs import BlobStore, write_atomically
 from appliance.store.closure import Needed, needed, needed_by_pins, needed_by_pushes
@@ -33,6 +34,7 @@ from appliance.store.signed import NameIndex, SignedIndex
 
 KIND = "store"
 _TRIES = 20
+_STEP = 1 << 20
 _COPY = re.compile(r"(?:generations|pushes|pins)/[0-9]{8}-[0-9a-f]{16}\.(?:json|sig)", re.ASCII)
 _BLOB = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]{64}|[0-9a-f]{128})", re.ASCII)
 _KEYS = {"index.json": "generation", "pushes.json": "pushes", "pins.json": "pins"}
@@ -91,9 +93,9 @@ def collect(store: Indexes, *, pushed_blobs: bool) -> tuple[dict[str, Content], 
             fix="Run it again when fewer images are pushed; nothing was written",
         )
     wanted = _wanted(store, current, pushed_blobs=pushed_blobs)
-    blobs: dict[str, Content] = {
-        f"blobs/{digest.replace(':', '/')}": store.blobs.path(digest) for digest in wanted if store.blobs.has(digest)
-    }
+    # One that has rotted would make the whole of the backup one that cannot be restored.
+    sound = [digest for digest in wanted if _is_sound(store.blobs, digest)]
+    blobs: dict[str, Content] = {f"blobs/{digest.replace(':', '/')}": store.blobs.path(digest) for digest in sound}
     generation = current["index.json"]
     history = _history(store, names.get(JOURNAL, b""))
     about = {
@@ -104,7 +106,7 @@ def collect(store: Indexes, *, pushed_blobs: bool) -> tuple[dict[str, Content], 
         "media": history.media,
         "history": history.digests,
         "pushed_blobs": pushed_blobs,
-        "missing": sorted(digest for digest in wanted if not store.blobs.has(digest)),
+        "missing": sorted(set(wanted).difference(sound)),
     }
     return {**names, **blobs}, about
 
@@ -213,6 +215,18 @@ def _wanted(store: Indexes, current: Mapping[str, Any], *, pushed_blobs: bool) -
         pushed = needed_by_pushes(current["pushes.json"], store.blobs)
         found |= pushed if pushed_blobs else _manifests(pushed)
     return sorted(found)
+
+
+def _is_sound(blobs: BlobStore, digest: str) -> bool:
+    """Whether a blob is here, can be read, and is what its digest says."""
+    try:
+        with blobs.path(digest).open("rb") as file:
+            digester = hasher(digest.partition(":")[0])
+            while chunk := file.read(_STEP):
+                digester.update(chunk)
+    except OSError:
+        return False
+    return f"{digester.name}:{digester.hexdigest()}" == digest
 
 
 def _manifests(items: Mapping[str, Needed]) -> dict[str, Needed]:

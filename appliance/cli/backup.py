@@ -133,7 +133,7 @@ def _store_text(shown: dict[str, Any]) -> str:
     served = f"generation {generation['number']}" if generation else "nothing"
     lines = [f"{shown['archive']}: {served}, {shown['names']} names, {shown['bytes']} bytes"]
     if shown["missing"]:
-        lines.append(f"not in this store, and so not in it: {' '.join(shown['missing'])}")
+        lines.append(f"not in this store, or damaged there, and so not in it: {' '.join(shown['missing'])}")
     return "\n".join(lines)
 
 

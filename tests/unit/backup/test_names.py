@@ -286,6 +286,20 @@ def test_a_blob_that_this_store_lost_is_named(old: Store, tmp_path: Path) -> Non
     assert old.backup(tmp_path / "b.tar")["missing"] == [layer]
 
 
+def test_what_has_rotted_is_left_out_and_named_and_the_rest_can_be_restored(
+    old: Store, new: Store, tmp_path: Path
+) -> None:
+    rotten = [made.image(2).digest, made.image(5).layers[0]]
+    for digest in rotten:
+        path = old.blobs.path(digest)
+        path.chmod(0o600)
+        path.write_bytes(bytes(path.stat().st_size))
+    assert old.backup(tmp_path / "b.tar")["missing"] == sorted(rotten)
+    assert new.restore(tmp_path / "b.tar")["changed"]
+    assert new.served() == old.served()
+    assert not any(new.blobs.has(digest) for digest in rotten)
+
+
 def test_of_an_empty_store_nothing_is_kept_and_nothing_restored(new: Store, tmp_path: Path) -> None:
     made.open_store(tmp_path / "empty")
     about = Store(tmp_path / "empty").backup(tmp_path / "b.tar")
