@@ -156,8 +156,7 @@ def restore(store: Indexes, file: BinaryIO, where: str, *, over: bool) -> dict[s
                 # What it made sure of was said about other names: it asks the other nodes again before it publishes.
                 standing.unsettle(store.blobs.root)
                 with store.blobs.writing("the names"):
-                    _put_names(store, names, changing)
-                    note(store.blobs.root, _line(backup, states))
+                    _put_names(store, names, changing, _line(backup, states))
         return {"changed": bool(changing or written), "states": states, "blobs": written}
     finally:
         os.close(handle)
@@ -325,8 +324,11 @@ def _take_in(blobs: BlobStore, file: BinaryIO, where: str, backup: Backup) -> tu
     return names, written
 
 
-def _put_names(store: Indexes, names: Mapping[str, bytes], changing: Sequence[str]) -> None:
-    """Copies and signatures first, then the journal, the indexes last: what is seen is whole at any moment."""
+def _put_names(store: Indexes, names: Mapping[str, bytes], changing: Sequence[str], line: Mapping[str, Any]) -> None:
+    """Copies and signatures first, then the journal, the indexes last: what is seen is whole at any moment.
+
+    :param line: what the journal says about it. Before the indexes: ended after them, the next run would find nothing to do.
+    """
     root = store.blobs.root
     _keep_aside(store)
     for name, content in names.items():
@@ -335,6 +337,7 @@ def _put_names(store: Indexes, names: Mapping[str, bytes], changing: Sequence[st
             write_atomically(root / name, content)
     if JOURNAL in names:
         write_atomically(root / JOURNAL, names[JOURNAL], 0o640)
+    note(root, line)
     for name in changing:
         if name in names:
             write_atomically(root / name, names[name])

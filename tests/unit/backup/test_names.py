@@ -374,6 +374,24 @@ def test_interrupted_anywhere_it_is_finished_by_running_it_again(
     assert new.served() == old.served()
 
 
+def test_a_restore_that_is_ended_after_its_last_index_is_in_the_journal(
+    old: Store, new: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old.backup(tmp_path / "b.tar")
+    write = write_atomically
+
+    def writing(path: Path, *more: Any) -> None:
+        write(path, *more)
+        if path.name == "index.json":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(names, "write_atomically", writing)
+        new.restore(tmp_path / "b.tar")
+    assert new.restore(tmp_path / "b.tar")["changed"] is False
+    assert new.journal()[-1]["action"] == "restore"
+
+
 def _node(root: Path, ca: Path, node: str) -> Path:
     pki.request(root, node, "10.0.0.1")
     pki.sign(ca, root / "node.csr", root / "node.crt", node, "10.0.0.1")
