@@ -43,11 +43,16 @@ class ApplianceError(Exception):
             text += f": {self.why}"
         if self.fix:
             text += f". {self.fix}"
-        return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+        return printable(text)
 
     def as_dict(self) -> dict[str, Any]:
         """The same as a mapping of strings, for ``--json`` output and log records."""
         return {"code": self.code, "what": self.what, "where": self.where, "why": self.why, "fix": self.fix}
+
+
+def printable(text: str) -> str:
+    """A text with what moves a cursor, or cannot be written in UTF-8, as escapes of Python."""
+    return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
 
 
 def fail(code: str, what: str, *, where: str = "", why: str = "", fix: str = "") -> NoReturn:

@@ -25,6 +25,7 @@ _NAMES = 5
 class Leaving:
     """Looks after the blobs that kept generations and pushed names need when nodes leave.
 
+    :param keep: how many generations stay complete; of older ones blobs were collected, and no node lacks them.
     :param piece_map: gives the piece map of a blob by its digest, where an index lists one.
     :param offload: runs a blocking function off the event loop.
     """
@@ -34,6 +35,7 @@ class Leaving:
         blobs: BlobStore,
         generations: Generations,
         pushes: Pushes,
+        keep: int,
         peers: Peers,
         fetcher: Fetcher,
         piece_map: Callable[[str], PieceMap | None],
@@ -42,6 +44,7 @@ class Leaving:
         self._blobs = blobs
         self._generations = generations
         self._pushes = pushes
+        self._keep = keep
         self._peers = peers
         self._fetcher = fetcher
         self._piece_map = piece_map
@@ -122,7 +125,7 @@ class Leaving:
 
     def _missing(self) -> list[Descriptor]:
         """What is needed and does not lie here whole."""
-        found = self._needed(self._generations.kept())
+        found = self._needed(self._generations.complete(self._keep))
         descriptors = [item.descriptor for item in found.values()]
         return [item for item in descriptors if self._blobs.size(item.digest) != item.size]
 
@@ -152,7 +155,7 @@ class Leaving:
 
     def _by_name(self) -> Iterator[tuple[str, Iterator[Needed]]]:
         read = reader(self._blobs)
-        for generation in reversed(self._generations.kept()):
+        for generation in reversed(self._generations.complete(self._keep)):
             yield from ((name, walk(entry, read)) for name, entry in generation.names.items())
         pushed = self._pushes.current()
         if pushed is not None:

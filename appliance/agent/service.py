@@ -111,7 +111,8 @@ class Agent:
             if rate
             else None
         )
-        self._leaving = Leaving(blobs, generations, pushes, self._peers, self._fetcher, self._piece_map, offload)
+        keep = current.get().keep_generations
+        self._leaving = Leaving(blobs, generations, pushes, keep, self._peers, self._fetcher, self._piece_map, offload)
         self._looking = BoundedSemaphore(1)
         self._wake = Event()
         self._called = Event()

@@ -12,28 +12,38 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal
 
 from appliance.backup.form import Backup, Content, read
-from appliance.errors import fail
+from appliance.errors import ApplianceError, fail
+from appliance.oci.digests import hasher
 from appliance.store import standing
 from appliance.store.blobs import BlobStore, write_atomically
 from appliance.store.closure import Needed, needed, needed_by_pins, needed_by_pushes
 from appliance.store.generations import Generation, Generations, lock
+from appliance.store.generations import parse as parse_generation
 from appliance.store.journal import FILE as JOURNAL
 from appliance.store.journal import note
 from appliance.store.pins import Pins
+from appliance.store.pins import parse as parse_pins
 from appliance.store.pushes import Pushes
+from appliance.store.pushes import parse as parse_pushes
 from appliance.store.signed import NameIndex, SignedIndex
 
 KIND = "store"
 _TRIES = 20
+_STEP = 1 << 20
 _COPY = re.compile(r"(?:generations|pushes|pins)/[0-9]{8}-[0-9a-f]{16}\.(?:json|sig)", re.ASCII)
 _BLOB = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]{64}|[0-9a-f]{128})", re.ASCII)
 _KEYS = {"index.json": "generation", "pushes.json": "pushes", "pins.json": "pins"}
 """File of each index to what it is called in ``backup.json``."""
+_PARSERS: Mapping[str, Callable[[bytes, str], NameIndex | None]] = {
+    "index.json": parse_generation,
+    "pushes.json": parse_pushes,
+    "pins.json": parse_pins,
+}
 _DIRECTORIES = {"index.json": "generations", "pushes.json": "pushes", "pins.json": "pins"}
 """File of each index to where its signatures and copies lie."""
 
@@ -83,9 +93,9 @@ def collect(store: Indexes, *, pushed_blobs: bool) -> tuple[dict[str, Content], 
             fix="Run it again when fewer images are pushed; nothing was written",
         )
     wanted = _wanted(store, current, pushed_blobs=pushed_blobs)
-    blobs: dict[str, Content] = {
-        f"blobs/{digest.replace(':', '/')}": store.blobs.path(digest) for digest in wanted if store.blobs.has(digest)
-    }
+    # One that has rotted would make the whole of the backup one that cannot be restored.
+    sound = [digest for digest in wanted if _is_sound(store.blobs, digest)]
+    blobs: dict[str, Content] = {f"blobs/{digest.replace(':', '/')}": store.blobs.path(digest) for digest in sound}
     generation = current["index.json"]
     history = _history(store, names.get(JOURNAL, b""))
     about = {
@@ -96,7 +106,7 @@ def collect(store: Indexes, *, pushed_blobs: bool) -> tuple[dict[str, Content], 
         "media": history.media,
         "history": history.digests,
         "pushed_blobs": pushed_blobs,
-        "missing": sorted(digest for digest in wanted if not store.blobs.has(digest)),
+        "missing": sorted(set(wanted).difference(sound)),
     }
     return {**names, **blobs}, about
 
@@ -122,8 +132,15 @@ def restore(store: Indexes, file: BinaryIO, where: str, *, over: bool) -> dict[s
     :raises ApplianceError: APL-0870 for no whole backup, APL-0873 without ``over``, APL-0307 while a seeding runs,
         APL-0310 where the disk is full.
     """
-    backup = read(file, KIND, where)
+    indexes: dict[str, bytes] = {}
+
+    def take(name: str, chunks: Iterator[memoryview]) -> None:
+        if name in _KEYS:
+            indexes[name] = b"".join(map(bytes, chunks))
+
+    backup = read(file, KIND, where, take)
     _check_names(backup, where)
+    _check_indexes(backup, indexes, where)
     with store.blobs.writing("a new store"):
         store.blobs.create()
     handle = lock(store.blobs.root)
@@ -139,8 +156,7 @@ def restore(store: Indexes, file: BinaryIO, where: str, *, over: bool) -> dict[s
                 # What it made sure of was said about other names: it asks the other nodes again before it publishes.
                 standing.unsettle(store.blobs.root)
                 with store.blobs.writing("the names"):
-                    _put_names(store, names, changing)
-                    note(store.blobs.root, _line(backup, states))
+                    _put_names(store, names, changing, _line(backup, states))
         return {"changed": bool(changing or written), "states": states, "blobs": written}
     finally:
         os.close(handle)
@@ -183,14 +199,33 @@ def _read_names(store: Indexes) -> tuple[dict[str, Content], dict[str, Any]]:
 def _wanted(store: Indexes, current: Mapping[str, Any], *, pushed_blobs: bool) -> list[str]:
     """Digests of the blobs that go along."""
     found: dict[str, Needed] = {}
-    for generation in store.generations.kept():
-        found |= _manifests(needed(generation, store.blobs))
+    seen: set[tuple[str, frozenset[str]]] = set()
+    for generation in store.generations.newest_first():
+        # A hundred generations are mostly the same: each entry is followed once.
+        new = {}
+        for name, entry in generation.names.items():
+            if (key := (entry.descriptor.digest, entry.absent)) not in seen:
+                seen.add(key)
+                new[name] = entry
+        found |= _manifests(needed(replace(generation, names=new), store.blobs))
     if current["pins.json"] is not None:
         found |= _manifests(needed_by_pins(current["pins.json"], store.blobs))
     if current["pushes.json"] is not None:
         pushed = needed_by_pushes(current["pushes.json"], store.blobs)
         found |= pushed if pushed_blobs else _manifests(pushed)
     return sorted(found)
+
+
+def _is_sound(blobs: BlobStore, digest: str) -> bool:
+    """Whether a blob is here, can be read, and is what its digest says."""
+    try:
+        with blobs.path(digest).open("rb") as file:
+            digester = hasher(digest.partition(":")[0])
+            while chunk := file.read(_STEP):
+                digester.update(chunk)
+    except OSError:
+        return False
+    return f"{digester.name}:{digester.hexdigest()}" == digest
 
 
 def _manifests(items: Mapping[str, Needed]) -> dict[str, Needed]:
@@ -213,9 +248,11 @@ def _history(store: Indexes, journal: Content) -> _History:
             media |= dict.fromkeys(map(str, said.get("sources", [])))
             if isinstance(said.get("digest"), str) and "number" in said:
                 digests[said["digest"]] = None
-    for generation in store.generations.kept():
-        digests |= dict.fromkeys(filter(None, (generation.parent, generation.digest)))
-        media |= dict.fromkeys(generation.sources)
+    # One at a time, since all of them at once are a hundred times the names; the media in the order in which they came.
+    known = [(item.parent, item.digest, item.sources) for item in store.generations.newest_first()]
+    for parent, digest, sources in reversed(known):
+        digests |= dict.fromkeys(filter(None, (parent, digest)))
+        media |= dict.fromkeys(sources)
     return _History(list(digests), list(media))
 
 
@@ -237,6 +274,20 @@ def _check_names(backup: Backup, where: str) -> None:
     for name in backup.files:
         if name not in (*_KEYS, JOURNAL) and not _COPY.fullmatch(name) and not _BLOB.fullmatch(name):
             fail("APL-0870", "not a whole backup", where=where, why=f"no store has a file {name}")
+
+
+def _check_indexes(backup: Backup, indexes: Mapping[str, bytes], where: str) -> None:
+    """Hold what the backup says of its indexes, by which it is decided what may be replaced, against those themselves."""
+    for name, key in _KEYS.items():
+        said = None
+        if name in indexes:
+            with contextlib.suppress(ApplianceError):
+                said = _said(_PARSERS[name](indexes[name], name))
+        if key not in backup.about or backup.about[key] != said or (name in indexes) != (said is not None):
+            fail("APL-0870", "not a whole backup", where=where, why=f"its {name} is not what it says of it")
+    history = backup.about.get("history")
+    if not isinstance(history, list):
+        fail("APL-0870", "not a whole backup", where=where, why="it says nothing of what came before")
 
 
 def _line(backup: Backup, states: Mapping[str, State]) -> dict[str, Any]:
@@ -273,8 +324,11 @@ def _take_in(blobs: BlobStore, file: BinaryIO, where: str, backup: Backup) -> tu
     return names, written
 
 
-def _put_names(store: Indexes, names: Mapping[str, bytes], changing: Sequence[str]) -> None:
-    """Copies and signatures first, then the journal, the indexes last: what is seen is whole at any moment."""
+def _put_names(store: Indexes, names: Mapping[str, bytes], changing: Sequence[str], line: Mapping[str, Any]) -> None:
+    """Copies and signatures first, then the journal, the indexes last: what is seen is whole at any moment.
+
+    :param line: what the journal says about it. Before the indexes: ended after them, the next run would find nothing to do.
+    """
     root = store.blobs.root
     _keep_aside(store)
     for name, content in names.items():
@@ -283,6 +337,7 @@ def _put_names(store: Indexes, names: Mapping[str, bytes], changing: Sequence[st
             write_atomically(root / name, content)
     if JOURNAL in names:
         write_atomically(root / JOURNAL, names[JOURNAL], 0o640)
+    note(root, line)
     for name in changing:
         if name in names:
             write_atomically(root / name, names[name])

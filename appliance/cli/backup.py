@@ -38,8 +38,10 @@ def store_(directory: Path, config_file: Path | None, pushed_blobs: bool, as_jso
 
     store = open_store(directory, config_file)
     store.blobs.require()
-    contents, about = names.collect(_indexes(store), pushed_blobs=pushed_blobs)
-    backup = form.write(out, names.KIND, _now(), about, contents)
+    # What was found here is read a moment later: garbage collection waits, and nobody else does.
+    with store.blobs.staying():
+        contents, about = names.collect(_indexes(store), pushed_blobs=pushed_blobs)
+        backup = form.write(out, names.KIND, _now(), about, contents)
     show({"archive": str(out), "bytes": backup.size, **about}, as_json, _store_text)
 
 
@@ -131,7 +133,7 @@ def _store_text(shown: dict[str, Any]) -> str:
     served = f"generation {generation['number']}" if generation else "nothing"
     lines = [f"{shown['archive']}: {served}, {shown['names']} names, {shown['bytes']} bytes"]
     if shown["missing"]:
-        lines.append(f"not in this store, and so not in it: {' '.join(shown['missing'])}")
+        lines.append(f"not in this store, or damaged there, and so not in it: {' '.join(shown['missing'])}")
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from appliance.config import DEFAULT_PATH, Config, load
+from appliance.errors import printable
 
 if TYPE_CHECKING:
     from appliance.store.blobs import BlobStore
@@ -148,4 +149,5 @@ def agent_down(config: Config, problem: Exception) -> NoReturn:
 
 def show(value: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
     """Print a result as one JSON document or as text."""
-    click.echo(json.dumps(value, indent=2) if as_json else text(value))
+    # Sources are named by whoever made the medium: a name in Latin-1 is no UTF-8, and any may have controls in it.
+    click.echo(json.dumps(value, indent=2) if as_json else "\n".join(map(printable, text(value).split("\n"))))

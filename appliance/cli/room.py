@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from appliance.cli.opened import Opened
     from appliance.config import Config
     from appliance.store.garbage import Image
+
+
+def _finite(_: click.Context, parameter: click.Parameter, seconds: float | None) -> float | None:
+    # "nan" is within every range, and less than nothing is as old as it: what came a moment ago would go.
+    if seconds is not None and math.isnan(seconds):
+        raise click.BadParameter("not a number of seconds", param=parameter)
+    return seconds
 
 
 @click.command()
@@ -44,6 +52,7 @@ if TYPE_CHECKING:
     "--grace",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
+    callback=_finite,
     help="Keep what came within so many seconds.  [default: 3600]",
 )
 @JSON

@@ -358,7 +358,8 @@ class BlobStore:
             with contextlib.suppress(FileNotFoundError, BlockingIOError), leftover.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _unlink(leftover)
-        for leftover in self.root.glob(".index.json.*"):
+        # Each is as large as a generation.
+        for leftover in (*self.root.glob(".index.json.*"), *self.root.glob("generations/.[0-9]*")):
             _unlink(leftover)
 
     def room(self) -> int:

@@ -45,6 +45,8 @@ def check(root: Path, conversions: Sequence[Conversion] = CONVERSIONS) -> int:
         return 1
     except ValueError as error:
         _refuse(root, f"not two numbers: {error}")
+    if not 1 <= usable_from <= found:
+        _refuse(root, f"no store has form {found} that releases from form {usable_from} on use")
     if usable_from > own:
         _refuse(root, f"it has form {found}, which releases from form {usable_from} on use; this one has {own}")
     return found

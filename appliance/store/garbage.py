@@ -256,9 +256,20 @@ class Collector:
         paths = sorted((self.blobs.root / "generations").glob("[0-9]*-*.json"))
         if current is None:
             return _read_kept(paths[-self.keep :])
-        numbers = range(current.number - self.keep + 1, current.number)
-        older = [path for path in paths if int(path.name.partition("-")[0]) in numbers]
-        return [*_read_kept(older), current]
+        complete = [current]
+        for number in range(current.number - 1, max(0, current.number - self.keep), -1):
+            later = [generation for generation in complete if generation.number == number + 1]
+            parents = [generation.parent for generation in later]
+            # One whose publisher was ended before the switch lies there too. It was never served, and what it alone needed
+            # may have been collected before its number was given again.
+            served = [
+                path
+                for path in paths
+                if int(path.name.partition("-")[0]) == number
+                and (not later or any(digest is None or _is_named(path, digest) for digest in parents))
+            ]
+            complete = [*_read_kept(served), *complete]
+        return complete
 
     def _roots(self, complete: Iterable[Generation], notes: list[str]) -> Iterator[Root]:
         for generation in complete:
@@ -384,8 +395,9 @@ class Collector:
         """Whose blobs go: names of generations that are not kept complete and whose bytes are still here."""
         numbers = {generation.number for generation in complete}
         found: dict[tuple[str, str], Freed] = {}
-        for generation in self.generations.kept():
-            if generation.number in numbers or not doomed:
+        # One at a time: all of them at once are a hundred times the names.
+        for generation in self.generations.newest_first() if doomed else ():
+            if generation.number in numbers:
                 continue
             for name, entry in generation.names.items():
                 with contextlib.suppress(ApplianceError):
@@ -393,7 +405,7 @@ class Collector:
                     size = sum(doomed[digest].st_size for digest in set(reached) if digest in doomed)
                     if size:
                         digest = entry.descriptor.digest
-                        found[name, digest] = Freed(name, digest, generation.number, size)
+                        found.setdefault((name, digest), Freed(name, digest, generation.number, size))
         return sorted(found.values(), key=lambda item: (-item.size, item.name, item.digest))
 
 
@@ -450,10 +462,14 @@ def _read_kept(paths: Iterable[Path]) -> list[Generation]:
             continue
         except (ApplianceError, OSError) as error:
             _unreadable(path, str(error))
-        if generation is None or not path.name.endswith(f"-{digest_of(raw).partition(':')[2][:16]}.json"):
+        if generation is None or not _is_named(path, digest_of(raw)):
             _unreadable(path, "its bytes are another generation's")
         found.append(generation)
     return found
+
+
+def _is_named(path: Path, digest: str) -> bool:
+    return path.name.endswith(f"-{digest.partition(':')[2][:16]}.json")
 
 
 def _unreadable(path: Path, why: str) -> NoReturn:

@@ -55,8 +55,10 @@ def history(generations: Generations, blobs: BlobStore, keep: int) -> list[dict[
     """
     rows = {line["number"]: _forgotten(line) for line in publications(blobs.root) if type(line.get("number")) is int}
     held = Held(blobs)
+    newest: Generation | None = None
     later: Generation | None = None
-    for place, generation in enumerate(generations.newest_first()):
+    for generation in generations.newest_first():
+        newest = newest or generation
         if later is not None and later.parent == generation.digest:
             rows[later.number] |= Changes.between(generation.names, later.names).as_dict()
         told = {key: rows.get(generation.number, _UNTOLD)[key] for key in _UNTOLD}
@@ -65,7 +67,7 @@ def history(generations: Generations, blobs: BlobStore, keep: int) -> list[dict[
             **generation.summary,
             "cause": generation.cause,
             "by": generation.by or rows.get(generation.number, {}).get("by"),
-            "state": "current" if place == 0 else "complete" if place < keep else "kept",
+            "state": _state(generation, newest, keep),
             "missing": sorted({digest for digests in lost for digest in digests}),
             **told,
         }
@@ -73,6 +75,13 @@ def history(generations: Generations, blobs: BlobStore, keep: int) -> list[dict[
     if later is not None and later.parent is None:
         rows[later.number] |= Changes.between({}, later.names).as_dict()
     return [rows[number] for number in sorted(rows)]
+
+
+def _state(generation: Generation, newest: Generation, keep: int) -> str:
+    """By numbers, as :meth:`Generations.complete` counts: a follower that skipped some keeps no older ones for that."""
+    if generation is newest:
+        return "current"
+    return "complete" if generation.number > newest.number - keep else "kept"
 
 
 def _forgotten(line: Mapping[str, Any]) -> dict[str, Any]:

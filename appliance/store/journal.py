@@ -85,8 +85,27 @@ def publications(store: Path) -> Iterator[dict[str, Any]]:
     """The lines of generations, oldest first; of an older release they say less."""
     for raw in read_lines(store):
         line = parse_line(raw)
-        if line and isinstance(line.get("sources"), list) and isinstance(line.get("digest"), str):
+        if line and _is_publication(line):
             yield line
+
+
+def _is_publication(line: Mapping[str, Any]) -> bool:
+    """Whether a line is one that :func:`record` writes, as far as it goes: anything may stand in a file that was edited."""
+    media, moved = line.get("media") or {}, line.get("moved") or {}
+    others = [line.get("added") or {}, line.get("removed") or {}]
+    return (
+        isinstance(line.get("digest"), str)
+        and _are_words(line.get("sources"))
+        and _are_words(line.get("completed") or [])
+        and all(isinstance(item, dict) for item in (media, moved, *others))
+        and all(isinstance(label, dict) and "id" in label and _are_words([*label.values()]) for label in media.values())
+        and all(_are_words(digests) and len(digests) == 2 for digests in moved.values())
+        and all(_are_words([*names.values()]) for names in others)
+    )
+
+
+def _are_words(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
 
 
 def read_lines(store: Path) -> Iterator[bytes]:

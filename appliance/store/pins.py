@@ -78,14 +78,23 @@ class Pins(CountedIndex[Pinned]):
 def pin(blobs: BlobStore, generations: Generations, pins: Pins, texts: Sequence[str]) -> list[str]:
     """Pin names of the current generation; returns those that were not pinned before, written out in full.
 
-    :raises ApplianceError: APL-0332 for a name that the generation does not have, APL-0202 for no name at all,
+    :raises ApplianceError: APL-0332 for a name that the generation does not have, or not with that digest, APL-0202 for no name at all,
         APL-0307 while a seeding runs.
     """
     with _changing(blobs):
         current = generations.current()
         served = current.names if current else {}
-        wanted = [_key(text) for text in texts]
-        unknown = sorted({name for name in wanted if name not in served})
+        asked = [parse_reference(text, where="the command line") for text in texts]
+        wanted = [reference.key for reference in asked]
+        # "web:5@sha256:..." means that image and no other: what moved meanwhile is not pinned in its place.
+        unknown = sorted(
+            {
+                str(reference)
+                for reference in asked
+                if reference.key not in served
+                or reference.digest not in (None, served[reference.key].descriptor.digest)
+            }
+        )
         if unknown:
             fail(
                 "APL-0332",
@@ -144,6 +153,7 @@ def _changing(blobs: BlobStore) -> Iterator[None]:
     """Hold the store's lock: pins change neither beside each other nor under a seeding."""
     handle = lock(blobs.root)
     try:
-        yield
+        with blobs.writing("the pins"):
+            yield
     finally:
         os.close(handle)

@@ -24,10 +24,10 @@ def dead() -> FakePeer:
     return FakePeer(dead=True)
 
 
-def leaving(store: BlobStore, **peers: FakePeer) -> Leaving:
+def leaving(store: BlobStore, *, keep: int = 3, **peers: FakePeer) -> Leaving:
     fakes = FakePeers(**peers)
     fetcher = Fetcher(store, fakes, at_once)
-    return Leaving(store, made.generations(store), made.pushes(store), fakes, fetcher, lambda _: None, at_once)
+    return Leaving(store, made.generations(store), made.pushes(store), keep, fakes, fetcher, lambda _: None, at_once)
 
 
 def digests(rows: list[dict[str, Any]]) -> set[str]:
@@ -88,6 +88,15 @@ def test_older_generations_that_are_kept_count_too(store: BlobStore) -> None:
     store.path(ONE.layers[0]).unlink()
     (row,) = leaving(store, c=peer(ONE)).report([])["only_there"]
     assert row["served"], "what was pushed is served"
+
+
+def test_what_was_collected_of_generations_that_are_history_is_no_loss(store: BlobStore) -> None:
+    made.publish(store, {NAME: ONE}, leave_out=ONE.blobs)
+    made.publish(store, {NAME: TWO})
+    made.publish(store, {NAME: THREE})
+    for gone in (dead(), peer(ONE)):
+        found = leaving(store, keep=2, b=peer(TWO, THREE), c=gone).report(["b"])
+        assert (found["leaving"], found["only_there"], found["at_risk"]) == (["c"], [], [])
 
 
 def test_a_manifest_that_is_brought_shows_what_else_is_only_there(store: BlobStore) -> None:

@@ -151,6 +151,26 @@ def _seed(store: Store, source: Path) -> Any:
     return seed(config, blobs, made.generations(blobs), made.pushes(blobs), [str(source)], pins=made.pins(blobs))
 
 
+def test_manifests_and_media_of_all_generations_go_along_and_each_is_read_once(
+    old: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        old.publish({A: made.image(1, size=BIG), B: made.image(10 + number)})
+    read: list[str] = []
+    bare = BlobStore.read
+
+    def reading(self: BlobStore, digest: str, limit: int) -> bytes:
+        read.append(digest)
+        return bare(self, digest, limit)
+
+    monkeypatch.setattr(BlobStore, "read", reading)
+    contents, about = names.collect(old.indexes, pushed_blobs=True)
+    images = [made.image(1, size=BIG), made.image(2), *(made.image(10 + number) for number in range(20))]
+    assert {f"blobs/{image.digest.replace(':', '/')}" for image in images} <= contents.keys()
+    assert about["media"] == ["/media/stick"]
+    assert read.count(made.image(1, size=BIG).digest) <= 2, "for the generations, and for the pin"
+
+
 def test_an_older_state_of_the_same_history_goes_forward(old: Store, new: Store, tmp_path: Path) -> None:
     old.backup(tmp_path / "first.tar")
     new.restore(tmp_path / "first.tar")
@@ -266,6 +286,20 @@ def test_a_blob_that_this_store_lost_is_named(old: Store, tmp_path: Path) -> Non
     assert old.backup(tmp_path / "b.tar")["missing"] == [layer]
 
 
+def test_what_has_rotted_is_left_out_and_named_and_the_rest_can_be_restored(
+    old: Store, new: Store, tmp_path: Path
+) -> None:
+    rotten = [made.image(2).digest, made.image(5).layers[0]]
+    for digest in rotten:
+        path = old.blobs.path(digest)
+        path.chmod(0o600)
+        path.write_bytes(bytes(path.stat().st_size))
+    assert old.backup(tmp_path / "b.tar")["missing"] == sorted(rotten)
+    assert new.restore(tmp_path / "b.tar")["changed"]
+    assert new.served() == old.served()
+    assert not any(new.blobs.has(digest) for digest in rotten)
+
+
 def test_of_an_empty_store_nothing_is_kept_and_nothing_restored(new: Store, tmp_path: Path) -> None:
     made.open_store(tmp_path / "empty")
     about = Store(tmp_path / "empty").backup(tmp_path / "b.tar")
@@ -280,6 +314,29 @@ def test_files_that_no_backup_of_a_store_has_are_refused(new: Store, tmp_path: P
     with pytest.raises(ApplianceError, match="APL-0870"):
         form.write(tmp_path / "b.tar", names.KIND, made.CREATED, {}, {name: b"1"})
         new.restore(tmp_path / "b.tar")
+    assert not new.root.exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ({"index.json": b"{"}, {}),
+        ({"pins.json": b"{}"}, {}),
+        ({"pushes.json": None}, {}),
+        ({}, {"generation": None}),
+        ({}, {"generation": {"number": 99, "digest": "sha256:00", "created": ""}}),
+        ({}, {"pushes": "x"}),
+        ({}, {"history": 5}),
+    ],
+)
+def test_indexes_that_are_not_what_the_backup_says_of_them_are_refused(
+    old: Store, new: Store, tmp_path: Path, file: dict[str, bytes | None], said: dict[str, Any]
+) -> None:
+    contents, about = names.collect(old.indexes, pushed_blobs=True)
+    whole = {name: content for name, content in {**contents, **file}.items() if content is not None}
+    form.write(tmp_path / "b.tar", names.KIND, made.CREATED, {**about, **said}, whole)
+    with pytest.raises(ApplianceError, match="APL-0870"):
+        new.restore(tmp_path / "b.tar", over=True)
     assert not new.root.exists()
 
 
@@ -315,6 +372,24 @@ def test_interrupted_anywhere_it_is_finished_by_running_it_again(
             assert current is None
     new.restore(tmp_path / "b.tar")
     assert new.served() == old.served()
+
+
+def test_a_restore_that_is_ended_after_its_last_index_is_in_the_journal(
+    old: Store, new: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old.backup(tmp_path / "b.tar")
+    write = write_atomically
+
+    def writing(path: Path, *more: Any) -> None:
+        write(path, *more)
+        if path.name == "index.json":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(names, "write_atomically", writing)
+        new.restore(tmp_path / "b.tar")
+    assert new.restore(tmp_path / "b.tar")["changed"] is False
+    assert new.journal()[-1]["action"] == "restore"
 
 
 def _node(root: Path, ca: Path, node: str) -> Path:

@@ -72,6 +72,16 @@ def test_history_says_what_came_when_from_where_by_whom(site: Site) -> None:
     assert "q2-stick" in text and "[current]" in text
 
 
+def test_a_source_whose_name_is_no_text_does_no_harm(site: Site) -> None:
+    odd = site.medium("q3", {A: THREE}).rename(site.root / "q\udcff\x1b[2J")
+    assert site("seed", odd).code == 0
+    for command in (["history"], ["rollback", "--to", "3", "--plan"]):
+        said = site(*command).out
+        assert "q\\udcff\\x1b[2J" in said
+        assert "\x1b" not in said
+    assert site("history", "--json").document["generations"][-1]["sources"] == [str(odd)]
+
+
 def test_diff_goes_both_ways_and_names_what_is_there(site: Site) -> None:
     forth, back = site("diff", "--json", 1, 2).document, site("diff", "--json", 2, 1).document
     assert forth["moved"] == {A: [ONE.digest, TWO.digest]} and forth["added"] == {B: THREE.digest}

@@ -78,6 +78,12 @@ def test_plan_then_collect_then_nothing(run: Run, tmp_path: Path) -> None:
     assert run("fsck", "--store", store).code == 0
 
 
+def test_a_grace_period_that_is_no_number_is_wrong_usage(run: Run, tmp_path: Path) -> None:
+    store = fill(tmp_path / "store")
+    ran = run("gc", "--store", store, "--plan", "--grace", "nan")
+    assert (ran.code, "not a number of seconds" in ran.err) == (2, True)
+
+
 def test_the_text_says_what_stays_and_what_goes(run: Run, tmp_path: Path, agent: dict[str, Any]) -> None:
     store, config = configure(tmp_path)
     words = ("gc", "--store", store, "--config", config, "--grace", "0", "--without", "b")

@@ -274,8 +274,11 @@ def test_require_refuses_what_is_no_store(tmp_path: Path) -> None:
 def test_what_a_killed_import_left_is_removed(store: BlobStore) -> None:
     digest = store.put([CONTENT]).digest
     (store.root / "incoming" / "0123").write_bytes(b"half")
-    (store.root / ".index.json.abc").write_bytes(b"half")
+    copy = store.root / "generations" / ".00000002-0123456789abcdef.json.abc"
+    for half in (store.root / ".index.json.abc", copy):
+        half.write_bytes(b"half")
     store.clear_incoming()
+    assert not copy.exists()
     assert leftovers(store) == []
     assert not (store.root / ".index.json.abc").exists()
     assert (store.root / "index.json").exists()

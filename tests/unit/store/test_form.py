@@ -106,5 +106,13 @@ def test_a_damaged_file_is_refused(old: BlobStore, content: bytes) -> None:
     assert "not two numbers" in refused(old.root)
 
 
+@pytest.mark.parametrize("content", [b"0 0", b"0 1", b"-1 1", b"1 0", b"1 2"])
+def test_numbers_that_no_store_has_are_refused(old: BlobStore, content: bytes) -> None:
+    (old.root / "form").write_bytes(content)
+    assert "no store has form" in refused(old.root)
+    with pytest.raises(ApplianceError, match="APL-0343"):
+        prepare(old)
+
+
 def test_a_store_that_is_not_there_has_no_form_to_refuse(tmp_path: Path) -> None:
     assert check(tmp_path / "nowhere") == 1

@@ -22,7 +22,7 @@ from appliance.store import garbage, journal
 from appliance.store.blobs import BlobStore
 from appliance.store.fsck import check
 from appliance.store.garbage import Collector, Image, Plan, Swept, collect
-from appliance.store.generations import lock
+from appliance.store.generations import lock, make
 from appliance.store.pins import pin
 from appliance.store.signed import Entry
 from appliance.store.uploads import Uploads
@@ -250,6 +250,21 @@ def test_a_first_generation_that_was_not_switched_to_yet_is_kept(store: BlobStor
 
     (store.root / "index.json").write_bytes(EMPTY_INDEX)
     assert collector(store).plan().doomed == {}
+
+
+def test_a_generation_that_was_never_switched_to_is_not_kept_once_its_number_is_anothers(store: BlobStore) -> None:
+    made.publish(store, {A: IMAGES[0]})
+    made.fill(store, [IMAGES[1]])
+    staged = make(made.generations(store).current(), {A: IMAGES[1].entry}, {}, cause="seeding", created="", sources=())
+    stray = store.root / "generations" / f"{staged.number:08d}-{staged.digest.partition(':')[2][:16]}.json"
+    stray.write_bytes(staged.raw)
+    collect(collector(store, keep=3))
+    assert IMAGES[1].digest not in here(store)
+    made.publish(store, {A: IMAGES[2]})
+    made.publish(store, {A: IMAGES[3]})
+    assert collector(store, keep=3).plan().generations == [1, 2, 3]
+    collect(collector(store, keep=3))
+    assert here(store) == {digest for image in (IMAGES[0], IMAGES[2], IMAGES[3]) for digest in image.blobs}
 
 
 def test_a_deleted_push_goes_and_its_siblings_stay(store: BlobStore) -> None:

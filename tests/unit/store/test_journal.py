@@ -19,6 +19,7 @@ from appliance.store.audit import audit
 from appliance.store.blobs import BlobStore
 from appliance.store.changes import Changes
 from appliance.store.generations import Generation, make
+from appliance.store.history import history
 from appliance.store.journal import FILE, is_recorded, note, publications, record, was_published
 from tests.unit.store import made
 
@@ -36,6 +37,34 @@ def lines(store: BlobStore) -> list[Any]:
 
 def sha(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sources": [1]},
+        {"digest": None},
+        {"media": "a stick"},
+        {"media": {"/media/a": {"site": "s"}}},
+        {"media": {"/media/a": {"id": 1}}},
+        {"added": 5},
+        {"added": {"a": 1}},
+        {"moved": {"a": "sha256:00"}},
+        {"moved": {"a": ["sha256:00"]}},
+        {"completed": 3},
+        {"removed": ["a"]},
+    ],
+)
+def test_a_line_that_was_edited_into_something_else_tells_of_no_generation(
+    store: BlobStore, wrong: dict[str, Any]
+) -> None:
+    changes = {"added": {"a": "sha256:00"}, "moved": {"b": ["sha256:00", "sha256:01"]}, "completed": [], "removed": {}}
+    right = {"number": 7, "digest": "sha256:00", "sources": ["/media/a"], "media": {"/media/a": {"id": "x"}}, **changes}
+    note(store.root, right)
+    note(store.root, {**right, "number": 8, **wrong})
+    assert [line["number"] for line in publications(store.root)] == [7]
+    rows = history(made.generations(store), store, 3)
+    assert [(row["number"], row["state"]) for row in rows] == [(7, "forgotten")]
 
 
 def test_each_generation_is_one_line(store: BlobStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from appliance import pki
 from appliance.errors import ApplianceError
+from appliance.store import signed
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed_by_pins
 from appliance.store.fsck import check
@@ -62,6 +64,25 @@ def test_the_journal_says_what_was_pinned(blobs: BlobStore) -> None:
 def test_only_what_is_served_can_be_pinned_and_nothing_is_half_done(blobs: BlobStore, text: str) -> None:
     with pytest.raises(ApplianceError, match="APL-0332"):
         change(blobs, "a:1", text)
+    assert names(blobs) == []
+
+
+def test_a_name_with_a_digest_is_pinned_only_where_it_is_that_image(blobs: BlobStore) -> None:
+    with pytest.raises(ApplianceError, match="APL-0332") as raised:
+        change(blobs, "b:1", f"a:1@{made.image(2).digest}")
+    assert f"not there: {A}@{made.image(2).digest}" in str(raised.value)
+    assert names(blobs) == []
+    assert change(blobs, f"a:1@{made.image(1).digest}") == [A]
+
+
+def test_a_full_disk_is_said_to_be_full(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(signed, "write_atomically", full)
+        with pytest.raises(ApplianceError, match="APL-0310"):
+            change(blobs, "a:1")
     assert names(blobs) == []
 
 
