@@ -53,7 +53,8 @@ lines += said("unit", "systemctl list-unit-files --no-legend --plain --type=serv
 lines += said("loaded", "systemctl list-units --all --no-legend --plain --full '*appliance*' 'k3s*' 'kubepods*'")
 lines += said("user", "getent passwd && getent group")
 lines += said("mount", "findmnt --raw --noheadings --output TARGET,SOURCE,FSTYPE", lambda line: not line.startswith(("/run/user/", "/sys", "/proc")))
-lines += said("link", "ip -br link | awk '{print $1, $2}'")
+# After the @ stands the number of the other end, a new one at each boot.
+lines += said("link", "ip -br link | awk '{sub(/@.*/, \"\", $1); print $1, $2}'")
 lines += said("route", "ip route; ip -6 route; ip rule; ip netns")
 lines += said("sysctl", "sysctl -a", lambda line: re.match(
     r"net\.(ipv4\.(ip_forward|conf)|ipv6\.conf|bridge|netfilter)\b|vm\.(overcommit|panic)|kernel\.(panic|keys\.root)", line)
