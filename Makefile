@@ -32,13 +32,16 @@ demo: $(STAMP) ## Tell the main job's story on three hosts with no way out
 	$(PYTHON) -m tests.demo
 
 test: lint ## Lint, unit, fuzz corpus, integration and lab tests (long series sampled by a printed seed)
-	$(PYTHON) -m pytest tests/unit tests/fuzz tests/integration tests/lab
+	$(PYTHON) -m pytest -n 2 tests/unit tests/fuzz
+	$(PYTHON) -m pytest -n 2 --dist loadfile tests/integration
+	$(PYTHON) -m pytest tests/lab
 
 test-all: lint ## The same with every long series run whole
-	$(PYTHON) -m pytest tests/unit tests/fuzz tests/integration tests/lab --whole-series
+	$(PYTHON) -m pytest -n 2 tests/unit tests/fuzz --whole-series
+	$(PYTHON) -m pytest tests/integration tests/lab --whole-series
 
 unit: $(STAMP) ## Unit tests alone: no network, no root
-	$(PYTHON) -m pytest tests/unit
+	$(PYTHON) -m pytest -n 2 tests/unit
 
 lint: $(STAMP) ## ruff, mypy --strict, ansible-lint (production), yamllint, shellcheck
 	$(VENV)/bin/ruff check .

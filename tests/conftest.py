@@ -12,6 +12,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole-series", action="store_true", help="run long series (kill points, hostile cases) whole")
 
 
+def pytest_configure() -> None:
+    """Choose the seed before other processes are started that run a part of the tests: they inherit it."""
+    _seed()
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     return f"series: {'whole' if config.getoption('--whole-series') else f'sampled, SEED={_seed()}'}"
 
@@ -20,6 +25,21 @@ def _seed() -> str:
     return os.environ.setdefault("SEED", "") or os.environ.setdefault(
         "SERIES_SEED", str(random.SystemRandom().getrandbits(32))
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of files marked ``sample(n)`` run n tests, and none of those marked ``whole``, unless series run whole."""
+    if config.getoption("--whole-series"):
+        return
+    dropped = [item for item in items if item.get_closest_marker("whole")]
+    for path in {item.path for item in items if item.get_closest_marker("sample")}:
+        series = [item for item in items if item.path == path]
+        marker = series[0].get_closest_marker("sample")
+        count = min(marker.args[0], len(series)) if marker else 0
+        dropped += random.Random(_seed()).sample(series, len(series) - count)
+    if dropped:
+        items[:] = [item for item in items if item not in dropped]
+        config.hook.pytest_deselected(items=dropped)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,8 @@ from tests.lab.scenario import Luggage, inventory, pack
 from tests.lab.site import Site, unique_id
 from tests.lab.story import EXTRA, STICK, UNITS, Run, digest_of, playbook, status, until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
+# What of this the life of a site has too, or real processes in tests/integration, is in every run; the whole of it in `make test-all`.
+pytestmark = [pytest.mark.lab, pytest.mark.whole, pytest.mark.timeout(1500)]
 
 COMMAND = "/opt/appliance/current/venv/bin/appliance"
 LATER = ImageSpec("ksd.test.com/ksd/later:1", page="hello from later", payload_mib=1)
