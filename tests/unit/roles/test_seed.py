@@ -48,6 +48,27 @@ def test_missing_blobs_are_counted() -> None:
     assert "7" in seed.seed_lacks(_result(SECOND, missing=7), SECOND)
 
 
+def test_what_no_node_has_is_not_waited_for_and_named_with_its_medium() -> None:
+    lost = [{"digest": f"sha256:{n}", "images": ["x:1"], "medium": "/media/stick (generation 1)"} for n in range(2)]
+
+    def result(missing: int, attempts: int, generation: dict[str, Any] = SECOND, lost: Any = lost) -> dict[str, Any]:
+        status = {**json.loads(_result(generation, missing)["stdout"]), "lost": lost}
+        return {"rc": 0, "stdout": json.dumps(status), "attempts": attempts}
+
+    said = seed.seed_lacks(result(2, 1), SECOND)
+    assert said.endswith("2 are on no node any more, of x:1: bring /media/stick (generation 1)")
+    assert seed.seed_waited(result(0, 1), SECOND)
+    assert seed.seed_waited(result(2, 45), SECOND)
+    for one in (
+        result(2, 44),  # it may have come a moment ago
+        result(3, 45),  # one is on its way
+        result(2, 45, FIRST),
+        result(2, 45, lost=None),
+        {"rc": 1, "attempts": 45},
+    ):
+        assert not seed.seed_waited(one, SECOND), one
+
+
 def test_an_agent_that_is_down_or_talks_nonsense_is_a_lack() -> None:
     down = {"rc": 1, "stdout": "", "stderr": "APL-0402: the agent of this node does not answer\n{}"}
     assert "APL-0402" in seed.seed_lacks(down, SECOND)

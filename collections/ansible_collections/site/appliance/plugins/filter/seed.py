@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _SHOWN = 10
+_PATIENCE = 45
+"""Tries after which what every node says to be lost is not waited for any more; agents look again every half-minute."""
 
 
 def seed_lacks(result: Mapping[str, Any], generation: Mapping[str, Any] | None) -> str:
@@ -29,8 +31,23 @@ def seed_lacks(result: Mapping[str, Any], generation: Mapping[str, Any] | None) 
         return f"it serves {_name(own)}, not {_name(generation)}{_refused(status)}"
     missing = status.get("wanted_missing", 0)
     if missing:
-        return f"it still lacks {missing} of the blobs that it is to hold"
+        return f"it still lacks {missing} of the blobs that it is to hold{_lost(status)}"
     return ""
+
+
+def seed_waited(result: Mapping[str, Any], generation: Mapping[str, Any] | None) -> bool:
+    """Whether to wait no longer: the node serves the generation whole, or all that it lacks is on no node any more.
+
+    :param result: as for :func:`seed_lacks`; with ``attempts``, how often it was asked by now.
+    """
+    if not seed_lacks(result, generation):
+        return True
+    status = _document(result)
+    if status is None or int(result.get("attempts") or 0) < _PATIENCE:
+        return False
+    missing = status.get("wanted_missing", 0)
+    # Of another generation nobody knows yet what is lost.
+    return 0 < missing <= len(status.get("lost") or []) and not seed_lacks(_whole(result, status), generation)
 
 
 def seed_behind(results: Mapping[str, Mapping[str, Any]], generation: Mapping[str, Any] | None) -> list[str]:
@@ -83,6 +100,22 @@ def _document(result: Mapping[str, Any]) -> dict[str, Any] | None:
     return shown if isinstance(shown, dict) else None
 
 
+def _whole(result: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, Any]:
+    """The same result of a node that lacks no blob."""
+    return {**result, "stdout": json.dumps({**status, "wanted_missing": 0})}
+
+
+def _lost(status: Mapping[str, Any]) -> str:
+    """What no node has any more, with the names that need it and the media that brought it; empty where that is nothing."""
+    lost = status.get("lost") or []
+    if not lost:
+        return ""
+    names = sorted({name for item in lost for name in item["images"]})
+    media = sorted({item["medium"] for item in lost})
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"; {len(lost)} are on no node any more, of {', '.join(names[:_SHOWN])}{more}: bring {'; '.join(media[:_SHOWN])}"
+
+
 def _refused(status: Mapping[str, Any]) -> str:
     """Why it follows nothing newer, in the words of its agent; empty where it refused nothing."""
     problems = [item["problem"] for item in (status.get("standing") or {}).get("refused") or []]
@@ -102,5 +135,6 @@ class FilterModule:
             "seed_behind": seed_behind,
             "seed_lacks": seed_lacks,
             "seed_proved": seed_proved,
+            "seed_waited": seed_waited,
             "seed_wrong": seed_wrong,
         }
