@@ -229,6 +229,32 @@ def test_all_goes_and_nothing_is_left_to_do(tmp_path: Path) -> None:
     assert not remains.look(host, tmp_path)
 
 
+def test_groups_of_pods_go_from_the_innermost_and_the_hosts_own_stay(tmp_path: Path) -> None:
+    top = tmp_path / "sys/fs/cgroup"
+    for name in (
+        "cpu,cpuacct/kubepods/burstable/pod1/c",
+        "memory/kubepods",
+        "kubepods.slice/x",
+        "system.slice/kubepods-like",
+    ):
+        (top / name).mkdir(parents=True)
+    (top / "cpu").symlink_to("cpu,cpuacct")
+    host = Host(tmp_path)
+    found = remains.look(host, tmp_path)
+    assert "7 control groups" in found.lines()
+    remains.remove(host, tmp_path, 0)
+    left = sorted(str(path.relative_to(top)) for path in top.rglob("*") if not path.is_symlink())
+    assert left == ["cpu,cpuacct", "memory", "system.slice", "system.slice/kubepods-like"]
+
+
+def test_a_group_that_somebody_is_in_is_named(tmp_path: Path) -> None:
+    group = tmp_path / "sys/fs/cgroup/kubepods"
+    group.mkdir(parents=True)
+    (group / "process").touch()
+    with pytest.raises(remains.RemainsError, match=rf"1 control groups; {group}"):
+        remains.remove(Host(tmp_path), tmp_path, 0)
+
+
 def test_what_does_not_go_is_named(tmp_path: Path) -> None:
     host = Host(tmp_path, stubborn=True)
     with pytest.raises(remains.RemainsError, match=r"1 mounts; 1 network interfaces; /run/netns/cni-1; cni0"):

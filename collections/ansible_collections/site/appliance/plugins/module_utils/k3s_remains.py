@@ -40,6 +40,8 @@ LINKS = ("cni0", "flannel.1", "flannel-v6.1", "flannel-wg", "flannel-wg-v6", "ku
 #: Chains and comments of kube-proxy, kube-router, flannel and the CNI plug-ins (the words that k3s-killall.sh goes by).
 _RULE = re.compile(r"\b(KUBE|CNI|FLANNEL)-|flannel")
 _CHAIN = re.compile(r":((?:KUBE|CNI|FLANNEL)-\S+) ")
+#: With the kubelet's cgroupfs driver and with systemd's.
+_GROUPS = ("kubepods", "*/kubepods", "kubepods.slice", "*/kubepods.slice")
 _SET = re.compile(r"(inet6:)?KUBE-|kube-router")
 
 #: Runs a command with text on its standard input; returns exit code and standard output, 127 for a missing program.
@@ -86,10 +88,21 @@ class Remains:
     tables: list[list[str]] = field(default_factory=list)
     count: int = 0
     sets: list[str] = field(default_factory=list)
+    groups: list[Path] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return any(
-            (self.containers, self.programs, self.mounts, self.links, self.routes, self.rules, self.tables, self.sets)
+            (
+                self.containers,
+                self.programs,
+                self.mounts,
+                self.links,
+                self.routes,
+                self.rules,
+                self.tables,
+                self.sets,
+                self.groups,
+            )
         )
 
     def lines(self) -> list[str]:
@@ -102,6 +115,7 @@ class Remains:
             "routes": len(self.routes),
             "packet-filter rules and chains": self.count,
             "address sets": len(self.sets),
+            "control groups": len(self.groups),
         }
         return [f"{number} {what}" for what, number in found.items() if number]
 
@@ -248,6 +262,16 @@ def k3s_sets(listed: str) -> list[str]:
     return [name for name in listed.splitlines() if _SET.match(name)]
 
 
+def pod_groups(root: Path) -> list[Path]:
+    """Return the control groups of the kubelet's pods, the innermost first; in version 1 each controller has a tree of its own."""
+    top = root / "sys/fs/cgroup"
+    found = [
+        path for pattern in _GROUPS for path in top.glob(pattern) if path.is_dir() and not path.parent.is_symlink()
+    ]
+    below = [Path(folder) for group in found for folder, _, _ in os.walk(group)]
+    return sorted(below, key=lambda path: len(path.parts), reverse=True)
+
+
 # --- the host --------------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +316,7 @@ def look(run: Run = run_command, root: Path = Path("/")) -> Remains:
             found.rules[f"{command}-restore"] = script
             found.tables += [["nft", "delete", "table", family, table] for table in empty]
     found.sets = k3s_sets(run(["ipset", "list", "-n"], "")[1])
+    found.groups = pod_groups(root)
     return found
 
 
@@ -320,9 +345,18 @@ def remove(run: Run = run_command, root: Path = Path("/"), grace: float = 10) ->
         run(words, "")
     for name in found.sets:
         run(["ipset", "destroy", name], "")
+    if any(group.name.endswith(".slice") for group in found.groups):
+        run(["systemctl", "stop", "kubepods.slice"], "")
+    for group in found.groups:
+        try:
+            group.rmdir()
+        except OSError:
+            # Gone already, or somebody is in it, which the last look says.
+            continue
     left = look(run, root)
     if left:
-        raise RemainsError("; ".join([*left.lines(), *left.mounts, *left.links, *left.sets]))
+        groups = [str(group) for group in left.groups]
+        raise RemainsError("; ".join([*left.lines(), *left.mounts, *left.links, *left.sets, *groups]))
 
 
 def end_processes(root: Path, grace: float, kill: Callable[[int, int], None] = os.kill) -> None:

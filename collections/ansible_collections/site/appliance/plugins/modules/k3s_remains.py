@@ -9,7 +9,8 @@ DOCUMENTATION = r"""
 module: k3s_remains
 short_description: Take away what a K3s left on a host when its unit was stopped
 description:
-  - Ends the containers, removes their mounts, network namespaces, interfaces, routes, packet-filter rules and address sets.
+  - Ends the containers, removes their mounts, network namespaces, interfaces, routes, packet-filter rules, address sets and
+    control groups.
   - Takes nothing that is not recognised as K3s's. K3s's unit has to be stopped before.
   - In check mode it says what is there.
 options:
