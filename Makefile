@@ -31,17 +31,17 @@ $(VENV)/.fuzz: $(STAMP) requirements/fuzz.txt
 demo: $(STAMP) ## Tell the main job's story on three hosts with no way out
 	$(PYTHON) -m tests.demo
 
-test: lint ## Lint, unit, fuzz corpus, integration and lab tests (long series sampled by a printed seed)
-	$(PYTHON) -m pytest -n 2 tests/unit tests/fuzz
-	$(PYTHON) -m pytest -n 2 --dist loadfile tests/integration
+test: $(STAMP) ## Lint, unit, fuzz corpus, integration and lab tests (long series sampled by a printed seed)
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
+	$(PYTHON) -m pytest -n 3 --dist loadfile tests/integration
 	$(PYTHON) -m pytest tests/lab
 
 test-all: lint ## The same with every long series run whole
-	$(PYTHON) -m pytest -n 2 tests/unit tests/fuzz --whole-series
+	$(PYTHON) -m pytest tests/unit tests/fuzz --whole-series
 	$(PYTHON) -m pytest tests/integration tests/lab --whole-series
 
-unit: $(STAMP) ## Unit tests alone: no network, no root
-	$(PYTHON) -m pytest -n 2 tests/unit
+unit: $(STAMP) ## Unit tests and the fuzz corpus alone: no network, no root
+	$(PYTHON) -m pytest -n 2 tests/unit tests/fuzz
 
 lint: $(STAMP) ## ruff, mypy --strict, ansible-lint (production), yamllint, shellcheck
 	$(VENV)/bin/ruff check .
