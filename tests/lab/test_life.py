@@ -295,6 +295,7 @@ def test_the_history_says_what_came_from_where(life: Life) -> None:
     assert list(said["added"]) == [FRESH.name] and list(said["moved"]) == [TOOL.name]
 
 
+@pytest.mark.whole
 def test_mistakes_of_an_operator_are_refused_with_one_error_and_change_nothing(life: Life) -> None:
     a = life["a"]
     before = a.run(f"cat {STORE}/index.json").stdout
