@@ -41,7 +41,10 @@ class LostBlobs:
         """
         self._found(set(self._known) - set(missing))
         new: list[str] = []
-        for digest in [*(digest for digest in missing if digest in self._known), *missing][:_ASKED]:
+        # Those that nobody was asked for come first, so that thousands are all asked for in time.
+        unknown = [digest for digest in missing if digest not in self._known]
+        known = [digest for digest in missing if digest in self._known]
+        for digest in [*unknown[:_ASKED], *known[:_ASKED]]:
             held = set(self._holders(digest).values())
             if None in held:
                 break

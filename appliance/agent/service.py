@@ -190,10 +190,11 @@ class Agent:
     def status(self) -> dict[str, Any]:
         """What ``appliance status --json`` prints.
 
-        ``wanted_missing`` counts the blobs that this node should hold by policy and does not hold yet; ``standing`` is what
-        :meth:`look` found when it last looked.
+        ``wanted_missing`` counts the blobs that this node should hold by policy and does not hold yet, and ``wanted_lost``
+        those of them that no node holds; ``standing`` is what :meth:`look` found when it last looked.
         """
         config, catalog = self._current.get(), self._catalog.get()
+        missing, lost = offload(self._wanted), {item.digest for item in self._lost.all()}
         return {
             "node": config.node,
             "publisher": config.publisher,
@@ -202,7 +203,8 @@ class Agent:
             "pushes": summary(catalog.pushed),
             "pushed_names": sum(1 for name in catalog.pushed.names if "@" not in name) if catalog.pushed else 0,
             "registries": catalog.registries(),
-            "wanted_missing": len(offload(self._wanted)),
+            "wanted_missing": len(missing),
+            "wanted_lost": sum(1 for item in missing if item.digest in lost),
             "blobs_held": sum(1 for _ in self._blobs.digests()),
             "room_bytes": self._blobs.room(),
             "room": offload(self._room.look),

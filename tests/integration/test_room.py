@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.site.appliance.plugins.filter import seed
 
 from appliance.agent.client import AgentClient
 from appliance.errors import ApplianceError
@@ -51,8 +52,14 @@ def is_sound(store: Path) -> bool:
     return appliance("fsck", "--store", store, check=False).returncode == 0
 
 
+def status(node: Node) -> dict[str, Any]:
+    """What the agent says, as ``appliance status --json`` prints it."""
+    found: dict[str, Any] = AgentClient(node.store / "agent.sock").status()
+    return found
+
+
 def health(node: Node) -> dict[str, Any]:
-    found: dict[str, Any] = AgentClient(node.store / "agent.sock").status()["health"]
+    found: dict[str, Any] = status(node)["health"]
     return found
 
 
@@ -322,8 +329,14 @@ def test_what_the_whole_site_has_lost_is_named_until_its_medium_is_brought_again
     assert medium in lost["medium"]
     assert a.process.log.count("APL-0421") == 1
     assert f"{LAYER} is lost" in appliance("fsck", "--store", a.store, check=False).stdout
+    # A run of the playbooks gives up waiting for it, and says what to bring.
+    serves, asked = status(a)["generation"], {"rc": 0, "stdout": json.dumps(status(a)), "attempts": 45}
+    assert seed.seed_waited(asked, serves)
+    assert "of docker.io/library/small:1: bring " + medium in seed.seed_lacks(asked, serves)
+    assert not seed.seed_waited({**asked, "attempts": 44}, serves)
     assert not a.seed(medium)["published"]
     wait_for("it to be found", lambda: health(a)["lost"] == [], 60)
+    assert seed.seed_lacks({"rc": 0, "stdout": json.dumps(status(a))}, serves) == ""
     assert is_sound(a.store)
     assert request(b.port, f"/v2/library/small/blobs/{LAYER}")[2] == SMALL["docker.io/library/small:1"].blobs[LAYER]
 

@@ -79,6 +79,17 @@ def test_what_is_lost_stays_so_while_a_node_is_off_and_is_found_when_it_is_back(
     assert len(errors(caplog)) == 2
 
 
+def test_thousands_that_are_lost_are_all_known_in_time() -> None:
+    site, many = Site(), [made.sha(str(number).encode()) for number in range(450)]
+    for known in (200, 400, 450, 450):
+        assert len(site.subject.judge(many)) == known
+    # Those too are asked for again: one may be on a node by now.
+    site.held[sorted(many)[0]] = {"a": True}
+    site.asked.clear()
+    site.subject.judge(many)
+    assert len(site.asked) == 200
+
+
 def test_a_site_of_one_node_has_lost_what_it_lacks() -> None:
     assert [lost.digest for lost in Site().subject.judge([ONE])] == [ONE]
 

@@ -51,8 +51,8 @@ def test_missing_blobs_are_counted() -> None:
 def test_what_no_node_has_is_not_waited_for_and_named_with_its_medium() -> None:
     lost = [{"digest": f"sha256:{n}", "images": ["x:1"], "medium": "/media/stick (generation 1)"} for n in range(2)]
 
-    def result(missing: int, attempts: int, generation: dict[str, Any] = SECOND, lost: Any = lost) -> dict[str, Any]:
-        status = {**json.loads(_result(generation, missing)["stdout"]), "lost": lost}
+    def result(missing: int, attempts: int, generation: dict[str, Any] = SECOND, wanted: int = 2) -> dict[str, Any]:
+        status = {**json.loads(_result(generation, missing)["stdout"]), "wanted_lost": wanted, "health": {"lost": lost}}
         return {"rc": 0, "stdout": json.dumps(status), "attempts": attempts}
 
     said = seed.seed_lacks(result(2, 1), SECOND)
@@ -63,7 +63,7 @@ def test_what_no_node_has_is_not_waited_for_and_named_with_its_medium() -> None:
         result(2, 44),  # it may have come a moment ago
         result(3, 45),  # one is on its way
         result(2, 45, FIRST),
-        result(2, 45, lost=None),
+        result(2, 45, wanted=0),  # what is lost is not what it lacks
         {"rc": 1, "attempts": 45},
     ):
         assert not seed.seed_waited(one, SECOND), one

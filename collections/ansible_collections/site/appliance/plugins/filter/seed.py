@@ -20,15 +20,11 @@ def seed_lacks(result: Mapping[str, Any], generation: Mapping[str, Any] | None) 
     """
     if result.get("rc") != 0:
         return f"its agent does not answer: {_said(result)}"
-    try:
-        status = json.loads(result["stdout"])
-    except (KeyError, ValueError):
+    status = _document(result)
+    if status is None:
         return "its agent's answer is not JSON"
-    own = status.get("generation")
-    is_other = generation is not None and (own or {}).get("digest") != generation["digest"]
-    # A newer one than the one waited for is no lack: somebody published again meanwhile.
-    if is_other and not (own and own["number"] > generation["number"]):
-        return f"it serves {_name(own)}, not {_name(generation)}{_refused(status)}"
+    if not _follows(status, generation):
+        return f"it serves {_name(status.get('generation'))}, not {_name(generation)}{_refused(status)}"
     missing = status.get("wanted_missing", 0)
     if missing:
         return f"it still lacks {missing} of the blobs that it is to hold{_lost(status)}"
@@ -43,11 +39,10 @@ def seed_waited(result: Mapping[str, Any], generation: Mapping[str, Any] | None)
     if not seed_lacks(result, generation):
         return True
     status = _document(result)
-    if status is None or int(result.get("attempts") or 0) < _PATIENCE:
+    if status is None or result.get("rc") != 0 or not _follows(status, generation):
         return False
-    missing = status.get("wanted_missing", 0)
-    # Of another generation nobody knows yet what is lost.
-    return 0 < missing <= len(status.get("lost") or []) and not seed_lacks(_whole(result, status), generation)
+    is_hopeless = status.get("wanted_lost", 0) == status.get("wanted_missing", 0)
+    return is_hopeless and int(result.get("attempts") or 0) >= _PATIENCE
 
 
 def seed_behind(results: Mapping[str, Mapping[str, Any]], generation: Mapping[str, Any] | None) -> list[str]:
@@ -100,14 +95,17 @@ def _document(result: Mapping[str, Any]) -> dict[str, Any] | None:
     return shown if isinstance(shown, dict) else None
 
 
-def _whole(result: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, Any]:
-    """The same result of a node that lacks no blob."""
-    return {**result, "stdout": json.dumps({**status, "wanted_missing": 0})}
+def _follows(status: Mapping[str, Any], generation: Mapping[str, Any] | None) -> bool:
+    """Whether a node serves a generation; a newer one counts too, since somebody published again meanwhile."""
+    own = status.get("generation") or {}
+    if generation is None or own.get("digest") == generation["digest"]:
+        return True
+    return bool(own) and own["number"] > generation["number"]
 
 
 def _lost(status: Mapping[str, Any]) -> str:
     """What no node has any more, with the names that need it and the media that brought it; empty where that is nothing."""
-    lost = status.get("lost") or []
+    lost = (status.get("health") or {}).get("lost") or []
     if not lost:
         return ""
     names = sorted({name for item in lost for name in item["images"]})

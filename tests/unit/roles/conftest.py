@@ -1,8 +1,0 @@
-"""Make the repository's own collection importable under the name that Ansible gives it."""
-
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "collections"))
