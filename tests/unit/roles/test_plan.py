@@ -11,8 +11,10 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.site.appliance.plugins.filter import plan
 from ansible_collections.site.appliance.plugins.lookup.operator import operator
+from click.testing import CliRunner
 
 from appliance.archives.checksums import checksum_files
+from appliance.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[3]
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -146,6 +148,19 @@ def test_the_error_of_a_command_is_its_own_line_and_never_a_traceback_with_it() 
     stderr = 'warning\nAPL-0107: the file is not what it says [x.tar]\n{"code": "APL-0107"}\n'
     assert plan.plan_error({"stderr": stderr}) == "APL-0107: the file is not what it says [x.tar]"
     assert plan.plan_error({"stderr": "", "stdout": "", "msg": "no such file"}) == "no such file"
+
+
+@pytest.mark.parametrize("words", [["prove-it"], ["gc", "--without-an-end"]])
+def test_a_command_that_the_release_on_a_node_does_not_know_says_what_brings_it(words: list[str]) -> None:
+    said = CliRunner().invoke(main, words, prog_name="appliance")
+    line = plan.plan_error({"rc": said.exit_code, "stderr": said.output})
+    assert (
+        line.startswith("APL-0773: the release on the node is older than this checkout: No such ") and words[-1] in line
+    )
+    assert "site.yml" in line and "\n" not in line
+    # Of another program, or with another end, it says nothing about releases.
+    for result in ({"rc": 1, "stderr": said.output}, {"rc": 2, "stderr": "Error: No such command 'x'."}):
+        assert "APL-0773" not in plan.plan_error(result)
 
 
 def test_platforms_are_those_of_the_nodes_once_each() -> None:

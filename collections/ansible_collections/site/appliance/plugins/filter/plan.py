@@ -15,6 +15,9 @@ from ansible_collections.site.appliance.plugins.plugin_utils.problems import pla
 
 _PLATFORMS = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
 _OF_RELEASE = re.compile(r".+-(\w+)\.(?:tar(?:\.\w+)?|tgz|tzst|txz|tbz2?)", re.IGNORECASE)
+_UNKNOWN = re.compile(
+    r"^Usage: appliance .*^Error: (?P<what>No such (?:command|option)[^\n]*?)\.?$", re.MULTILINE | re.DOTALL
+)
 #: Roles that say what they would change, in the order in which they act; each leaves the fact ``__<role>_plan``.
 _ROLES = ("host", "firewall", "mirror", "registries", "k3s")
 
@@ -95,10 +98,18 @@ def rollback_options(given: Mapping[str, str], move_pinned: Iterable[str]) -> li
 def plan_error(result: Mapping[str, Any]) -> str:
     """Return the one line that a failed command of the appliance has for the operator, or all that it said.
 
+    A command that it does not know means an older release than this checkout's: playbooks other than site.yml install none.
+
     :param result: result of ``ansible.builtin.command``.
     """
     said = str(result.get("stderr") or result.get("stdout") or result.get("msg") or "").strip()
     own = [line for line in said.splitlines() if line.startswith("APL-")]
+    unknown = _UNKNOWN.search(said) if result.get("rc") == 2 else None
+    if unknown:
+        return (
+            f"APL-0773: the release on the node is older than this checkout: {unknown['what']}. "
+            "Run ansible-playbook site.yml, which brings the release of this checkout to every node, and then this again"
+        )
     return "\n".join(own) if own else said
 
 

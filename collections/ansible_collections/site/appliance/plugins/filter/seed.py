@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.site.appliance.plugins.filter.plan import plan_error
+
 _SHOWN = 10
 _PATIENCE = 45
 """Tries after which what every node says to be lost is not waited for any more; agents look again every half-minute."""
@@ -83,8 +85,8 @@ def seed_proved(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _said(result: Mapping[str, Any]) -> str:
     """The one line of a failed command that says why: the appliance's own, else the last one."""
-    said = str(result.get("stderr") or result.get("msg") or "").strip().splitlines() or ["no reason given"]
-    return next((line for line in said if line.startswith("APL-")), said[-1])
+    said = plan_error({**result, "stdout": ""}).splitlines() or ["no reason given"]
+    return said[0] if said[0].startswith("APL-") else said[-1]
 
 
 def _document(result: Mapping[str, Any]) -> dict[str, Any] | None:
