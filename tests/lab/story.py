@@ -31,6 +31,8 @@ IMAGES = "/var/lib/rancher/k3s/agent/images"
 MOVED = ImageSpec("ksd.test.com/ops/moved:1", page="hello from moved", payload_mib=1)
 IMPORTED = ImageSpec("elsewhere.test/ops/imported:1", page="hello from imported", payload_mib=1)
 CONTAINERD = "/run/k3s/containerd/containerd.sock"
+# Without leaving in root's home what it remembers of the API: what a run of the appliance left there would not be seen.
+KUBECTL = "KUBECACHEDIR=/run/lab-kubectl k3s kubectl"
 UNITS = ("appliance-mirror", "appliance-peer", "appliance-agent")
 
 
@@ -187,10 +189,10 @@ def serve_pod(server: Host, host: Host, image: str, port: int = 8080) -> str:
             "containers": [{"name": "web", "image": image, "imagePullPolicy": "Always"}],
         },
     }
-    server.run("k3s kubectl apply -f -", stdin=json.dumps(pod))
+    server.run(f"{KUBECTL} apply -f -", stdin=json.dumps(pod))
 
     def answer() -> str:
-        address = server.run(f"k3s kubectl get pod {name} -o jsonpath='{{.status.podIP}}'", check=False).stdout
+        address = server.run(f"{KUBECTL} get pod {name} -o jsonpath='{{.status.podIP}}'", check=False).stdout
         # Not before the pod network is there on both: the attempt would take a default route, and count as one to leave.
         ways = [at.run(f"ip route show match {address}", check=False).stdout.splitlines() for at in (server, host)]
         if not address or not all(any(not line.startswith("default") for line in way) for way in ways):
@@ -200,7 +202,7 @@ def serve_pod(server: Host, host: Host, image: str, port: int = 8080) -> str:
     try:
         page: str = until(answer, f"pod {name} to answer", 180)
     except StoryError as error:
-        events = server.run(f"k3s kubectl describe pod {name}", check=False).stdout
+        events = server.run(f"{KUBECTL} describe pod {name}", check=False).stdout
         raise StoryError(f"{error}\n{events[-3000:]}") from error
     return page
 

@@ -29,6 +29,7 @@ from tests.lab.images import NGINX, TOOL, ImageSpec, docker_archive, make_stick,
 from tests.lab.scenario import Luggage, inventory, pack
 from tests.lab.site import Site, unique_id
 from tests.lab.story import (
+    KUBECTL,
     STICK,
     UNITS,
     Run,
@@ -167,7 +168,7 @@ def start_container(life: Life) -> None:
     if life.luggage.real:
         spec = {"nodeName": "b", "containers": [{"name": LIVING, "image": image, "imagePullPolicy": "IfNotPresent"}]}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": LIVING}, "spec": spec}
-        b.run("k3s kubectl apply -f -", stdin=json.dumps(pod))
+        b.run(f"{KUBECTL} apply -f -", stdin=json.dumps(pod))
     else:
         stop_container(b, LIVING)
         b.run(f"k3s ctr run -d {image} {LIVING}")
@@ -444,7 +445,7 @@ def test_a_backup_is_taken(life: Life) -> None:
     life.run("playbooks/update.yml", "--tags", "plan,seed")
     appliance(a, "pin", TOOL.name)
     if life.luggage.real:
-        life["b"].run(f"k3s kubectl create configmap {LIVING} --from-literal=page=old")
+        life["b"].run(f"{KUBECTL} create configmap {LIVING} --from-literal=page=old")
     assert life.run("playbooks/backup.yml", "--check").changed == 0
     assert not backups.exists()
     said = life.run("playbooks/backup.yml").output
@@ -536,7 +537,8 @@ def test_it_is_taken_away_and_each_host_is_what_it_was(life: Life, whole_series:
         _nothing_goes_unasked(life, data)
     life.born = ""
     life.run("playbooks/uninstall.yml", *data)
-    assert changed(life.before, look_at(life.up), LEFT) == {}
+    left = changed(life.before, look_at(life.up), LEFT)
+    assert not left, json.dumps(left, indent=1)
     if whole_series:
         assert life.run("playbooks/uninstall.yml", *data).changed == 0
 
@@ -583,6 +585,6 @@ def test_a_site_that_burnt_down_comes_back_from_its_backup(life: Life) -> None:
     assert appliance(a, "fsck")["problems"] == [] and appliance(a, "audit")["broken"] is None
     life.serves(*KEPT)
     if life.luggage.real:
-        page = life["b"].run(f"k3s kubectl get configmap {LIVING} -o jsonpath='{{.data.page}}'").stdout
+        page = life["b"].run(f"{KUBECTL} get configmap {LIVING} -o jsonpath='{{.data.page}}'").stdout
         assert page == "old"
     assert archive.read_bytes() == raw

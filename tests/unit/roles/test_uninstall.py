@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,14 @@ def _units() -> dict[str, list[str]]:
     return units
 
 
+def _scope(**other: Any) -> dict[str, Any]:
+    """What goes from a node that has everything, where everything is to go."""
+    true = dict.fromkeys(("k3s", "data", "managed", "k3s_runs", "k3s_data_there", "store_there"), True)
+    token = _load(ROLES / "k3s/defaults/main.yml")["k3s_token_file"]
+    scope: dict[str, Any] = uninstall.uninstall_scope({**true, "token": token, "links": [], "restored": [], **other})
+    return scope
+
+
 def test_every_unit_that_a_role_installs_is_taken_away() -> None:
     known = {unit for names in _units().values() for unit in names}
     named = {unit: path for path, text in _texts().items() for unit in UNIT.findall(text)}
@@ -45,9 +54,7 @@ def test_every_unit_that_a_role_installs_is_taken_away() -> None:
 
 
 def test_every_path_that_a_role_names_goes() -> None:
-    token = _load(ROLES / "k3s/defaults/main.yml")["k3s_token_file"]
-    there = {"managed": True, "k3s_runs": True, "k3s_data_there": True, "store_there": True}
-    scope = uninstall.uninstall_scope({**there, "k3s": True, "data": True, "token": token, "links": [], "restored": []})
+    scope = _scope()
     gone = [path for step in ("k3s", "mirror", "host", "data", "last") for path in scope[step]]
     named = {match: path for path, text in _texts().items() for match in PATH.findall(text)}
     assert len(named) > 25
@@ -58,6 +65,35 @@ def test_every_path_that_a_role_names_goes() -> None:
         and not any(f"{name}/".startswith(f"{top}/") for top in gone)
     }
     assert left == {}
+
+
+def test_directories_that_may_be_others_too_go_from_the_innermost_out() -> None:
+    empty = _scope()["empty"]
+    # The kubelet of a real K3s makes the one and those above it; /usr/libexec is Debian's.
+    assert "/usr/libexec/kubernetes/kubelet-plugins/volume/exec" in empty and "/usr/libexec" not in empty
+    for number, path in enumerate(empty):
+        assert not [later for later in empty[number:] if later.startswith(f"{path}/")]
+    assert _scope(k3s=False)["empty"] == []
+
+
+def test_what_kubectl_remembers_goes_with_k3s() -> None:
+    """By itself it keeps the API's lists in root's home, and nothing says there whose they are."""
+
+    def tasks(block: Any) -> Iterator[dict[str, Any]]:
+        for task in block:
+            yield task
+            for key in ("block", "rescue", "always"):
+                yield from tasks(task.get(key, []))
+
+    asking = [
+        task
+        for path in ROLES.glob("*/tasks/*.yml")
+        for task in tasks(_load(path))
+        if re.search(r"kubectl\W+(get|delete)\b", str(task.get("ansible.builtin.command", "")))
+    ]
+    assert len(asking) == 3
+    assert {task["name"] for task in asking if task.get("environment") != {"KUBECACHEDIR": "/run/k3s/kubectl"}} == set()
+    assert "/run/k3s" in _scope(data=False)["k3s"]
 
 
 def test_what_runs_ends_before_its_files_go_and_the_note_goes_last() -> None:

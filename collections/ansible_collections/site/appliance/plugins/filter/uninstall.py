@@ -12,6 +12,18 @@ from ansible_collections.site.appliance.plugins.plugin_utils.problems import pla
 _ETC = "/etc/appliance"
 _STORE = "/var/lib/appliance"
 _K3S_DATA = ("/var/lib/rancher/k3s", "/var/log/pods", "/var/log/containers")
+# Directories that may be others' too: they go where nothing is in them. The kubelet makes the place of volume plug-ins, and those above it.
+_KUBELET = "/usr/libexec/kubernetes"
+_K3S_EMPTY = [
+    "/etc/rancher/k3s",
+    "/etc/rancher/node",
+    "/etc/rancher",
+    "/var/lib/rancher",
+    f"{_KUBELET}/kubelet-plugins/volume/exec",
+    f"{_KUBELET}/kubelet-plugins/volume",
+    f"{_KUBELET}/kubelet-plugins",
+    _KUBELET,
+]
 #: The note that the K3s here is the appliance's; preflight asks for it where it finds one, or its data.
 MANAGED = f"{_ETC}/managed"
 # What K3s needs of the host and of us, where it stays.
@@ -59,7 +71,7 @@ def uninstall_scope(settings: Mapping[str, Any]) -> dict[str, Any]:
         "data": [_STORE, *(_K3S_DATA if k3s_goes else [])] if given["data"] else [],
         "last": [_ETC],
         "keep": keep,
-        "empty": ["/etc/rancher/k3s", "/etc/rancher/node", "/etc/rancher", "/var/lib/rancher"] if k3s_goes else [],
+        "empty": _K3S_EMPTY if k3s_goes else [],
         "stays": [*([_STORE] if store_stays else []), *([_K3S_DATA[0]] if k3s_data_stays else [])],
         "restored": given["restored"] if k3s_goes else [],
         # As long as files are the user's, its number must not become somebody else's.
