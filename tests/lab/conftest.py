@@ -34,10 +34,13 @@ def site() -> Iterator[Site]:
 @pytest.fixture(autouse=True)
 def nothing_leaves(request: pytest.FixtureRequest) -> Iterator[None]:
     """After each test of the site: the sink has seen no attempt. A test that makes one on purpose resets the log."""
-    if "site" not in request.fixturenames:
+    if "site" in request.fixturenames:
+        site: Site = request.getfixturevalue("site")
+    elif "life" in request.fixturenames:
+        site = request.getfixturevalue("life").site
+    else:
         yield
         return
-    site: Site = request.getfixturevalue("site")
     yield
     attempts = site.sink_log()
     if attempts:

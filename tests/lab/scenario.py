@@ -97,12 +97,14 @@ def inventory(
     directory: Path,
     *,
     nodes: Sequence[str] | None = None,
+    servers: Sequence[str] | None = None,
     seeds: Sequence[str] = ("a",),
     **extra: Any,
 ) -> Path:
     """Write the site's inventory; ``extra`` variables win.
 
     :param nodes: the hosts in it; all where none are named.
+    :param servers: those of K3s; the first of ``nodes`` where none are named.
     :param seeds: hosts of ``mirror_seeds``, the publisher first.
     """
     variables: dict[str, Any] = {
@@ -121,4 +123,4 @@ def inventory(
     if luggage.real:
         variables["k3s_server_config"] = dict(REAL_SERVER_CONFIG)
         variables["k3s_config"] = {"pause-image": PAUSE}
-    return site.write_inventory(directory, {**variables, **extra}, nodes=nodes, seeds=seeds)
+    return site.write_inventory(directory, {**variables, **extra}, nodes=nodes, servers=servers, seeds=seeds)
