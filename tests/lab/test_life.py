@@ -382,7 +382,7 @@ def test_a_site_that_burnt_down_comes_back_from_its_backup(life: Life) -> None:
     (archive, kept), pki = life.backup, life.inventory / "pki"
     raw, authority = archive.read_bytes(), {name: (pki / name).read_bytes() for name in ("ca.key", "ca.crt")}
     shutil.rmtree(life.inventory)
-    life.nodes, life.seeds = ("b", "a"), ("a", "b")
+    life.nodes, life.seeds, life.born = ("b", "a"), ("a", "b"), ""
     for name in life.nodes:
         life[name].replace()
         life[name].boot()
