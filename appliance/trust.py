@@ -74,6 +74,11 @@ class Trust:
         self._node = node
         self._seeds = seeds
 
+    @property
+    def signs(self) -> bool:
+        """Whether what is published is signed: not without a PKI (development)."""
+        return self._pki is not None
+
     def sign(self, content: bytes) -> Signature | None:
         """Sign with this node's key; None where the site has no PKI (development)."""
         if self._pki is None:

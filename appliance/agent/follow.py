@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 from collections.abc import Callable, Collection
@@ -21,7 +22,7 @@ from appliance.store.closure import Needed, needed, needed_by_pushes
 from appliance.store.generations import Generations
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
-from appliance.store.signed import NameIndex, SignedIndex
+from appliance.store.signed import NameIndex, SignedIndex, beginning
 from appliance.trust import Signature
 
 _LOG = logging.getLogger("appliance.follow")
@@ -154,9 +155,9 @@ class Follower:
         try:
             current = self._offload(track.index.current)
         except ApplianceError as error:
-            # The others are followed all the same.
-            _LOG.error("%s", error)
-            return None
+            if (current := self._put_back(track, offers, error)) is None:
+                # The others are followed all the same.
+                return None
         refused: list[Refused] = []
         for offer in sorted(offers, key=lambda offer: -offer.number):
             if current is not None and (
@@ -176,6 +177,25 @@ class Follower:
         here = (current.number, current.digest) if current is not None else (0, "")
         self.refused += [item for item in refused if item.number >= here[0] and item.digest != here[1]]
         return moved
+
+    def _put_back(self, track: _Track[T], offers: list[_Offer], damage: ApplianceError) -> T | None:
+        """Mend an index that was damaged: from this node's own copy, else from a node that has the same one."""
+        _LOG.error("%s", damage)
+        last = track.index.newest()
+        same = [offer.peer for offer in offers if (offer.number, beginning(offer.digest)) in last]
+        ways: list[tuple[str, Callable[[], tuple[bytes, Signature | None] | None]]] = [
+            ("the copy here", lambda: self._offload(track.index.copy)),
+            *((peer.id, functools.partial(self._ask_for, track, peer)) for peer in same),
+        ]
+        for whence, read in ways:
+            with contextlib.suppress(ApplianceError, PeerError, OSError):
+                if (found := read()) is None:
+                    continue
+                item: T | None = self._offload(track.index.put_back, *found)
+                if item is not None:
+                    _LOG.warning("%s %d (%s) is put back from %s", track.name, item.number, item.digest, whence)
+                    return item
+        return None
 
     def _ask_all(self) -> tuple[Pool, dict[str, list[_Offer]], list[str]]:
         """Start to ask every peer; what they say is there as they say it, and who has not said it yet."""
@@ -211,6 +231,13 @@ class Follower:
         return pool, offers, silent
 
     def _take_from(self, track: _Track[T], peer: Peer, besides: Collection[str]) -> T | None:
+        raw, signature = self._ask_for(track, peer)
+        # What lies here and is found to be needed is not collected before the index that names it is the current one.
+        with self._blobs.staying():
+            return track.index.accept(raw, signature, lambda item: self._bring_manifests(track, item), besides)
+
+    def _ask_for(self, track: _Track[T], peer: Peer) -> tuple[bytes, Signature | None]:
+        """What a peer has as the current index, and its signature; neither is checked yet."""
         status, body = self._peers.ask(
             peer, "GET", f"/p2p/v1/{track.name}", read_seconds=10, seconds=INDEX_SECONDS, limit=INDEX_ANSWER
         )
@@ -222,9 +249,7 @@ class Follower:
             signature = Signature.from_json(offer["signature"]) if offer["signature"] else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PeerError(f"{peer.id} sent no {track.name}: {error}") from error
-        # What lies here and is found to be needed is not collected before the index that names it is the current one.
-        with self._blobs.staying():
-            return track.index.accept(raw, signature, lambda item: self._bring_manifests(track, item), besides)
+        return raw, signature
 
     def _bring_manifests(self, track: _Track[T], item: T) -> None:
         """Fetch every manifest and piece map of an index that is not here; raises when one cannot be had."""

@@ -256,6 +256,8 @@ class Agent:
         self._replicate.set()
 
     def _repair(self) -> Response:
+        # Indexes first: they say what is wanted.
+        self.look()
         reasons: dict[str, str] = {}
         # What a manifest lists is known once it is here.
         while new := [item for item in offload(self._wanted, True) if item.digest not in reasons]:
@@ -329,7 +331,9 @@ class Agent:
         listed, self._told = self._told[0], state
         self._pause = _RETRY_FIRST
         self._replicate.set()
-        if state[0] != listed:
+        with contextlib.suppress(ApplianceError):
+            offload(self._catalog.renew)
+        if state[0] != listed or self._catalog.is_damaged:
             self._wake.set()
         if self._current.get().is_publisher:
             for peer in self._peers.others:

@@ -343,11 +343,10 @@ def _put_names(store: Indexes, names: Mapping[str, bytes], changing: Sequence[st
             write_atomically(root / name, names[name])
         elif name != "index.json":
             (root / name).unlink(missing_ok=True)
-        if name in names:
-            # What is left of another line of numbers would count among those that are kept.
-            for path in root.glob(f"{_DIRECTORIES[name]}/*"):
-                if f"{_DIRECTORIES[name]}/{path.name}" not in names:
-                    path.unlink(missing_ok=True)
+        # What is left of another line of numbers would count among those that are kept, or make one that is gone one that is lost.
+        for path in root.glob(f"{_DIRECTORIES[name]}/*"):
+            if f"{_DIRECTORIES[name]}/{path.name}" not in names:
+                path.unlink(missing_ok=True)
 
 
 def _keep_aside(store: Indexes) -> None:

@@ -6,6 +6,7 @@ have a name, the generation's is served.
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,15 +15,18 @@ from typing import TypeVar
 
 from gevent.lock import BoundedSemaphore
 
+from appliance.errors import ApplianceError
 from appliance.oci.manifests import Descriptor, Manifest
 from appliance.offload import offload
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import Needed, reach, reader, walk
 from appliance.store.generations import Generation, Generations
 from appliance.store.pushes import Pushed, Pushes
-from appliance.store.signed import Entry
+from appliance.store.signed import Entry, SignedIndex
 
+_LOG = logging.getLogger("appliance.catalog")
 T = TypeVar("T", Generation, Pushed)
+_UNREAD = object()
 _COSIGN = (".sig", ".att", ".sbom")
 
 
@@ -297,7 +301,9 @@ class CurrentCatalog:
         self._blobs = blobs
         self._generations = generations
         self._pushes = pushes
-        self._known: tuple[object, object, Catalog] = (None, None, Catalog(None, blobs))
+        self._known: tuple[object, object, Catalog] = (_UNREAD, None, Catalog(None, blobs))
+        self.is_damaged = False
+        """Whether an index was found damaged when it was last read."""
         self._turn = BoundedSemaphore(1)
         self._laying = BoundedSemaphore(1)
 
@@ -327,14 +333,26 @@ class CurrentCatalog:
         seeded, pushed, catalog = self._known
         now = self._generations.state(), self._pushes.state()
         if now != (seeded, pushed):
+            self.is_damaged = False
             catalog = Catalog(
-                _lean(self._generations.current()) if now[0] != seeded else catalog.generation,
+                self._read(self._generations, catalog.generation) if now[0] != seeded else catalog.generation,
                 self._blobs,
-                _lean(self._pushes.current()) if now[1] != pushed else catalog.pushed,
+                self._read(self._pushes, catalog.pushed) if now[1] != pushed else catalog.pushed,
                 before=catalog,
             )
             self._known = (*now, catalog)
         return catalog
+
+    def _read(self, index: SignedIndex[T], before: T | None) -> T | None:
+        """What an index lists now; of one that is damaged, what it listed before, until the agent has put it back."""
+        try:
+            return _lean(index.current())
+        except ApplianceError as error:
+            self.is_damaged = True
+            if self._known[0] is _UNREAD:
+                raise
+            _LOG.error("%s; what was served before is served on", error)
+            return before
 
     def _is_current(self) -> bool:
         return (self._generations.state(), self._pushes.state()) == self._known[:2]

@@ -85,9 +85,11 @@ class BlobStore:
         if not (root / "lock").exists():
             # While there is room for it: garbage is collected under it on a full disk.
             os.close(os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        for name, content in (("oci-layout", LAYOUT), ("index.json", EMPTY_INDEX)):
-            if not (self.root / name).exists():
-                write_atomically(self.root / name, content)
+        if not (self.root / "oci-layout").exists():
+            write_atomically(self.root / "oci-layout", LAYOUT)
+        # Where there are generations it was lost: an empty one would begin again with number 1, which the other nodes refuse.
+        if not (self.root / "index.json").exists() and not any((self.root / "generations").glob("[0-9]*-*.json")):
+            write_atomically(self.root / "index.json", EMPTY_INDEX)
 
     def require(self) -> None:
         """Refuse a directory that is no store (APL-0301)."""

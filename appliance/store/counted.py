@@ -80,6 +80,7 @@ class CountedIndex(SignedIndex[C]):
 
     :param of: the class of its states.
     :param parse: reads one.
+    :param damaged: raises the error of what is none; called with where and why.
     :param keep: signatures kept: whoever read the index a moment ago still finds the one that belongs to it.
     """
 
@@ -89,26 +90,14 @@ class CountedIndex(SignedIndex[C]):
         trust: Trust,
         of: type[C],
         parse: Callable[[bytes, str], C],
+        damaged: Callable[[str, str], NoReturn],
         *,
         keep: int,
     ) -> None:
-        super().__init__(blobs.root / f"{of.KIND}.json", blobs.root / of.KIND, trust, parse, f"index of {of.KIND}")
+        directory, noun = blobs.root / of.KIND, f"index of {of.KIND}"
+        super().__init__(blobs.root / f"{of.KIND}.json", directory, trust, parse, damaged, noun)
         self._of = of
         self._keep = keep
-
-    def current(self) -> C | None:
-        """What is listed now; None where nothing ever was."""
-        try:
-            return super().current()
-        except FileNotFoundError:
-            return None
-
-    def state(self) -> tuple[int, int, int] | None:
-        """Changes whenever the index is replaced; None where nothing was ever listed."""
-        try:
-            return super().state()
-        except FileNotFoundError:
-            return None
 
     def replace(self, names: Mapping[str, Entry], piece_maps: Mapping[str, Descriptor] | None = None) -> C:
         """Sign and publish the state that has exactly ``names``; one process at a time."""

@@ -168,7 +168,7 @@ def _damaged(where: str, why: str) -> NoReturn:
         "not a generation",
         where=where,
         why=why,
-        fix="Run 'appliance fsck'; generations that a node kept lie in the store's generations directory",
+        fix="The agent puts it back within half a minute, from its copy or from another node; see the runbook where it does not",
     )
 
 
@@ -176,7 +176,19 @@ class Generations(SignedIndex[Generation]):
     """The generations of one store: the current one, the kept ones, and the way to replace it."""
 
     def __init__(self, blobs: BlobStore, trust: Trust) -> None:
-        super().__init__(blobs.root / "index.json", blobs.root / "generations", trust, parse, "generation")
+        super().__init__(blobs.root / "index.json", blobs.root / "generations", trust, parse, _damaged, "generation")
+
+    def copy(self) -> tuple[bytes, Signature | None] | None:
+        """The kept bytes of what was current here last."""
+        if len(last := self.newest()) != 1:
+            return None
+        ((number, beginning),) = last
+        try:
+            raw = (self._directory / f"{number:08d}-{beginning}.json").read_bytes()
+            kept = parse(raw, "a kept copy")
+            return (raw, self.signature(kept)) if kept is not None else None
+        except (ApplianceError, OSError):
+            return None
 
     def newest_first(self) -> Iterator[Generation]:
         """Every generation that was served and whose bytes are kept, one at a time, the current one first.
@@ -244,6 +256,13 @@ class Generations(SignedIndex[Generation]):
         for path in self._directory.glob("*.sig"):
             if not path.with_suffix(".json").exists():
                 path.unlink(missing_ok=True)
+
+    def _is_begun(self) -> bool:
+        # Every store has the file from its first moment.
+        return True
+
+    def _is_published(self, item: Generation) -> bool:
+        return self._file(item, ".json").exists()
 
     def _replace(self, item: Generation, signature: Signature | None) -> None:
         # The copy first: whoever sees the new index.json finds it.

@@ -44,7 +44,7 @@ def _damaged(where: str, why: str) -> NoReturn:
         "not an index of pins",
         where=where,
         why=why,
-        fix="Put pins.json back from another node, which all follow it; the runbook says how",
+        fix="The agent puts it back within half a minute, from its copy or from another node; see the runbook where it does not",
     )
 
 
@@ -52,7 +52,7 @@ class Pins(CountedIndex[Pinned]):
     """The pins of one store, ``pins.json``, and the one way to change them; only under the store's lock."""
 
     def __init__(self, blobs: BlobStore, trust: Trust) -> None:
-        super().__init__(blobs, trust, Pinned, parse, keep=_SIGNATURES)
+        super().__init__(blobs, trust, Pinned, parse, _damaged, keep=_SIGNATURES)
 
     def follow(self, served: Mapping[str, Entry]) -> None:
         """Let every pin keep what its name points to now: names move only by consent, and the pin moves along.

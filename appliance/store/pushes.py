@@ -41,7 +41,7 @@ def _damaged(where: str, why: str) -> NoReturn:
         "not an index of pushes",
         where=where,
         why=why,
-        fix="Put pushes.json and pushes/ back from a node that has them sound; see the runbook",
+        fix="The agent puts it back within half a minute, from its copy or from another node; see the runbook where it does not",
     )
 
 
@@ -51,7 +51,7 @@ class Pushes(CountedIndex[Pushed]):
     """
 
     def __init__(self, blobs: BlobStore, trust: Trust) -> None:
-        super().__init__(blobs, trust, Pushed, parse, keep=_SIGNATURES)
+        super().__init__(blobs, trust, Pushed, parse, _damaged, keep=_SIGNATURES)
         self._lock = blobs.root / "pushes.lock"
 
     @contextlib.contextmanager

@@ -164,26 +164,84 @@ class SignedIndex(Generic[T]):
     :param directory: where signatures lie.
     :param trust: who may sign.
     :param parse: reads the bytes; None for an index that was never written.
+    :param damaged: raises the error of what is none; called with where and why.
     :param noun: what one of them is called in errors.
     """
 
     def __init__(
-        self, index: Path, directory: Path, trust: Trust, parse: Callable[[bytes, str], T | None], noun: str
+        self,
+        index: Path,
+        directory: Path,
+        trust: Trust,
+        parse: Callable[[bytes, str], T | None],
+        damaged: Callable[[str, str], NoReturn],
+        noun: str,
     ) -> None:
         self.index = index
         self._directory = directory
         self._trust = trust
         self._parse = parse
+        self._damaged = damaged
         self._noun = noun
 
     def current(self) -> T | None:
-        """The index that is served now; None in a fresh store."""
-        return self._parse(self.index.read_bytes(), str(self.index))
+        """The index that is served now; None in a fresh store.
+
+        :raises ApplianceError: for a file that is damaged, cannot be read, or is gone. One bit may make another index of it that
+            reads well: what was never published here is none either.
+        """
+        where = str(self.index)
+        try:
+            raw = self.index.read_bytes()
+        except FileNotFoundError:
+            if not self._is_begun():
+                return None
+            self._damaged(where, "it is not there any more")
+        except OSError as error:
+            self._damaged(where, f"it cannot be read: {error.strerror or error}")
+        item = self._parse(raw, where)
+        if item is not None and not self._is_published(item) and self.index.read_bytes() == raw:
+            self._damaged(where, f"nothing with its digest was published here, {item.digest}")
+        return item
 
     def state(self) -> tuple[int, int, int] | None:
-        """Changes whenever the index is replaced: a rename gives the file another inode and time."""
-        status = self.index.stat()
+        """Changes whenever the index is replaced: a rename gives the file another inode and time. None where it is not there."""
+        try:
+            status = self.index.stat()
+        except FileNotFoundError:
+            return None
         return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def newest(self) -> list[tuple[int, str]]:
+        """Number and beginning of the digest of what was current here last, as the files beside the index say, whatever it says.
+
+        Two where a publisher was ended before it switched, and another one has its number.
+        """
+        known = {(int(path.name[:8]), path.name[9:25]) for path in self._directory.glob("[0-9]*-*.*")}
+        last = max((number for number, _ in known), default=0)
+        return sorted(item for item in known if item[0] == last)
+
+    def copy(self) -> tuple[bytes, Signature | None] | None:
+        """The bytes and the signature of what was current here last, where this node has kept them and there is no doubt which."""
+        return None
+
+    def put_back(self, raw: bytes, signature: Signature | None) -> T | None:
+        """Put what was current here last in the place of a file that is damaged; one that is sound by now stays.
+
+        :param raw: its bytes, from a copy or from another node.
+        :param signature: whose it is does not matter: this node has followed it.
+        :returns: what is current now.
+        :raises ApplianceError: for bytes that were not the last here (the error of the damaged file), APL-0606 for a wrong signature.
+        """
+        with self._switching():
+            with contextlib.suppress(ApplianceError):
+                return self.current()
+            item = self._parse(raw, f"what was to replace {self.index}")
+            if item is None or (item.number, beginning(item.digest)) not in self.newest():
+                self._damaged(str(self.index), "what was to replace it was not the last one here")
+            self._trust.check(raw, signature, [signature.signer] if signature else ())
+            self._replace(item, signature)
+        return item
 
     def signature(self, item: T) -> Signature | None:
         """The signature that came with an index, None where there is none (development)."""
@@ -295,9 +353,16 @@ class SignedIndex(Generic[T]):
             write_atomically(self._file(item, ".sig"), signature.to_json())
         write_atomically(self.index, item.raw)
 
+    def _is_begun(self) -> bool:
+        """Whether there was an index already."""
+        return bool(self.newest())
+
+    def _is_published(self, item: T) -> bool:
+        """Whether what was read is what was once made the current one here."""
+        return not self._trust.signs or self._file(item, ".sig").exists()
+
     def _file(self, item: T, suffix: str) -> Path:
-        encoded = item.digest.partition(":")[2]
-        return self._directory / f"{item.number:08d}-{encoded[:16]}{suffix}"
+        return self._directory / f"{item.number:08d}-{beginning(item.digest)}{suffix}"
 
     def _forget(self, keep: int) -> None:
         """Remove the files of all but the last ``keep`` numbers."""
@@ -307,3 +372,8 @@ class SignedIndex(Generic[T]):
             if path.name.partition("-")[0] in numbers:
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
+
+
+def beginning(digest: str) -> str:
+    """What the files of an index have of its digest in their names."""
+    return digest.partition(":")[2][:16]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.agent.client import AgentClient
 from tests.integration.conftest import APPLIANCE, Node, Site, appliance, request, run, wait_for
 from tests.unit.store import made
 
@@ -159,3 +160,30 @@ def test_fsck_finds_a_flipped_byte_and_with_repair_it_is_mended(site: Site) -> N
     assert quarantine(b) == [LAYER]
     assert request(b.port, BLOB)[2] == RAW
     assert run(*words).returncode == 0
+
+
+@pytest.mark.parametrize("damage", [lose, cut, flip])
+@pytest.mark.parametrize("of", ["publisher", "follower"])
+def test_a_damaged_index_of_names_comes_back_by_itself(site: Site, damage: Callable[[Path], None], of: str) -> None:
+    nodes = dict(zip(("publisher", "follower"), pair(site), strict=True))
+    node = nodes[of]
+    index = node.store / "index.json"
+    raw = index.read_bytes()
+    # Who has read it goes on with that, damaged or not.
+    damage(index)
+    assert request(node.port, BLOB)[2] == RAW
+    wait_for("it to be put back while it serves", lambda: index.exists() and index.read_bytes() == raw)
+    node.process.kill()
+    damage(index)
+    node.start()
+    wait_for("it to be put back after a start", lambda: index.exists() and index.read_bytes() == raw)
+    assert "APL-0305" in node.process.log and "is put back from the copy here" in node.process.log
+    assert request(node.port, BLOB)[2] == RAW
+    assert json.loads(appliance("fsck", "--store", node.store, "--json").stdout)["problems"] == []
+    # Its history and the numbers go on.
+    assert nodes["publisher"].seed(made.write_oci_archive(site.root / "next.tar", {"quay.io/t/next:1": ONE}))[
+        "published"
+    ]
+    # This publisher knows no peers, and tells nobody.
+    AgentClient(nodes["follower"].store / "agent.sock").wake()
+    wait_for("the next generation", lambda: nodes["follower"].generation() == 2)

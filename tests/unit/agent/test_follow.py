@@ -182,6 +182,34 @@ def test_a_damaged_index_keeps_no_other_from_being_followed(store: BlobStore, pu
     assert subject.look() == [pushed]
 
 
+def test_a_damaged_generation_is_put_back_and_what_is_newer_followed(store: BlobStore, publisher: BlobStore) -> None:
+    first = made.publish(publisher, {NAME: made.image(1)})
+    assert follower(store, a=serving(first, contents(publisher))).look() == [first]
+    (store.root / "index.json").write_bytes(first.raw.replace(b"sha256:1", b"sha256:2", 1)[:-1])
+    # From its own copy, with nobody to ask.
+    subject = follower(store)
+    assert subject.look() == [] and made.generations(store).current() == first
+    (store.root / "index.json").write_bytes(b"rot")
+    second = made.publish(publisher, {NAME: made.image(2)})
+    assert follower(store, a=serving(second, contents(publisher))).look() == [second]
+
+
+def test_without_a_copy_it_comes_from_whoever_has_the_same(store: BlobStore, publisher: BlobStore) -> None:
+    first = made.publish(publisher, {NAME: made.image(1)})
+    second = made.publish(publisher, {NAME: made.image(2)})
+    held = contents(publisher)
+    assert follower(store, a=serving(second, held)).look() == [second]
+    (copy,) = (store.root / "generations").glob("*.json")
+    for path in (copy, store.root / "index.json"):
+        path.write_bytes(b"rot")
+    third = made.publish(publisher, {NAME: made.image(3)})
+    # One that is older or newer is not what was here: it says nothing about what this node has published or followed.
+    assert follower(store, a=serving(first, held), b=serving(third, held)).look() == []
+    assert (store.root / "index.json").read_bytes() == b"rot"
+    assert follower(store, a=serving(first, held), b=serving(second, held)).look() == []
+    assert made.generations(store).current() == second and copy.read_bytes() == second.raw
+
+
 def test_nobody_to_ask(store: BlobStore) -> None:
     assert follower(store).look() == []
 

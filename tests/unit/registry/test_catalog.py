@@ -120,6 +120,16 @@ def test_the_current_catalog_follows_the_index(store: BlobStore, generations: Ge
     assert first.repositories() == [A]
 
 
+def test_of_two_indexes_the_sound_one_is_followed(store: BlobStore, generations: Generations) -> None:
+    current = CurrentCatalog(store, generations, made.pushes(store))
+    made.publish(store, {f"{A}:1": made.image(1)})
+    made.push(store, {f"{B}:1": made.image(2)})
+    assert current.get().repositories() == [A, B]
+    (store.root / "pushes.json").write_bytes(b"rot")
+    made.publish(store, {f"{A}/next:1": made.image(1)})
+    assert current.get().repositories() == [f"{A}/next", B]
+
+
 def test_a_damaged_index_is_an_error_until_it_is_sound(store: BlobStore, generations: Generations) -> None:
     current = CurrentCatalog(store, generations, made.pushes(store))
     made.publish(store, {f"{A}:1": made.image(1)})

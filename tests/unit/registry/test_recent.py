@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -115,14 +118,24 @@ def test_nothing_else_is_kept(store: BlobStore, method: str, path: str, status: 
         assert recent.asked == number
 
 
-def test_a_damaged_index_is_not_covered_up(store: BlobStore) -> None:
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"rot"), Path.unlink])
+def test_a_damaged_index_stops_nobody_who_has_read_it_before(
+    store: BlobStore, damage: Callable[[Path], object]
+) -> None:
     made.publish(store, {NAME: A})
+    raw = (store.root / "index.json").read_bytes()
     client, _ = fronted(store)
     assert client.get(PATH).status_code == 200
-    (store.root / "index.json").write_bytes(b"rot")
-    assert client.get(PATH).status_code == 503
-    (store.root / "index.json").unlink()
-    assert client.get(PATH).status_code == 503
+    damage(store.root / "index.json")
+    assert client.get(PATH).status_code == 200
+    # Who starts now knows nothing, and does not say that there is nothing.
+    started, _ = fronted(store)
+    assert started.get(PATH).status_code == 503
+    (store.root / "index.json").unlink(missing_ok=True)
+    (store.root / "index.json").write_bytes(raw)
+    assert started.get(PATH).status_code == 200
+    made.publish(store, {NAME: made.image(5)})
+    assert client.get(PATH).data == started.get(PATH).data != b""
 
 
 def test_what_is_kept_is_bounded(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import string
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +128,86 @@ def test_a_generation_that_is_too_large_is_not_parsed(monkeypatch: pytest.Monkey
 def test_the_empty_index_is_no_generation(generations: Generations) -> None:
     assert generations.current() is None
     assert generations.kept() == []
+
+
+@given(st.data())
+def test_no_byte_of_the_index_changes_unnoticed(data: st.DataObject) -> None:
+    """Most changed bytes leave an index that reads well, of another name or another digest."""
+    with tempfile.TemporaryDirectory() as directory:
+        generations = made.generations(made.open_store(Path(directory) / "store"))
+        first = following(None)
+        generations.publish(first)
+        raw = bytearray(first.raw)
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+        generations.index.write_bytes(raw)
+        with pytest.raises(ApplianceError, match="APL-0305"):
+            generations.current()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda path: path.write_bytes(b"rot"), lambda path: path.write_bytes(b""), Path.unlink],
+    ids=["rot", "empty", "gone"],
+)
+def test_a_damaged_index_is_put_back_from_the_copy(generations: Generations, damage: Callable[[Path], object]) -> None:
+    first, second = following(None), following(following(None), 2)
+    generations.publish(first)
+    generations.publish(second)
+    damage(generations.index)
+    with pytest.raises(ApplianceError, match="APL-0305"):
+        generations.current()
+    copy = generations.copy()
+    assert copy is not None
+    assert copy == (second.raw, None)
+    assert generations.put_back(*copy) == second
+    assert generations.current() == second
+    assert generations.kept() == [first, second]
+
+
+def test_opening_a_store_that_lost_its_index_begins_no_new_one(store: BlobStore, generations: Generations) -> None:
+    generations.publish(following(None))
+    generations.index.unlink()
+    store.create()
+    assert not generations.index.exists()
+    with pytest.raises(ApplianceError, match="APL-0305"):
+        generations.publish(following(None, 2))
+
+
+def test_an_index_that_the_disk_does_not_give_is_damaged_too(generations: Generations) -> None:
+    generations.publish(following(None))
+    generations.index.unlink()
+    generations.index.mkdir()
+    with pytest.raises(ApplianceError, match=r"APL-0305.*cannot be read"):
+        generations.current()
+
+
+def test_nothing_but_the_last_one_is_put_back(generations: Generations) -> None:
+    first, second = following(None), following(following(None), 2)
+    generations.publish(first)
+    generations.publish(second)
+    # Sound: what is offered is not looked at.
+    assert generations.put_back(b"rot", None) == second
+    generations.index.write_bytes(b"rot")
+    third = following(second, 3)
+    for raw in (first.raw, third.raw, b"rot", b'{"manifests":[]}'):
+        with pytest.raises(ApplianceError, match="APL-0305"):
+            generations.put_back(raw, None)
+        assert generations.index.read_bytes() == b"rot"
+
+
+def test_no_copy_is_believed_that_is_damaged_or_in_doubt(generations: Generations) -> None:
+    first, other = following(None, 1), following(None, 2)
+    generations.publish(first)
+    (kept,) = generations.index.parent.glob("generations/*.json")
+    kept.write_bytes(b"rot")
+    assert generations.copy() is None
+    kept.write_bytes(first.raw)
+    # A publisher that was ended before its switch leaves a copy, and the next one has its number.
+    kept.with_name(f"00000001-{other.digest[7:23]}.json").write_bytes(other.raw)
+    assert generations.copy() is None and len(generations.newest()) == 2
+    generations.index.write_bytes(b"rot")
+    # Whoever knows, another node, decides.
+    assert generations.put_back(first.raw, None) == first
 
 
 def test_numbers_and_parents_follow_each_other(generations: Generations) -> None:

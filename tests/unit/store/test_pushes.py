@@ -135,6 +135,28 @@ def test_a_node_takes_what_the_publisher_signed_and_nothing_else(site: Path) -> 
     assert follower.signature(first) == signature
 
 
+def test_a_damaged_index_is_put_back_as_another_node_has_it(site: Path) -> None:
+    publisher, follower, stranger = node(site, "a"), node(site, "b"), node(site, "c")
+    for number in (1, 2):
+        change(publisher, number)
+        current = publisher.current()
+        assert current is not None
+        follower.accept(current.raw, publisher.signature(current), lambda _: None)
+    change(stranger, 3)
+    assert current is not None
+    signature, forged = publisher.signature(current), stranger.signature(stranger.current())  # type: ignore[arg-type]  # it is there
+    for damaged in (None, current.raw.replace(b"1", b"7", 1)):
+        follower.index.unlink() if damaged is None else follower.index.write_bytes(damaged)
+        with pytest.raises(ApplianceError, match="APL-0314"):
+            follower.current()
+        assert follower.copy() is None
+        with pytest.raises(ApplianceError, match="APL-0606"):
+            follower.put_back(current.raw, forged)
+        # Who signed it may be no seed any more: this node has followed it.
+        assert node(site, "b", ("c",)).put_back(current.raw, signature) == current
+        assert follower.current() == current and follower.signature(current) == signature
+
+
 def test_two_states_of_one_number_are_refused_and_both_named(store: BlobStore, tmp_path: Path) -> None:
     other = made.pushes(made.open_store(tmp_path / "other"))
     change(made.pushes(store), 1)
