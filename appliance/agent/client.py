@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from appliance.registry.app import Unreachable
 from appliance.registry.body import Source
+from appliance.registry.fetcher import Unreachable
 
 FIRST_BYTE_SECONDS = 20.0
 """How long a client may wait for the first byte: containerd gives up after 30 s without headers."""
@@ -94,7 +94,7 @@ class AgentClient:
         return self._ask("GET", path, wait + 5)
 
     def mend(self, digest: str, size: int) -> None:
-        """Bring back a small blob that is lost or damaged here; see :class:`appliance.registry.app.Fetcher`."""
+        """Bring back a small blob that is lost or damaged here; see :class:`appliance.registry.fetcher.Fetcher`."""
         end, suspect = time.monotonic() + MEND_SECONDS, True
         while True:
             left = end - time.monotonic()
@@ -122,7 +122,7 @@ class AgentClient:
         spawn(ask)
 
     def source(self, digest: str, size: int, start: int) -> Source:
-        """Bytes of a blob that another node holds; see :class:`appliance.registry.app.Fetcher`."""
+        """Bytes of a blob that another node holds; see :class:`appliance.registry.fetcher.Fetcher`."""
         source = FetchedFile(self, digest, size)
         try:
             if size:

@@ -32,9 +32,10 @@ from appliance.oci.digests import check_digest
 from appliance.offload import offload
 from appliance.registry.access import Caller, Identity
 from appliance.registry.answers import document, error
-from appliance.registry.app import NoFetcher, send_blob
+from appliance.registry.app import send_blob
 from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.credentials import Operators
+from appliance.registry.fetcher import NoFetcher
 from appliance.registry.listener import Handler, listener
 from appliance.store.blobs import BlobStore
 from appliance.store.signed import NameIndex, SignedIndex

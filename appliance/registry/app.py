@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping
+from typing import Any
 from urllib.parse import quote
 
 from flask import Flask, Request, Response, request
@@ -25,6 +25,7 @@ from appliance.registry.answers import Refusal, document, error
 from appliance.registry.body import Body, Source, WholeFile
 from appliance.registry.catalog import Catalog, CurrentCatalog
 from appliance.registry.conditions import range_header, unmet
+from appliance.registry.fetcher import Fetcher, Unreachable
 from appliance.registry.listener import API_VERSION, Handler, listener, repository_of
 from appliance.registry.ranges import Unsatisfiable, parse_range
 from appliance.store.blobs import BlobStore
@@ -33,44 +34,6 @@ from appliance.store.uploads import Uploads
 _PAGE = 1000
 _REFERRERS_BYTES = MANIFEST_LIMIT - 1024
 """Of a page of referrers: clients read it as an index, and take 4 MiB of one. Annotations are a matter of who pushed."""
-
-
-class Unreachable(Exception):
-    """A blob the site knows cannot be had now; the text says why."""
-
-
-class Fetcher(Protocol):
-    """Gets blobs that other nodes hold."""
-
-    def source(self, digest: str, size: int, start: int) -> Source:
-        """Bytes of a blob from ``start`` on; returns when the first is at hand, raises :class:`Unreachable`."""
-        ...
-
-    def mend(self, digest: str, size: int) -> None:
-        """Bring back a manifest that is lost or damaged here; returns when it is, raises :class:`Unreachable`."""
-        ...
-
-    def suspect(self, digest: str) -> None:
-        """Take note that a blob cannot be read; returns at once."""
-        ...
-
-
-class NoFetcher:
-    """For a store without a site, and for what other nodes ask: what is not here cannot be had.
-
-    :param suspect: told of a blob that cannot be read.
-    """
-
-    def __init__(self, suspect: Callable[[str], None] = lambda digest: None) -> None:
-        self.suspect = suspect
-
-    def source(self, digest: str, size: int, start: int) -> Source:
-        """Always unreachable."""
-        raise Unreachable("this store has no peers to fetch it from")
-
-    def mend(self, digest: str, size: int) -> None:
-        """Always unreachable."""
-        raise Unreachable("this store has no peers to fetch it from")
 
 
 class Registry:

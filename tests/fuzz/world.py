@@ -19,8 +19,9 @@ from urllib.parse import unquote_to_bytes
 from flask import Flask
 
 from appliance.oci.names import parse_reference
-from appliance.registry.app import NoFetcher, Registry, create_app
+from appliance.registry.app import Registry, create_app
 from appliance.registry.catalog import CurrentCatalog
+from appliance.registry.fetcher import NoFetcher
 from tests.unit.registry.listeners import Listener, authorization
 from tests.unit.store import made
 

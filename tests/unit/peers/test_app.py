@@ -16,8 +16,9 @@ from appliance import __version__
 from appliance.config import Config, CurrentConfig, Peer
 from appliance.peers.app import PeerRoutes, create_app
 from appliance.registry.access import ROUTES
-from appliance.registry.app import NoFetcher, Registry
+from appliance.registry.app import Registry
 from appliance.registry.catalog import CurrentCatalog
+from appliance.registry.fetcher import NoFetcher
 from appliance.store.blobs import BlobStore
 from tests.unit.store import made
 

@@ -14,9 +14,10 @@ from werkzeug.test import TestResponse
 
 from appliance.config import Config, CurrentConfig, Peer
 from appliance.peers.app import PeerRoutes, create_app
-from appliance.registry.app import NoFetcher, Registry
+from appliance.registry.app import Registry
 from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.credentials import Operators, PasswordHash
+from appliance.registry.fetcher import NoFetcher
 from appliance.registry.publishing import Publishing, check_publisher
 from appliance.registry.push import Pushing
 from appliance.store import standing

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.registry.access import ROUTES, Caller, Identity, decide, find
-from appliance.registry.app import NoFetcher, Registry, create_app
+from appliance.registry.app import Registry, create_app
 from appliance.registry.catalog import CurrentCatalog
+from appliance.registry.fetcher import NoFetcher
 from appliance.store.blobs import BlobStore
 from tests.unit.peers.test_app import as_caller
 from tests.unit.registry.listeners import Listener, authorization

@@ -40,9 +40,10 @@ from appliance.oci.strictjson import load_json
 from appliance.peers.client import PeerError, Peers
 from appliance.registry import wire
 from appliance.registry.access import ROUTES
-from appliance.registry.app import NoFetcher, Registry, create_app
+from appliance.registry.app import Registry, create_app
 from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.credentials import Operators, line_for
+from appliance.registry.fetcher import NoFetcher
 from appliance.serve.clients import Pace
 from appliance.serve.server import Server
 from appliance.store.blobs import BlobStore

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from appliance.oci import mediatypes
 from appliance.registry import app as app_module
-from appliance.registry.app import NoFetcher, Registry, Unreachable, create_app
+from appliance.registry.app import Registry, create_app
 from appliance.registry.body import Body, BrokenOff, Source, WholeFile
 from appliance.registry.catalog import CurrentCatalog
+from appliance.registry.fetcher import NoFetcher, Unreachable
 from appliance.store.blobs import BlobStore
 from tests.unit.store import made
 

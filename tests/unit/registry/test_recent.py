@@ -10,8 +10,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from appliance.config import _View
-from appliance.registry.app import NoFetcher, Registry, create_app
+from appliance.registry.app import Registry, create_app
 from appliance.registry.catalog import CurrentCatalog
+from appliance.registry.fetcher import NoFetcher
 from appliance.registry.recent import Recent
 from appliance.store.blobs import BlobStore
 from tests.unit.store import made

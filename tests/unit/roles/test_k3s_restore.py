@@ -24,16 +24,19 @@ class Server:
         (root / "db/reset-flag").write_text("of a reset that was interrupted")
         self.snapshot = root / "appliance-restore"
         self.snapshot.write_text("snapshot")
+        self.token = root / "to ken"
+        self.token.write_text("a secret\n")
 
     def start(self, script: str, *, first: bool = True) -> tuple[int, str]:
         k3s = self.root / "k3s"
-        k3s.write_text(f'#!/bin/sh\necho "$@" >> {self.root}/calls\n{script}\n')
+        k3s.write_text(f'#!/bin/sh\necho "$@" "($K3S_TOKEN)" >> {self.root}/calls\n{script}\n')
         k3s.chmod(0o755)
         variables = {
             "__k3s_is_first": first,
             "__k3s_restore": str(self.snapshot),
             "__k3s_etcd": str(self.root / "db/etcd"),
             "__k3s_path": str(k3s),
+            "k3s_token_file": str(self.token),
             "ansible_python_interpreter": sys.executable,
         }
         play = {
@@ -68,7 +71,9 @@ def server(tmp_path: Path) -> Server:
 def test_it_is_restored_once_and_taken_away(server: Server) -> None:
     code, said = server.start(f"test ! -e {server.root}/db/reset-flag")
     assert code == 0, said
-    assert server.calls == [f"server --cluster-reset --cluster-reset-restore-path={server.snapshot}"]
+    # On a fresh host a real K3s refuses without the token: "please pass --token to complete the restoration".
+    assert server.calls == [f"server --cluster-reset --cluster-reset-restore-path={server.snapshot} (a secret)"]
+    assert "a secret" not in said
     assert not server.snapshot.exists()
     code, said = server.start("exit 1")
     assert (code, len(server.calls)) == (0, 1) and "changed=0" in said
