@@ -45,7 +45,6 @@ from appliance.oci.digests import check_digest
 from appliance.oci.manifests import Descriptor
 from appliance.oci.piecemap import PieceMap
 from appliance.offload import offload
-from appliance.peers.app import summary
 from appliance.peers.client import PeerError, Peers
 from appliance.registry.answers import document, error
 from appliance.registry.catalog import CurrentCatalog
@@ -60,7 +59,7 @@ from appliance.store.generations import Generations
 from appliance.store.journal import note
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
-from appliance.store.signed import NameIndex
+from appliance.store.signed import NameIndex, summary
 from appliance.store.uploads import Uploads
 
 _LOG = logging.getLogger("appliance.agent")

@@ -19,8 +19,8 @@ _TRIES = 3
 @JSON
 def prove(config_file: Path | None, as_json: bool) -> None:
     """Pull the manifest of every name from this node's mirror, and hold its digest against what the site publishes."""
-    from appliance.peers.app import summary
     from appliance.registry.proof import prove as run
+    from appliance.store.signed import summary
 
     config = load(config_file or DEFAULT_PATH)
     store = open_store(config.store, config_file)

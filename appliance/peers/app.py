@@ -38,7 +38,7 @@ from appliance.registry.credentials import Operators
 from appliance.registry.fetcher import NoFetcher
 from appliance.registry.listener import Handler, listener
 from appliance.store.blobs import BlobStore
-from appliance.store.signed import NameIndex, SignedIndex
+from appliance.store.signed import NameIndex, SignedIndex, summary
 from appliance.trust import common_name
 
 T = TypeVar("T", bound=NameIndex)
@@ -117,11 +117,6 @@ class PeerRoutes:
     def _awake(self) -> Response:
         self._wake()
         return Response(status=204)
-
-
-def summary(index: NameIndex | None) -> dict[str, Any] | None:
-    """What peers and ``appliance status`` are told of an index."""
-    return None if index is None else {"number": index.number, "digest": index.digest}
 
 
 def _signed(index: SignedIndex[T]) -> Response:

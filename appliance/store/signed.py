@@ -377,3 +377,8 @@ class SignedIndex(Generic[T]):
 def beginning(digest: str) -> str:
     """What the files of an index have of its digest in their names."""
     return digest.partition(":")[2][:16]
+
+
+def summary(index: NameIndex | None) -> dict[str, Any] | None:
+    """What peers and ``appliance status`` are told of an index."""
+    return None if index is None else {"number": index.number, "digest": index.digest}
