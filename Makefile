@@ -34,7 +34,7 @@ demo: $(STAMP) ## Tell the main job's story on three hosts with no way out
 test: $(STAMP) ## Lint, unit, fuzz corpus, integration and lab tests (long series sampled by a printed seed)
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
 	$(PYTHON) -m pytest -n 3 --dist loadfile tests/integration
-	$(PYTHON) -m pytest tests/lab
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/lab
 
 test-all: lint ## The same with every long series run whole
 	$(PYTHON) -m pytest tests/unit tests/fuzz --whole-series

@@ -13,8 +13,9 @@ from appliance.oci.manifests import Descriptor
 from appliance.oci.piecemap import PieceMap
 from appliance.peers.client import PeerError, Peers
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import Needed, needed, needed_by_pushes, reach, reader, walk
+from appliance.store.closure import Needed, needed, needed_by_pins, needed_by_pushes, reach, reader, walk
 from appliance.store.generations import Generation, Generations
+from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 
 _AT_ONCE = 16
@@ -23,7 +24,7 @@ _NAMES = 5
 
 
 class Leaving:
-    """Looks after the blobs that kept generations and pushed names need when nodes leave.
+    """Looks after the blobs that kept generations, pushed names and pins need when nodes leave.
 
     :param keep: how many generations stay complete; of older ones blobs were collected, and no node lacks them.
     :param piece_map: gives the piece map of a blob by its digest, where an index lists one.
@@ -35,6 +36,7 @@ class Leaving:
         blobs: BlobStore,
         generations: Generations,
         pushes: Pushes,
+        pins: Pins,
         keep: int,
         peers: Peers,
         fetcher: Fetcher,
@@ -44,6 +46,7 @@ class Leaving:
         self._blobs = blobs
         self._generations = generations
         self._pushes = pushes
+        self._pins = pins
         self._keep = keep
         self._peers = peers
         self._fetcher = fetcher
@@ -57,7 +60,7 @@ class Leaving:
         :returns: ``leaving`` (ids), ``silent`` (ids of the nodes, staying or not, that do not answer), ``only_there``
             (what a leaving node holds and no staying one), and ``at_risk`` (what no node that answers holds, while one that
             leaves does not answer). Each blob has ``digest``, ``size`` (bytes), ``names``, a few that need it, and
-            ``served``: whether what is served now needs it, not older generations alone.
+            ``served``: whether what is served now or pinned needs it, not older generations alone.
         """
         others = self._peers.others
         leaving = [peer.id for peer in others if peer.id not in staying]
@@ -130,18 +133,19 @@ class Leaving:
         return [item for item in descriptors if self._blobs.size(item.digest) != item.size]
 
     def _served(self, digests: Collection[str]) -> Collection[str]:
-        """Those of these that what is served now needs."""
+        """Those of these that what is served now or pinned needs."""
         if not digests:
             return ()
         current = self._generations.current()
         return self._needed([current] if current else []).keys() & set(digests)
 
     def _needed(self, generations: Iterable[Generation]) -> dict[str, Needed]:
-        """What these and the pushed names need, by digest."""
+        """What these, the pushed names and the pins need, by digest."""
         found: dict[str, Needed] = {}
         for generation in generations:
             found |= needed(generation, self._blobs)
-        pushed = self._pushes.current()
+        pushed, pinned = self._pushes.current(), self._pins.current()
+        found |= needed_by_pins(pinned, self._blobs) if pinned is not None else {}
         return found | needed_by_pushes(pushed, self._blobs) if pushed is not None else found
 
     def _names(self, digests: Collection[str]) -> dict[str, list[str]]:
@@ -157,6 +161,10 @@ class Leaving:
         read = reader(self._blobs)
         for generation in reversed(self._generations.complete(self._keep)):
             yield from ((name, walk(entry, read)) for name, entry in generation.names.items())
+        # Under a name that has left, or moved since.
+        pinned = self._pins.current()
+        if pinned is not None:
+            yield from ((name, walk(entry, read)) for name, entry in pinned.names.items())
         pushed = self._pushes.current()
         if pushed is not None:
             yield from ((name, reach(entry, read)) for name, entry in pushed.names.items())

@@ -52,7 +52,7 @@ from appliance.registry.listener import bare_app
 from appliance.store import standing
 from appliance.store.blame import blame
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import needed, needed_by_pushes
+from appliance.store.closure import needed, needed_by_pins, needed_by_pushes
 from appliance.store.damage import examine
 from appliance.store.garbage import Collector
 from appliance.store.generations import Generations
@@ -111,7 +111,9 @@ class Agent:
             else None
         )
         keep = current.get().keep_generations
-        self._leaving = Leaving(blobs, generations, pushes, keep, self._peers, self._fetcher, self._piece_map, offload)
+        self._leaving = Leaving(
+            blobs, generations, pushes, pins, keep, self._peers, self._fetcher, self._piece_map, offload
+        )
         self._looking = BoundedSemaphore(1)
         self._wake = Event()
         self._called = Event()
@@ -387,6 +389,11 @@ class Agent:
                 for digest, item in needed(generation, self._blobs).items():
                     if digest in damaged or (older and (item.is_manifest or config.is_publisher)):
                         needs.append(item)
+            # Of a name that has left, nothing else asks for it.
+            pinned = self._pins.current()
+            for digest, item in needed_by_pins(pinned, self._blobs).items() if pinned else ():
+                if digest in damaged or (older and config.is_publisher):
+                    needs.append(item)
         return wanted(needs, self._blobs, config)
 
     def _piece_map(self, digest: str) -> PieceMap | None:

@@ -107,6 +107,10 @@ class Life:
                 must_pull(host, image.name, real=self.luggage.real)
                 assert serve_http(host, image.name) == image.text(), host.name
 
+    def agrees(self) -> None:
+        """Wait until every node that is up serves the same."""
+        until(lambda: len({status(host)["generation"]["digest"] for host in self.up}) == 1, "the nodes to agree")
+
     def generation(self) -> int:
         """The generation that every node that is up serves."""
         seen = {host.name: status(host)["generation"] for host in self.up}

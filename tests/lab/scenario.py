@@ -13,6 +13,7 @@ from typing import Any
 from appliance.bundle.wheelhouse import build_wheelhouse
 from tests.lab.base import cache_dir
 from tests.lab.images import FileSystem, docker_archive, make_stick, pause_image, write_sources
+from tests.lab.root import locked
 from tests.lab.site import Site
 from tests.lab.standin.build import build as build_standin
 from tests.lab.story import NGINX, STICK
@@ -71,7 +72,8 @@ def pack(directory: Path, fs: FileSystem = "ext4") -> Luggage:
     else:
         k3s = build_standin(directory / "k3s-standin")
     wheelhouse = cache_dir() / "wheelhouse"
-    build_wheelhouse(wheelhouse)
+    with locked(cache_dir() / "wheelhouse.lock"):
+        build_wheelhouse(wheelhouse)
     files = directory / "stick"
     write_sources(files)
     stick = make_stick(files, directory / f"stick.{fs}", fs)

@@ -16,7 +16,7 @@ from tests.lab.site import Site
 from tests.lab.story import STICK, playbook
 from tests.lab.trace import differences, look_at
 
-pytestmark = [pytest.mark.lab, pytest.mark.sample(3)]
+pytestmark = [pytest.mark.lab, pytest.mark.sample(2)]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from tests.lab.images import NGINX, TOOL, ImageSpec
 from tests.lab.life import LIVING, STORE, Life, appliance, pulling, start_container
 from tests.lab.scenario import pack
 from tests.lab.site import Site, unique_id
-from tests.lab.story import KUBECTL, STICK, UNITS, Run, digest_of, must_pull, status, until, wait_ready
+from tests.lab.story import KUBECTL, STICK, UNITS, Run, digest_of, must_pull, status, wait_ready
 from tests.lab.trace import differences, look, look_at
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
@@ -81,14 +81,14 @@ def test_the_site_is_installed(life: Life) -> None:
     start_container(life)
 
 
-def test_an_update_adds_an_image_of_a_new_registry_and_moves_a_tag(life: Life) -> None:
+def test_an_update_adds_an_image_of_a_new_registry_and_moves_a_tag(life: Life, whole_series: bool) -> None:
     life.plug("a", NGINX, MOVED_TOOL, FRESH)
-    seen = life.run("playbooks/update.yml", "--check")
+    seen = [life.run("playbooks/update.yml", "--check")] if whole_series else []
     assert life.generation() == 1
     done = life.run("playbooks/update.yml")
-    for said in (seen.output, done.output):
-        assert f"add   {FRESH.name}" in said and f"move  {TOOL.name}" in said, said[-6000:]
-        assert "restart" not in said.partition("Nodes:")[2].partition("TASK")[0], "nothing restarts for images"
+    for run in (*seen, done):
+        assert f"add   {FRESH.name}" in run.output and f"move  {TOOL.name}" in run.output, run.output[-6000:]
+        assert "restart" not in run.output.partition("Nodes:")[2].partition("TASK")[0], "nothing restarts for images"
     assert done.output.count("3 names asked for, every one answered as it was published") == 2
     assert life.generation() == 2
     life.serves(MOVED_TOOL, FRESH)
@@ -203,7 +203,7 @@ def test_cut_short_anywhere_it_ends_in_one_of_two_generations_and_a_rerun_finish
             else:
                 running.result()
         wait_ready(life.up, before)
-        until(lambda: len({status(host)["generation"]["digest"] for host in life.up}) == 1, "the nodes to agree")
+        life.agrees()
         cut = life.generation()
         assert cut in (before, before + 1), f"{number}: {way}, {'power' if power else 'kill'} after {delay:.3f} s"
         for host in life.up:
@@ -211,21 +211,27 @@ def test_cut_short_anywhere_it_ends_in_one_of_two_generations_and_a_rerun_finish
         assert appliance(a, "fsck")["problems"] == []
         life.run(*words)
         assert life.generation() == before + 1
-        assert life.run(*words).changed == 0
+        if whole_series and number == 0:
+            assert life.run(*words).changed == 0
         assert appliance(a, "audit")["broken"] is None
 
 
 def test_garbage_is_collected_and_what_runs_is_not(life: Life) -> None:
-    """The container's image leaves every generation that is kept; its layers stay, since b runs it."""
+    """The container's image leaves every generation that is kept; its layers stay, since b runs it.
+
+    Seeded by hand, as an operator on the node does it.
+    """
     a = life["a"]
     manifest = digest_of(a, NGINX.name).partition(":")[2]
     listed = json.loads(a.run(f"cat {STORE}/blobs/sha256/{manifest}").stdout)
     runs = [manifest, *(item["digest"].partition(":")[2] for item in (listed["config"], *listed["layers"]))]
+    life.variables["verify_image"] = TOOL.name
     for number in range(3):
         life.plug("a", ImageSpec(FRESH.name, page=f"fresh {number}", payload_mib=1))
-        removed = [NGINX.name] if number == 0 else []
-        life.variables["verify_image"] = TOOL.name
-        life.run("playbooks/update.yml", "-e", json.dumps({"seed_remove": removed}), "--tags", "plan,seed")
+        removed = [f"--remove={NGINX.name}"] if number == 0 else []
+        assert appliance(a, "seed", *removed, STICK)["published"]
+    life.agrees()
+    life.lives()
     before = {host.name: status(host)["room"]["used_bytes"] for host in life.up}
     with pulling(life, "b", TOOL.name):
         run = life.run("playbooks/gc.yml", "-e", "gc_grace=0")

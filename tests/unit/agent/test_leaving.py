@@ -27,7 +27,8 @@ def dead() -> FakePeer:
 def leaving(store: BlobStore, *, keep: int = 3, **peers: FakePeer) -> Leaving:
     fakes = FakePeers(**peers)
     fetcher = Fetcher(store, fakes, at_once)
-    return Leaving(store, made.generations(store), made.pushes(store), keep, fakes, fetcher, lambda _: None, at_once)
+    indexes = made.generations(store), made.pushes(store), made.pins(store)
+    return Leaving(store, *indexes, keep, fakes, fetcher, lambda _: None, at_once)
 
 
 def digests(rows: list[dict[str, Any]]) -> set[str]:
@@ -60,6 +61,19 @@ def test_what_only_the_leaving_one_holds_is_named_with_its_images_and_fetched(st
     assert not store.has(layer), "to look changes nothing"
     brought = subject.fetch(["b"])
     assert (brought["fetched"], brought["failed"], brought["only_there"]) == (1, [], [])
+    assert store.has(layer)
+
+
+def test_what_is_pinned_counts_after_its_name_has_left(store: BlobStore) -> None:
+    made.publish(store, {NAME: ONE, OTHER: TWO})
+    made.pins(store).replace({NAME: ONE.entry})
+    for number in range(4):
+        made.publish(store, {OTHER: made.image(20 + number)})
+    (layer,) = ONE.layers
+    store.path(layer).unlink()
+    found = leaving(store, b=peer(), c=peer(ONE)).report(["b"])
+    assert [(row["digest"], row["names"], row["served"]) for row in found["only_there"]] == [(layer, [NAME], True)]
+    assert leaving(store, b=peer(), c=peer(ONE)).fetch(["b"])["fetched"] == 1
     assert store.has(layer)
 
 

@@ -260,3 +260,19 @@ def test_the_agent_is_asked_to_look_over_its_socket(world: World) -> None:
     assert client.post("/v1/look").json == {"settled": False, "silent": ["b"], "refused": []}
     assert json.loads(client.post("/v1/look?without=b").data)["settled"]
     assert json.loads(client.get("/v1/status").data)["standing"]["settled"]
+
+
+def test_what_is_pinned_is_repaired_after_its_name_has_moved_on(world: World) -> None:
+    a, b = world.node("a", "a"), world.node("b", "a")
+    first = a.publish(1)
+    Pins(a.blobs, Trust(a.pki, "a", a.seeds)).replace(dict(first.names))
+    b.follow(a)
+    for number in range(2, 7):
+        a.publish(number)
+    (layer,) = made.image(1).layers
+    subject = world.agent(a, b=b.as_peer(), c=FakePeer())
+    assert a.blobs.quarantine(layer, None) is not None
+    assert [item.digest for item in subject._wanted()] == [layer]
+    answer = subject.application().test_client().post("/v1/repair")
+    assert answer.json is not None and answer.json["back"] == [layer]
+    assert a.blobs.has(layer)
