@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
 from collections.abc import Callable, Collection
@@ -152,12 +151,10 @@ class Follower:
 
     def _follow(self, track: _Track[T], offers: list[_Offer], besides: Collection[str]) -> T | None:
         moved = None
-        try:
-            current = self._offload(track.index.current)
-        except ApplianceError as error:
-            if (current := self._put_back(track, offers, error)) is None:
-                # The others are followed all the same.
-                return None
+        current: T | None = None
+        # One that stays damaged gives way to the same one or a newer one of another node; the other indexes are followed all the same.
+        with contextlib.suppress(ApplianceError, OSError):
+            current = self._current(track, offers)
         refused: list[Refused] = []
         for offer in sorted(offers, key=lambda offer: -offer.number):
             if current is not None and (
@@ -178,24 +175,28 @@ class Follower:
         self.refused += [item for item in refused if item.number >= here[0] and item.digest != here[1]]
         return moved
 
-    def _put_back(self, track: _Track[T], offers: list[_Offer], damage: ApplianceError) -> T | None:
-        """Mend an index that was damaged: from this node's own copy, else from a node that has the same one."""
-        _LOG.error("%s", damage)
-        last = track.index.newest()
-        same = [offer.peer for offer in offers if (offer.number, beginning(offer.digest)) in last]
-        ways: list[tuple[str, Callable[[], tuple[bytes, Signature | None] | None]]] = [
-            ("the copy here", lambda: self._offload(track.index.copy)),
-            *((peer.id, functools.partial(self._ask_for, track, peer)) for peer in same),
-        ]
-        for whence, read in ways:
-            with contextlib.suppress(ApplianceError, PeerError, OSError):
-                if (found := read()) is None:
-                    continue
-                item: T | None = self._offload(track.index.put_back, *found)
-                if item is not None:
-                    _LOG.warning("%s %d (%s) is put back from %s", track.name, item.number, item.digest, whence)
-                    return item
-        return None
+    def _current(self, track: _Track[T], offers: list[_Offer]) -> T | None:
+        """What is served here; an index that is damaged is put back from this node's own copy, where nobody knows better.
+
+        :raises ApplianceError: where it stays damaged.
+        """
+        try:
+            current = self._offload(track.index.current)
+            self._offload(track.index.remove_orphans, current)
+        except ApplianceError as damage:
+            _LOG.error("%s", damage)
+            # A publisher that was ended before it switched leaves a copy; that others have its number says that it was never served.
+            last = track.index.newest()
+            others = {
+                (offer.number, beginning(offer.digest)) for offer in offers if last and offer.number == last[0][0]
+            }
+            if not others.issubset(last):
+                raise
+            current = self._offload(track.index.put_back)
+            if current is None:
+                raise
+            _LOG.warning("%s %d (%s) is put back from the copy here", track.name, current.number, current.digest)
+        return current  # type: ignore[no-any-return]  # what is offloaded has no type
 
     def _ask_all(self) -> tuple[Pool, dict[str, list[_Offer]], list[str]]:
         """Start to ask every peer; what they say is there as they say it, and who has not said it yet."""

@@ -149,7 +149,12 @@ class Agent:
             if not config.is_publisher or any(refused.signed for refused in left):
                 standing.unsettle(self._blobs.root)
             elif not left and set(without).issuperset(self._follower.silent):
-                self._take_over(config, moved, give_up)
+                try:
+                    self._take_over(config, moved, give_up)
+                except ApplianceError as error:
+                    # An index that nobody could put back: nothing is published before it is.
+                    _LOG.error("%s", error)
+                    standing.unsettle(self._blobs.root)
             return self._standing()
 
     def _take_over(self, config: Config, moved: list[NameIndex], give_up: Collection[str]) -> None:
@@ -332,14 +337,17 @@ class Agent:
         listed, self._told = self._told[0], state
         self._pause = _RETRY_FIRST
         self._replicate.set()
-        with contextlib.suppress(ApplianceError):
-            offload(self._catalog.renew)
-        if state[0] != listed or self._catalog.is_damaged:
+        if state[0] != listed:
             self._wake.set()
         if self._current.get().is_publisher:
             for peer in self._peers.others:
                 # Not waited for: what is published meanwhile is not told later because one node is silent.
                 gevent.spawn(self._call, peer)
+        # The others first: what it takes to read 100,000 names is no time that they should wait.
+        with contextlib.suppress(ApplianceError):
+            offload(self._catalog.renew)
+        if self._catalog.is_damaged:
+            self._wake.set()
 
     def _call(self, peer: Any) -> None:
         try:

@@ -117,7 +117,14 @@ def compare(store: Indexes, about: Mapping[str, Any]) -> dict[str, State]:
     ``same``; ``forward``: the store has nothing, or what came before the backup; ``other``: it has what the backup does
     not know, and would lose it.
     """
-    return {file: _compare(index.current(), about, file) for file, index in store}
+    states: dict[str, State] = {}
+    for file, index in store:
+        # What a damaged one listed nobody knows: whether it may be replaced is the operator's word.
+        try:
+            states[file] = _compare(index.current(), about, file)
+        except ApplianceError:
+            states[file] = "other"
+    return states
 
 
 def restore(store: Indexes, file: BinaryIO, where: str, *, over: bool) -> dict[str, Any]:
@@ -155,8 +162,10 @@ def restore(store: Indexes, file: BinaryIO, where: str, *, over: bool) -> dict[s
             if changing:
                 # What it made sure of was said about other names: it asks the other nodes again before it publishes.
                 standing.unsettle(store.blobs.root)
-                with store.blobs.writing("the names"):
+                # The agent of a node that runs all the same waits: what it finds in between is neither of the two.
+                with store.blobs.writing("the names"), store.generations.switching():
                     _put_names(store, names, changing, _line(backup, states))
+            _remove_others(store, names)
         return {"changed": bool(changing or written), "states": states, "blobs": written}
     finally:
         os.close(handle)
@@ -166,14 +175,21 @@ def refuse_other(states: Mapping[str, State], store: Indexes, about: Mapping[str
     """Refuse (APL-0873) to replace what the backup does not know."""
     others = [name for name, state in states.items() if state == "other"]
     if others and not over:
-        key, served = _KEYS[others[-1]], dict(store)[others[-1]].current()
+        key, index = _KEYS[others[-1]], dict(store)[others[-1]]
         fail(
             "APL-0873",
             "the store serves what the backup does not know",
             where=str(store.blobs.root),
-            why=f"{key} {_shown(_said(served))}; in the backup: {_shown(about.get(key))}",
+            why=f"{key} {_served(index)}; in the backup: {_shown(about.get(key))}",
             fix="Nothing was changed. Keep what is served, or replace it all the same with --over (restore_over)",
         )
+
+
+def _served(index: SignedIndex[Any]) -> str:
+    try:
+        return _shown(_said(index.current()))
+    except ApplianceError as error:
+        return f"that is damaged ({error.why})"
 
 
 def _read_names(store: Indexes) -> tuple[dict[str, Content], dict[str, Any]]:
@@ -343,8 +359,12 @@ def _put_names(store: Indexes, names: Mapping[str, bytes], changing: Sequence[st
             write_atomically(root / name, names[name])
         elif name != "index.json":
             (root / name).unlink(missing_ok=True)
-        # What is left of another line of numbers would count among those that are kept, or make one that is gone one that is lost.
-        for path in root.glob(f"{_DIRECTORIES[name]}/*"):
+
+
+def _remove_others(store: Indexes, names: Mapping[str, bytes]) -> None:
+    """What is left of another line of numbers would count among those that are kept; a restore that was ended leaves some."""
+    for name in _KEYS:
+        for path in store.blobs.root.glob(f"{_DIRECTORIES[name]}/*") if name in names else ():
             if f"{_DIRECTORIES[name]}/{path.name}" not in names:
                 path.unlink(missing_ok=True)
 
@@ -352,7 +372,7 @@ def _put_names(store: Indexes, names: Mapping[str, bytes], changing: Sequence[st
 def _keep_aside(store: Indexes) -> None:
     """Keep what is about to be replaced, in a directory of its own."""
     root = store.blobs.root
-    if store.generations.current() is None and not (root / JOURNAL).exists():
+    if not (root / JOURNAL).exists() and not any((root / "generations").glob("*")):
         return
     aside = root / f"replaced-{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}"
     names = [*_KEYS, JOURNAL, *(f"{directory}/*" for directory in _DIRECTORIES.values())]

@@ -102,7 +102,7 @@ def plan(
 
     def work(medium: Medium, report: Callable[[int, int], None]) -> dict[str, Any]:
         store = open_store(directory, config_file)
-        current = store.generations.current() if store.generations.index.exists() else None
+        current = store.generations.current() if (directory / "oci-layout").exists() else None
         with HashingSink(store.blobs) as sink:
             reading = read_sources(
                 sources,

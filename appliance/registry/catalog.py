@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gevent.lock import BoundedSemaphore
 
@@ -301,9 +301,8 @@ class CurrentCatalog:
         self._blobs = blobs
         self._generations = generations
         self._pushes = pushes
-        self._known: tuple[object, object, Catalog] = (_UNREAD, None, Catalog(None, blobs))
-        self.is_damaged = False
-        """Whether an index was found damaged when it was last read."""
+        self._known: tuple[object, object, Catalog] = (_UNREAD, _UNREAD, Catalog(None, blobs))
+        self._damaged: set[SignedIndex[Any]] = set()
         self._turn = BoundedSemaphore(1)
         self._laying = BoundedSemaphore(1)
 
@@ -333,7 +332,6 @@ class CurrentCatalog:
         seeded, pushed, catalog = self._known
         now = self._generations.state(), self._pushes.state()
         if now != (seeded, pushed):
-            self.is_damaged = False
             catalog = Catalog(
                 self._read(self._generations, catalog.generation) if now[0] != seeded else catalog.generation,
                 self._blobs,
@@ -344,15 +342,25 @@ class CurrentCatalog:
         return catalog
 
     def _read(self, index: SignedIndex[T], before: T | None) -> T | None:
-        """What an index lists now; of one that is damaged, what it listed before, until the agent has put it back."""
+        """What an index lists now; of one that is damaged, what it listed before, until the agent has put it back.
+
+        :raises ApplianceError: where what was read before is not what it listed last.
+        """
         try:
-            return _lean(index.current())
+            found = _lean(index.current())
         except ApplianceError as error:
-            self.is_damaged = True
-            if self._known[0] is _UNREAD:
+            self._damaged.add(index)
+            if before is None or not index.is_last(before):
                 raise
             _LOG.error("%s; what was served before is served on", error)
             return before
+        self._damaged.discard(index)
+        return found
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether an index was found damaged when it was last read."""
+        return bool(self._damaged)
 
     def _is_current(self) -> bool:
         return (self._generations.state(), self._pushes.state()) == self._known[:2]

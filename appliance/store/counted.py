@@ -112,4 +112,4 @@ class CountedIndex(SignedIndex[C]):
         for leftover in self.index.parent.glob(f".{self.index.name}.*"):
             leftover.unlink(missing_ok=True)
         super()._replace(item, signature)
-        self._forget(self._keep)
+        self._forget(self._keep, item)

@@ -20,7 +20,7 @@ from appliance.oci import mediatypes
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor
 from appliance.store.blobs import BlobStore, write_atomically
-from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
+from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, beginning, list_names, read_names, reading
 from appliance.trust import Signature, Trust
 
 NUMBER = PREFIX + "generation"
@@ -182,13 +182,13 @@ class Generations(SignedIndex[Generation]):
         """The kept bytes of what was current here last."""
         if len(last := self.newest()) != 1:
             return None
-        ((number, beginning),) = last
-        try:
-            raw = (self._directory / f"{number:08d}-{beginning}.json").read_bytes()
+        ((number, start),) = last
+        with contextlib.suppress(ApplianceError, OSError):
+            raw = (self._directory / f"{number:08d}-{start}.json").read_bytes()
             kept = parse(raw, "a kept copy")
-            return (raw, self.signature(kept)) if kept is not None else None
-        except (ApplianceError, OSError):
-            return None
+            if kept is not None and beginning(kept.digest) == start:
+                return raw, self.signature(kept)
+        return None
 
     def newest_first(self) -> Iterator[Generation]:
         """Every generation that was served and whose bytes are kept, one at a time, the current one first.
@@ -257,12 +257,17 @@ class Generations(SignedIndex[Generation]):
             if not path.with_suffix(".json").exists():
                 path.unlink(missing_ok=True)
 
-    def _is_begun(self) -> bool:
-        # Every store has the file from its first moment.
-        return True
+    def _read(self) -> bytes | None:
+        """Every store has the file from its first moment: without it, it was lost."""
+        try:
+            return self.index.read_bytes()
+        except FileNotFoundError:
+            self._damaged(str(self.index), "it is not there any more")
 
-    def _is_published(self, item: Generation) -> bool:
-        return self._file(item, ".json").exists()
+    def _is_whole(self, number: int, start: str) -> bool:
+        # The copy is written before the signature: one alone was not published, where anything is signed.
+        ends = (".json", ".sig") if self._trust.signs else (".json",)
+        return all((self._directory / f"{number:08d}-{start}{end}").exists() for end in ends)
 
     def _replace(self, item: Generation, signature: Signature | None) -> None:
         # The copy first: whoever sees the new index.json finds it.

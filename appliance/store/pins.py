@@ -44,7 +44,7 @@ def _damaged(where: str, why: str) -> NoReturn:
         "not an index of pins",
         where=where,
         why=why,
-        fix="The agent puts it back within half a minute, from its copy or from another node; see the runbook where it does not",
+        fix="The agent puts it back within half a minute, from another node; see the runbook where it does not",
     )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ SIZE_LIMIT = 256 << 20
 """Largest index that is read, in bytes: about half a million names."""
 
 
+_FILE = re.compile(r"([0-9]{8})-([0-9a-f]{16})\.(?:json|sig)")
 # Each web worker holds the whole index: what most names share is there once.
 _NONE: frozenset[str] = frozenset()
 _NO_NOTES: Mapping[str, str] = MappingProxyType({})
@@ -187,21 +189,19 @@ class SignedIndex(Generic[T]):
     def current(self) -> T | None:
         """The index that is served now; None in a fresh store.
 
-        :raises ApplianceError: for a file that is damaged, cannot be read, or is gone. One bit may make another index of it that
-            reads well: what was never published here is none either.
+        :raises ApplianceError: for a file that is damaged or cannot be read. One bit may make another index of it that reads well:
+            what has a number that only another one had here is none either.
         """
         where = str(self.index)
         try:
-            raw = self.index.read_bytes()
-        except FileNotFoundError:
-            if not self._is_begun():
-                return None
-            self._damaged(where, "it is not there any more")
+            raw = self._read()
+            item = None if raw is None else self._parse(raw, where)
+            # Read once more: it may have been replaced, and the files of the one before removed, between two looks.
+            is_right = item is None or self._is_published(item) or self._read() != raw
         except OSError as error:
             self._damaged(where, f"it cannot be read: {error.strerror or error}")
-        item = self._parse(raw, where)
-        if item is not None and not self._is_published(item) and self.index.read_bytes() == raw:
-            self._damaged(where, f"nothing with its digest was published here, {item.digest}")
+        if item is not None and not is_right:
+            self._damaged(where, f"it is no {self._noun} that was here: its digest is {item.digest}")
         return item
 
     def state(self) -> tuple[int, int, int] | None:
@@ -212,36 +212,56 @@ class SignedIndex(Generic[T]):
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size
 
+    def is_last(self, item: T) -> bool:
+        """Whether what was read some time ago is still what was current here last, as far as that can be known."""
+        last = self.newest()
+        return not last or (item.number, beginning(item.digest)) in last
+
     def newest(self) -> list[tuple[int, str]]:
         """Number and beginning of the digest of what was current here last, as the files beside the index say, whatever it says.
 
-        Two where a publisher was ended before it switched, and another one has its number.
+        More than one where a publisher was ended before it switched, and another one has its number; none where nothing is signed
+        and no copies are kept.
         """
-        known = {(int(path.name[:8]), path.name[9:25]) for path in self._directory.glob("[0-9]*-*.*")}
-        last = max((number for number, _ in known), default=0)
-        return sorted(item for item in known if item[0] == last)
+        known = [item for item in self._known() if self._is_whole(*item)]
+        return [item for item in known if item[0] == known[-1][0]]
 
     def copy(self) -> tuple[bytes, Signature | None] | None:
         """The bytes and the signature of what was current here last, where this node has kept them and there is no doubt which."""
         return None
 
-    def put_back(self, raw: bytes, signature: Signature | None) -> T | None:
-        """Put what was current here last in the place of a file that is damaged; one that is sound by now stays.
+    def put_back(self) -> T | None:
+        """Put the copy in the place of a file that is damaged; one that is sound by now stays.
 
-        :param raw: its bytes, from a copy or from another node.
-        :param signature: whose it is does not matter: this node has followed it.
-        :returns: what is current now.
-        :raises ApplianceError: for bytes that were not the last here (the error of the damaged file), APL-0606 for a wrong signature.
+        :returns: what is current now; None where there is no copy that can be believed.
+        :raises ApplianceError: for a copy that is damaged, APL-0606 for one whose signature is wrong.
         """
-        with self._switching():
+        with self.switching():
             with contextlib.suppress(ApplianceError):
                 return self.current()
-            item = self._parse(raw, f"what was to replace {self.index}")
-            if item is None or (item.number, beginning(item.digest)) not in self.newest():
-                self._damaged(str(self.index), "what was to replace it was not the last one here")
+            found = self.copy()
+            if found is None:
+                return None
+            raw, signature = found
+            item = self._parse(raw, f"the copy of {self.index}")
+            # Whose signature it is does not matter: this node has followed it.
             self._trust.check(raw, signature, [signature.signer] if signature else ())
-            self._replace(item, signature)
+            if item is not None:
+                self._replace(item, signature)
         return item
+
+    def remove_orphans(self, current: T | None) -> None:
+        """Remove the files of what a publisher was ended over before it switched, so that nobody takes them for what was served.
+
+        :param current: what is current, read just now.
+        :raises ApplianceError: where the index is damaged by now; nothing is removed then.
+        """
+        if self._orphans(current):
+            # Or it is being published this moment.
+            with self.switching():
+                for number, start in self._orphans(self.current()):
+                    for path in self._directory.glob(f"{number:08d}-{start}.*"):
+                        path.unlink(missing_ok=True)
 
     def signature(self, item: T) -> Signature | None:
         """The signature that came with an index, None where there is none (development)."""
@@ -265,7 +285,7 @@ class SignedIndex(Generic[T]):
                 fix="Take names away that nobody needs, then do the same again; what was served is served on",
             )
         signature = self._trust.sign(item.raw)
-        with self._switching():
+        with self.switching():
             current = self.current()
             if item.number != (current.number if current else 0) + 1:
                 fail(
@@ -315,7 +335,7 @@ class SignedIndex(Generic[T]):
         if offered is None or not self._is_newer(offered, signature):
             return None
         prepare(offered)
-        with self._switching():
+        with self.switching():
             # A publisher may have made one while the manifests came.
             if not self._is_newer(offered, signature):
                 return None
@@ -323,8 +343,17 @@ class SignedIndex(Generic[T]):
         return offered
 
     def _is_newer(self, offered: T, signature: Signature | None) -> bool:
-        """Whether an index is to be followed; refuses (APL-0306) another one of the current number."""
-        current = self.current()
+        """Whether an index is to be followed; refuses (APL-0306) another one of the current number.
+
+        In the place of one that is damaged, the same one or a newer one; without a trace of what it was, none: it might be a step back.
+        """
+        try:
+            current = self.current()
+        except ApplianceError:
+            last = self.newest()
+            if not last:
+                raise
+            return offered.number > last[0][0] or (offered.number, beginning(offered.digest)) in last
         if current is not None and offered.number == current.number:
             if offered.digest != current.digest:
                 fail(
@@ -339,7 +368,7 @@ class SignedIndex(Generic[T]):
         return current is None or offered.number > current.number
 
     @contextlib.contextmanager
-    def _switching(self) -> Iterator[None]:
+    def switching(self) -> Iterator[None]:
         """Hold the store while an index is compared and replaced, over all processes of the node; for milliseconds."""
         handle = os.open(self.index.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -353,25 +382,41 @@ class SignedIndex(Generic[T]):
             write_atomically(self._file(item, ".sig"), signature.to_json())
         write_atomically(self.index, item.raw)
 
-    def _is_begun(self) -> bool:
-        """Whether there was an index already."""
-        return bool(self.newest())
+    def _read(self) -> bytes | None:
+        """The bytes of the index; None where there is none yet."""
+        try:
+            return self.index.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _known(self) -> list[tuple[int, str]]:
+        """Number and beginning of the digest of everything that has its files here, by number."""
+        found = map(_FILE.fullmatch, os.listdir(self._directory) if self._directory.is_dir() else ())
+        return sorted({(int(match[1]), match[2]) for match in found if match})
+
+    def _orphans(self, current: T | None) -> list[tuple[int, str]]:
+        here = (current.number, beginning(current.digest)) if current is not None else (0, "")
+        return [item for item in self._known() if item[0] >= here[0] and item != here]
+
+    def _is_whole(self, number: int, start: str) -> bool:
+        """Whether what has files here has all that it had before it became the current one."""
+        return True
 
     def _is_published(self, item: T) -> bool:
-        """Whether what was read is what was once made the current one here."""
-        return not self._trust.signs or self._file(item, ".sig").exists()
+        """Whether what was read may have been made the current one here: its files are there, or there are none of its number."""
+        of_number = [start for number, start in self._known() if number == item.number]
+        return not of_number or beginning(item.digest) in of_number
 
     def _file(self, item: T, suffix: str) -> Path:
         return self._directory / f"{item.number:08d}-{beginning(item.digest)}{suffix}"
 
-    def _forget(self, keep: int) -> None:
-        """Remove the files of all but the last ``keep`` numbers."""
-        files = sorted(self._directory.glob("[0-9]*-*.*"))
-        numbers = sorted({path.name.partition("-")[0] for path in files})[:-keep]
-        for path in files:
-            if path.name.partition("-")[0] in numbers:
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
+    def _forget(self, keep: int, item: T) -> None:
+        """Remove the files of all but the last ``keep`` numbers, and never those of ``item``."""
+        numbers = sorted({number for number, _ in self._known()})[:-keep]
+        for number, start in self._known():
+            if number in numbers and number != item.number:
+                for path in self._directory.glob(f"{number:08d}-{start}.*"):
+                    path.unlink(missing_ok=True)
 
 
 def beginning(digest: str) -> str:

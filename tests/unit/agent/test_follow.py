@@ -202,12 +202,33 @@ def test_without_a_copy_it_comes_from_whoever_has_the_same(store: BlobStore, pub
     (copy,) = (store.root / "generations").glob("*.json")
     for path in (copy, store.root / "index.json"):
         path.write_bytes(b"rot")
-    third = made.publish(publisher, {NAME: made.image(3)})
-    # One that is older or newer is not what was here: it says nothing about what this node has published or followed.
-    assert follower(store, a=serving(first, held), b=serving(third, held)).look() == []
+    # One that is older would be a step back.
+    assert follower(store, a=serving(first, held)).look() == []
     assert (store.root / "index.json").read_bytes() == b"rot"
-    assert follower(store, a=serving(first, held), b=serving(second, held)).look() == []
+    assert follower(store, a=serving(first, held), b=serving(second, held)).look() == [second]
     assert made.generations(store).current() == second and copy.read_bytes() == second.raw
+    # One that is newer is followed over it.
+    for path in (copy, store.root / "index.json"):
+        path.write_bytes(b"rot")
+    third = made.publish(publisher, {NAME: made.image(3)})
+    assert follower(store, b=serving(third, contents(publisher))).look() == [third]
+
+
+def test_a_copy_that_was_never_served_is_not_put_back_where_others_have_its_number(
+    store: BlobStore, publisher: BlobStore
+) -> None:
+    """The publisher was ended before it switched, its index damaged, and another node has published since."""
+    first = made.publish(publisher, {NAME: made.image(1)})
+    held = contents(publisher)
+    follower(store, a=serving(first, held)).look()
+    never = made.publish(store, {NAME: made.image(7)})
+    (store.root / "index.json").write_bytes(b"rot")
+    second = made.publish(publisher, {NAME: made.image(2)})
+    third = made.publish(publisher, {NAME: made.image(3)})
+    assert never.number == second.number
+    assert follower(store, a=serving(second, contents(publisher))).look() == []
+    assert (store.root / "index.json").read_bytes() == b"rot"
+    assert follower(store, a=serving(third, contents(publisher))).look() == [third]
 
 
 def test_nobody_to_ask(store: BlobStore) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from appliance.backup.names import Indexes
 from appliance.bundle.seed import seed
 from appliance.config import Config
 from appliance.errors import ApplianceError
-from appliance.store import standing
+from appliance.store import generations, signed, standing
 from appliance.store.blobs import BlobStore, write_atomically
 from appliance.store.changes import Changes
 from appliance.store.fsck import check
@@ -390,6 +392,115 @@ def test_a_restore_that_is_ended_after_its_last_index_is_in_the_journal(
         new.restore(tmp_path / "b.tar")
     assert new.restore(tmp_path / "b.tar")["changed"] is False
     assert new.journal()[-1]["action"] == "restore"
+
+
+class Killed(BaseException):
+    """The process is ended here."""
+
+
+@contextmanager
+def killed_before(monkeypatch: pytest.MonkeyPatch, call: int) -> Iterator[None]:
+    """The process ends before a file is put in its place the ``call``-th time; at the end of the block where it comes to none."""
+    count = iter(range(1, 1000))
+
+    def writing(*arguments: Any) -> None:
+        if next(count) >= call:
+            raise Killed
+        write_atomically(*arguments)
+
+    with monkeypatch.context() as patch:
+        for module in (names, signed, generations):
+            patch.setattr(module, "write_atomically", writing, raising=False)
+        with suppress(Killed):
+            yield
+
+
+@pytest.fixture
+def trust(tmp_path: Path) -> Trust:
+    """The publisher's: what it publishes is signed, and the signature is written before the index."""
+    pki.init_ca(tmp_path / "ca")
+    return Trust(_node(tmp_path / "a", tmp_path / "ca", "a"), "a", ["a"])
+
+
+def _fill(store: Indexes, count: int, seed: int = 0) -> None:
+    """Publish, push and pin so many times."""
+    for number in range(1, count + 1):
+        entry = made.image(seed + number).entry
+        after = make(
+            store.generations.current(), {A: entry}, {}, cause="seeding", created=made.CREATED, sources=[str(seed)]
+        )
+        made.fill(store.blobs, [made.image(seed + number)])
+        store.generations.publish(after)
+        store.pushes.replace({PUSHED: entry})
+        store.pins.replace({A: entry})
+
+
+@pytest.mark.parametrize("call", range(1, 10))
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_signed_change_killed_anywhere_is_made_by_doing_it_again(
+    tmp_path: Path, trust: Trust, monkeypatch: pytest.MonkeyPatch, before: int, call: int
+) -> None:
+    store = _signed(tmp_path / "store", trust)
+    _fill(store, before)
+    with killed_before(monkeypatch, call):
+        _fill(store, 1, seed=10)
+    current = [index.current() for _, index in store]
+    assert {item.number if item else 0 for item in current} <= {before, before + 1}
+    for _, index in store:
+        index.remove_orphans(index.current())
+    assert [index.current() for _, index in store] == current
+    _fill(store, 1, seed=20)
+    for _, index in store:
+        item = index.current()
+        assert item is not None and index.newest() == [(item.number, item.digest[7:23])]
+
+
+@pytest.mark.parametrize("call", range(1, 18))
+@pytest.mark.parametrize("there", [0, 5])
+def test_a_signed_restore_killed_anywhere_is_finished_by_running_it_again(
+    tmp_path: Path, trust: Trust, monkeypatch: pytest.MonkeyPatch, there: int, call: int
+) -> None:
+    """Onto a fresh host, or over what had another line of numbers: the agent's next look removes nothing that is needed."""
+    old, new = _signed(tmp_path / "old", trust), _signed(tmp_path / "new", trust)
+    _fill(old, 2)
+    form.write(tmp_path / "b.tar", names.KIND, made.CREATED, *reversed(names.collect(old, pushed_blobs=True)))
+    _fill(new, there, seed=10)
+
+    def restore() -> None:
+        with form.open_backup(tmp_path / "b.tar") as file:
+            names.restore(new, file, "b.tar", over=True)
+
+    with killed_before(monkeypatch, call):
+        restore()
+    for _, index in new:
+        index.remove_orphans(index.current())
+    restore()
+    assert [index.current() for _, index in new] == [index.current() for _, index in old]
+    new.generations.index.write_bytes(b"rot")
+    assert new.generations.put_back() == old.generations.current()
+    _fill(new, 1, seed=20)
+    assert {index.current().number for _, index in new} == {3}  # type: ignore[union-attr]
+
+
+def test_an_index_that_nobody_can_put_back_is_restored_where_the_operator_says_so(tmp_path: Path, trust: Trust) -> None:
+    store = _signed(tmp_path / "store", trust)
+    _fill(store, 2)
+    served = [index.current() for _, index in store]
+    form.write(tmp_path / "b.tar", names.KIND, made.CREATED, *reversed(names.collect(store, pushed_blobs=True)))
+    for path in (
+        *store.blobs.root.glob("*s.json"),
+        *store.blobs.root.glob("index.json"),
+        *store.blobs.root.glob("*/*.json"),
+    ):
+        path.write_bytes(b"rot")
+    with (
+        form.open_backup(tmp_path / "b.tar") as file,
+        pytest.raises(ApplianceError, match=r"APL-0873.*that is damaged"),
+    ):
+        names.restore(store, file, "b.tar", over=False)
+    with form.open_backup(tmp_path / "b.tar") as file:
+        names.restore(store, file, "b.tar", over=True)
+    assert [index.current() for _, index in store] == served
 
 
 def _node(root: Path, ca: Path, node: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import string
 import tempfile
@@ -10,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from appliance import pki
@@ -139,9 +140,28 @@ def test_no_byte_of_the_index_changes_unnoticed(data: st.DataObject) -> None:
         generations.publish(first)
         raw = bytearray(first.raw)
         raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+        # Of a number that has no files nothing is known: they may have been lost.
+        with contextlib.suppress(ApplianceError):
+            other = parse(bytes(raw), "changed")
+            assume(other is not None and other.number == 1)
         generations.index.write_bytes(raw)
         with pytest.raises(ApplianceError, match="APL-0305"):
             generations.current()
+
+
+def two(generations: Generations) -> Generation:
+    """Publish two generations; returns the second."""
+    first, second = following(None), following(following(None), 2)
+    generations.publish(first)
+    generations.publish(second)
+    return second
+
+
+def orphan(generations: Generations, generation: Generation) -> None:
+    """What a publisher leaves that is ended before it switches."""
+    before = generations.index.read_bytes()
+    generations.publish(generation)
+    generations.index.write_bytes(before)
 
 
 @pytest.mark.parametrize(
@@ -150,18 +170,13 @@ def test_no_byte_of_the_index_changes_unnoticed(data: st.DataObject) -> None:
     ids=["rot", "empty", "gone"],
 )
 def test_a_damaged_index_is_put_back_from_the_copy(generations: Generations, damage: Callable[[Path], object]) -> None:
-    first, second = following(None), following(following(None), 2)
-    generations.publish(first)
-    generations.publish(second)
+    second = two(generations)
+    assert generations.put_back() == second, "a sound one stays"
     damage(generations.index)
     with pytest.raises(ApplianceError, match="APL-0305"):
         generations.current()
-    copy = generations.copy()
-    assert copy is not None
-    assert copy == (second.raw, None)
-    assert generations.put_back(*copy) == second
-    assert generations.current() == second
-    assert generations.kept() == [first, second]
+    assert generations.put_back() == generations.current() == second
+    assert [generation.number for generation in generations.kept()] == [1, 2]
 
 
 def test_opening_a_store_that_lost_its_index_begins_no_new_one(store: BlobStore, generations: Generations) -> None:
@@ -181,33 +196,55 @@ def test_an_index_that_the_disk_does_not_give_is_damaged_too(generations: Genera
         generations.current()
 
 
-def test_nothing_but_the_last_one_is_put_back(generations: Generations) -> None:
-    first, second = following(None), following(following(None), 2)
-    generations.publish(first)
-    generations.publish(second)
-    # Sound: what is offered is not looked at.
-    assert generations.put_back(b"rot", None) == second
-    generations.index.write_bytes(b"rot")
-    third = following(second, 3)
-    for raw in (first.raw, third.raw, b"rot", b'{"manifests":[]}'):
-        with pytest.raises(ApplianceError, match="APL-0305"):
-            generations.put_back(raw, None)
+def test_another_node_has_the_same_one_or_a_newer_one(generations: Generations) -> None:
+    second = two(generations)
+    first, third = following(None), following(second, 3)
+    other = following(following(None), 7)
+    for offered in (second, third):
+        generations.index.write_bytes(b"rot")
+        for older in (first, other):
+            assert generations.accept(older.raw, None, lambda _: None) is None
         assert generations.index.read_bytes() == b"rot"
+        assert generations.accept(offered.raw, None, lambda _: None) == offered
+        assert generations.current() == offered
+    # Without a trace of what was here, the one that is offered might be a step back.
+    for path in generations.index.parent.glob("generations/*"):
+        path.unlink()
+    assert generations.current() == third, "sound all the same"
+    generations.index.write_bytes(b"rot")
+    with pytest.raises(ApplianceError, match="APL-0305"):
+        generations.accept(third.raw, None, lambda _: None)
 
 
 def test_no_copy_is_believed_that_is_damaged_or_in_doubt(generations: Generations) -> None:
-    first, other = following(None, 1), following(None, 2)
-    generations.publish(first)
-    (kept,) = generations.index.parent.glob("generations/*.json")
-    kept.write_bytes(b"rot")
-    assert generations.copy() is None
-    kept.write_bytes(first.raw)
-    # A publisher that was ended before its switch leaves a copy, and the next one has its number.
-    kept.with_name(f"00000001-{other.digest[7:23]}.json").write_bytes(other.raw)
-    assert generations.copy() is None and len(generations.newest()) == 2
+    second = two(generations)
+    (kept,) = generations.index.parent.glob("generations/00000002-*.json")
     generations.index.write_bytes(b"rot")
-    # Whoever knows, another node, decides.
-    assert generations.put_back(first.raw, None) == first
+    kept.write_bytes(b"rot")
+    assert generations.put_back() is None
+    kept.write_bytes(following(None).raw)
+    assert generations.put_back() is None
+    kept.write_bytes(second.raw)
+    other = following(following(None), 3)
+    kept.with_name(f"00000002-{other.digest[7:23]}.json").write_bytes(other.raw)
+    assert generations.put_back() is None and len(generations.newest()) == 2
+
+
+def test_what_a_publisher_left_before_it_switched_is_taken_for_nothing(generations: Generations) -> None:
+    second = two(generations)
+    third, fourth = following(second, 3), following(second, 4)
+    orphan(generations, third)
+    assert generations.current() == second
+    generations.remove_orphans(second)
+    assert generations.newest() == [(2, second.digest[7:23])]
+    orphan(generations, third)
+    generations.publish(fourth)
+    generations.remove_orphans(fourth)
+    assert generations.newest() == [(3, fourth.digest[7:23])]
+    generations.index.write_bytes(b"rot")
+    with pytest.raises(ApplianceError, match="APL-0305"):
+        generations.remove_orphans(second)
+    assert generations.put_back() == fourth
 
 
 def test_numbers_and_parents_follow_each_other(generations: Generations) -> None:

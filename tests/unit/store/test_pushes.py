@@ -135,26 +135,56 @@ def test_a_node_takes_what_the_publisher_signed_and_nothing_else(site: Path) -> 
     assert follower.signature(first) == signature
 
 
-def test_a_damaged_index_is_put_back_as_another_node_has_it(site: Path) -> None:
+def test_a_damaged_index_gives_way_to_the_same_or_a_newer_one_of_another_node(site: Path) -> None:
     publisher, follower, stranger = node(site, "a"), node(site, "b"), node(site, "c")
-    for number in (1, 2):
+    states = []
+    for number in (1, 2, 3):
         change(publisher, number)
         current = publisher.current()
         assert current is not None
-        follower.accept(current.raw, publisher.signature(current), lambda _: None)
-    change(stranger, 3)
-    assert current is not None
-    signature, forged = publisher.signature(current), stranger.signature(stranger.current())  # type: ignore[arg-type]  # it is there
-    for damaged in (None, current.raw.replace(b"1", b"7", 1)):
-        follower.index.unlink() if damaged is None else follower.index.write_bytes(damaged)
+        states.append((current, publisher.signature(current)))
+    change(stranger, 4)
+    (first, of_first), (second, of_second), (third, of_third) = states
+    for item, signature in states[:2]:
+        follower.accept(item.raw, signature, lambda _: None)
+    flipped = second.raw.replace(made.image(2).digest.encode(), made.image(5).digest.encode(), 1)
+    for damaged, offered, signature in ((b"rot", second, of_second), (flipped, third, of_third)):
+        follower.index.write_bytes(damaged)
         with pytest.raises(ApplianceError, match="APL-0314"):
             follower.current()
-        assert follower.copy() is None
+        assert follower.put_back() is None, "no copies are kept"
         with pytest.raises(ApplianceError, match="APL-0606"):
-            follower.put_back(current.raw, forged)
-        # Who signed it may be no seed any more: this node has followed it.
-        assert node(site, "b", ("c",)).put_back(current.raw, signature) == current
-        assert follower.current() == current and follower.signature(current) == signature
+            follower.accept(offered.raw, stranger.signature(stranger.current()), lambda _: None)  # type: ignore[arg-type]
+        assert follower.accept(first.raw, of_first, lambda _: None) is None
+        assert follower.accept(offered.raw, signature, lambda _: None) == offered
+        assert follower.current() == offered
+
+
+@pytest.mark.parametrize("lost", ["index", "signatures"])
+def test_what_is_only_half_there_is_no_dead_end(site: Path, lost: str) -> None:
+    """Ended between the signature and the very first index; or the signatures were removed by hand."""
+    publisher = node(site, "a")
+    change(publisher, 1)
+    if lost == "index":
+        publisher.index.unlink()
+        assert publisher.current() is None
+    else:
+        for path in (publisher.index.parent / "pushes").glob("*"):
+            path.unlink()
+        assert publisher.current() is not None
+    change(publisher, 2)
+    assert publisher.current() is not None
+
+
+def test_signatures_of_another_line_of_numbers_do_not_push_out_its_own(site: Path) -> None:
+    publisher = node(site, "a")
+    change(publisher, 1)
+    for number in range(20, 60):
+        (publisher.index.parent / "pushes" / f"{number:08d}-{number:016x}.sig").write_bytes(b"")
+    for number in range(2, 6):
+        change(publisher, number)
+        current = publisher.current()
+        assert current is not None and publisher.signature(current) is not None
 
 
 def test_two_states_of_one_number_are_refused_and_both_named(store: BlobStore, tmp_path: Path) -> None:
