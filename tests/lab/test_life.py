@@ -175,6 +175,8 @@ def test_mistakes_of_an_operator_are_refused_with_one_error_and_change_nothing(
 _PUBLISHES = "[a]ppliance (seed|rollback) .*--expect"
 
 
+# A hundred of them take an hour.
+@pytest.mark.timeout(3 * 3600)
 def test_cut_short_anywhere_it_ends_in_one_of_two_generations_and_a_rerun_finishes_it(
     life: Life, sampled: random.Random, whole_series: bool
 ) -> None:
