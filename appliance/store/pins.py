@@ -19,6 +19,7 @@ from appliance.store.counted import Counted, CountedIndex
 from appliance.store.generations import Generations, lock
 from appliance.store.journal import note
 from appliance.store.signed import Entry
+from appliance.times import now
 from appliance.trust import Trust
 
 _SIGNATURES = 4
@@ -139,8 +140,9 @@ def _change(
 ) -> list[str]:
     changed = sorted(set(before) ^ set(after))
     if before != after:
-        made = pins.replace(after)
-        note(blobs.root, {"action": action, "time": made.created, "names": changed})
+        # The line first: ended between the two, doing it again does it and says so again; after it, nothing would be left to do.
+        note(blobs.root, {"action": action, "time": now(), "names": changed})
+        pins.replace(after)
     return changed
 
 

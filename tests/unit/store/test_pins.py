@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,27 @@ def test_the_journal_says_what_was_pinned(blobs: BlobStore) -> None:
     unpin(blobs, made.pins(blobs), ["a:1"])
     lines = [json.loads(line) for line in (blobs.root / "journal.jsonl").read_text().splitlines()]
     assert [(line["action"], line["names"]) for line in lines] == [("pin", [A]), ("unpin", [A])]
+
+
+def test_no_pin_without_its_line(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended before or after the index is switched; done again, nothing is missing in the log."""
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    actions: list[Callable[[], object]] = [
+        lambda: change(blobs, "a:1"),
+        lambda: unpin(blobs, made.pins(blobs), ["a:1"]),
+    ]
+    for action in actions:
+        before = names(blobs)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(signed, "write_atomically", killed)
+            action()
+        assert names(blobs) == before
+        action()
+    lines = [json.loads(line) for line in (blobs.root / "journal.jsonl").read_text().splitlines()]
+    assert [line["action"] for line in lines] == ["pin", "pin", "unpin", "unpin"]
 
 
 @pytest.mark.parametrize("text", ["c:1", "a:2", "quay.io/library/a:1"])
