@@ -20,10 +20,10 @@ from typing import Any, Literal
 import yaml
 
 from tests.lab import cgroups
-from tests.lab.base import REPOSITORY, LabError, Process, check_controller, run, state_dir, wait_for
+from tests.lab.base import REPOSITORY, LabError, Process, cache_dir, check_controller, run, state_dir, wait_for
 from tests.lab.host import Host, HostSpec
 from tests.lab.limits import raise_limits, restore_limits
-from tests.lab.root import build_root
+from tests.lab.root import build_root, locked
 from tests.lab.sink import MARK, MARK_PORT, SINK_ADDRESS
 
 __all__ = ["DEFAULT_HOSTS", "Answer", "Host", "HostSpec", "Site", "unique_id"]
@@ -121,10 +121,12 @@ class Site:
         :returns: the ids that were cleared.
         """
         swept: list[str] = []
-        for site_id in cls.ids():
-            if not _in_use(site_id):
-                cls(site_id).down()
-                swept.append(site_id)
+        # Two runs may begin at the same time, and one would find half of what the other takes away.
+        with locked(cache_dir() / "sweep.lock"):
+            for site_id in cls.ids():
+                if not _in_use(site_id):
+                    cls(site_id).down()
+                    swept.append(site_id)
         return swept
 
     # -- life ----------------------------------------------------------------------------------------------------
