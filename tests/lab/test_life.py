@@ -36,10 +36,11 @@ TOKEN = "/etc/rancher/k3s/cluster-token"
 # What a backup brings back, and where it lies: on the publisher, and on K3s's server.
 KEPT_FILES = {**{f"{STORE}/{name}": "a" for name in ("index.json", "pins.json", "journal.jsonl")}, TOKEN: "b"}
 # What passwd's tools keep of the files before, the directory that Debian's containerd makes for itself (the stand-in runs that one), what
-# Python and ldconfig remember, and what belongs to kernel modules, which stay until the next boot.
+# Python and ldconfig remember, what systemd mounts for a unit of its own while that runs, and what belongs to kernel modules, which stay
+# until the next boot.
 LEFT = (
     r"file /etc/((g?shadow|group|passwd|subuid|subgid)-|cni|\.pwd\.lock)|file /var/cache/ldconfig|file \S+/__pycache__"
-    r"|mount /media/|sysctl net\.(bridge|netfilter)\."
+    r"|mount /(media|run/credentials)/|sysctl net\.(bridge|netfilter)\."
 )
 
 
