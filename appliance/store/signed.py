@@ -395,8 +395,12 @@ class SignedIndex(Generic[T]):
         return sorted({(int(match[1]), match[2]) for match in found if match})
 
     def _orphans(self, current: T | None) -> list[tuple[int, str]]:
-        here = (current.number, beginning(current.digest)) if current is not None else (0, "")
-        return [item for item in self._known() if item[0] >= here[0] and item != here]
+        known = self._known()
+        if current is None:
+            # The very first one; of more, the index was lost, and these are all that is left to put it back from.
+            return known if all(number == 1 for number, _ in known) else []
+        here = current.number, beginning(current.digest)
+        return [item for item in known if item[0] >= here[0] and item != here]
 
     def _is_whole(self, number: int, start: str) -> bool:
         """Whether what has files here has all that it had before it became the current one."""

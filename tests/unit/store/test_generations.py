@@ -20,7 +20,7 @@ from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
 from appliance.store import generations as module
 from appliance.store import signed
-from appliance.store.blobs import BlobStore
+from appliance.store.blobs import EMPTY_INDEX, BlobStore
 from appliance.store.generations import Generation, Generations, lock, make, parse
 from appliance.store.signed import PREFIX, Entry
 from appliance.trust import Signature, Trust
@@ -245,6 +245,17 @@ def test_what_a_publisher_left_before_it_switched_is_taken_for_nothing(generatio
     with pytest.raises(ApplianceError, match="APL-0305"):
         generations.remove_orphans(second)
     assert generations.put_back() == fourth
+    # An index that is empty again was lost: what is left of the others is all that there is.
+    generations.index.write_bytes(EMPTY_INDEX)
+    generations.remove_orphans(None)
+    assert len(generations.newest()) == 1
+
+
+def test_the_very_first_one_that_was_not_switched_to_goes_too(generations: Generations) -> None:
+    orphan(generations, following(None))
+    assert generations.current() is None and generations.newest()
+    generations.remove_orphans(None)
+    assert generations.newest() == []
 
 
 def test_numbers_and_parents_follow_each_other(generations: Generations) -> None:
