@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,9 +107,10 @@ def ctr(work: Path) -> Iterator[Ctr]:
 
 
 @pytest.fixture(scope="module")
-def storage(work: Path) -> list[object]:
-    """Options that keep podman and buildah below the temporary folder."""
-    return ["--root", work / "storage", "--runroot", work / "run", "--storage-driver", "vfs"]
+def storage(work: Path) -> Iterator[list[object]]:
+    """Options that keep podman and buildah below temporary folders; the run root may have 50 characters, and pytest's has more."""
+    with tempfile.TemporaryDirectory(prefix="apl-") as runroot:
+        yield ["--root", work / "storage", "--runroot", runroot, "--storage-driver", "vfs"]
 
 
 @pytest.fixture(scope="module")

@@ -176,7 +176,9 @@ def test_a_damaged_index_of_names_comes_back_by_itself(site: Site, damage: Calla
     damage(index)
     node.start()
     wait_for("it to be put back after a start", lambda: index.exists() and index.read_bytes() == raw)
-    assert "APL-0305" in node.process.log and "is put back from the copy here" in node.process.log
+    # It says so when it is done.
+    wait_for("the agent to say so", lambda: "is put back from the copy here" in node.process.log)
+    assert "APL-0305" in node.process.log
     assert request(node.port, BLOB)[2] == RAW
     assert json.loads(appliance("fsck", "--store", node.store, "--json").stdout)["problems"] == []
     # Its history and the numbers go on.
