@@ -279,6 +279,29 @@ def test_a_node_that_is_built_from_nothing_serves_what_the_site_serves(life: Lif
 
 
 @pytest.mark.whole
+def test_a_node_that_is_taken_out_hands_over_what_only_it_holds(life: Life) -> None:
+    """Its store goes with it, and the site goes on; then it comes back."""
+    words = ("playbooks/uninstall.yml", "--limit", "c", "-e", '{"uninstall_data": true}')
+    a, c = life["a"], life["c"]
+    listed = json.loads(a.run(f"cat {STORE}/blobs/sha256/{digest_of(a, TOOL.name).partition(':')[2]}").stdout)
+    layer = listed["layers"][0]["digest"]
+    file = f"{STORE}/blobs/sha256/{layer.partition(':')[2]}"
+    c.run(f"curl -sf 'http://127.0.0.1:5000/v2/team/tool/blobs/{layer}?ns=quay.io' > /dev/null && ls {file}")
+    c.run("systemctl stop appliance-peer appliance-agent")
+    for name in ("a", "b"):
+        life[name].run(f"rm -f {file}")
+    refused = life.start(*words, expect=2)
+    assert refused.changed == 0 and "APL-0411" in refused.output and TOOL.name in refused.output, refused.output[-4000:]
+    c.run("systemctl start appliance-peer appliance-agent")
+    assert "fetched here first" in " ".join(life.run(*words, "--check").output.split())
+    life.run(*words)
+    assert a.run(f"sha256sum {file}").stdout.split()[0] == layer.partition(":")[2]
+    assert c.run(f"ls -d {STORE}", check=False).stdout == ""
+    life.run("site.yml", "-e", "agents_at_once=2")
+    must_pull(c, TOOL.name, real=life.luggage.real)
+
+
+@pytest.mark.whole
 def test_a_backup_is_taken(life: Life) -> None:
     """Kept for the end: what it holds is what the site was at this point of its life."""
     a, backups = life["a"], life.directory / "backups"

@@ -96,6 +96,23 @@ def test_what_kubectl_remembers_goes_with_k3s() -> None:
     assert "/run/k3s" in _scope(data=False)["k3s"]
 
 
+def test_what_only_these_nodes_hold_is_looked_for_before_the_yes_and_brought_over_after_it() -> None:
+    names = [task["name"] for task in _load(ROLE / "tasks/plan.yml")]
+    show, look, ask, bring = (
+        names.index(f"plan | {what}")
+        for what in (
+            "Show the plan",
+            "Look for what only these nodes hold",
+            "Ask whether to go on",
+            "Bring over what only these nodes hold",
+        )
+    )
+    assert show < look < ask < bring == len(names) - 1
+    tasks = _load(ROLE / "tasks/plan.yml")
+    assert [tasks[number]["vars"]["__uninstall_fetch"] for number in (look, bring)] == [False, True]
+    assert "not ansible_check_mode" in tasks[bring]["when"]
+
+
 def test_what_runs_ends_before_its_files_go_and_the_note_goes_last() -> None:
     (block,) = _load(ROLE / "tasks/main.yml")
     steps = [task["ansible.builtin.include_tasks"].removesuffix(".yml") for task in block["block"]]
