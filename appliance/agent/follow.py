@@ -232,13 +232,6 @@ class Follower:
         return pool, offers, silent
 
     def _take_from(self, track: _Track[T], peer: Peer, besides: Collection[str]) -> T | None:
-        raw, signature = self._ask_for(track, peer)
-        # What lies here and is found to be needed is not collected before the index that names it is the current one.
-        with self._blobs.staying():
-            return track.index.accept(raw, signature, lambda item: self._bring_manifests(track, item), besides)
-
-    def _ask_for(self, track: _Track[T], peer: Peer) -> tuple[bytes, Signature | None]:
-        """What a peer has as the current index, and its signature; neither is checked yet."""
         status, body = self._peers.ask(
             peer, "GET", f"/p2p/v1/{track.name}", read_seconds=10, seconds=INDEX_SECONDS, limit=INDEX_ANSWER
         )
@@ -250,7 +243,9 @@ class Follower:
             signature = Signature.from_json(offer["signature"]) if offer["signature"] else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PeerError(f"{peer.id} sent no {track.name}: {error}") from error
-        return raw, signature
+        # What lies here and is found to be needed is not collected before the index that names it is the current one.
+        with self._blobs.staying():
+            return track.index.accept(raw, signature, lambda item: self._bring_manifests(track, item), besides)
 
     def _bring_manifests(self, track: _Track[T], item: T) -> None:
         """Fetch every manifest and piece map of an index that is not here; raises when one cannot be had."""

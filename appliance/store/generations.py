@@ -20,7 +20,7 @@ from appliance.oci import mediatypes
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor
 from appliance.store.blobs import BlobStore, write_atomically
-from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, beginning, list_names, read_names, reading
+from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
 from appliance.trust import Signature, Trust
 
 NUMBER = PREFIX + "generation"
@@ -178,18 +178,6 @@ class Generations(SignedIndex[Generation]):
     def __init__(self, blobs: BlobStore, trust: Trust) -> None:
         super().__init__(blobs.root / "index.json", blobs.root / "generations", trust, parse, _damaged, "generation")
 
-    def copy(self) -> tuple[bytes, Signature | None] | None:
-        """The kept bytes of what was current here last."""
-        if len(last := self.newest()) != 1:
-            return None
-        ((number, start),) = last
-        with contextlib.suppress(ApplianceError, OSError):
-            raw = (self._directory / f"{number:08d}-{start}.json").read_bytes()
-            kept = parse(raw, "a kept copy")
-            if kept is not None and beginning(kept.digest) == start:
-                return raw, self.signature(kept)
-        return None
-
     def newest_first(self) -> Iterator[Generation]:
         """Every generation that was served and whose bytes are kept, one at a time, the current one first.
 
@@ -263,6 +251,9 @@ class Generations(SignedIndex[Generation]):
             return self.index.read_bytes()
         except FileNotFoundError:
             self._damaged(str(self.index), "it is not there any more")
+
+    def _copy(self, number: int, start: str) -> bytes | None:
+        return (self._directory / f"{number:08d}-{start}.json").read_bytes()
 
     def _is_whole(self, number: int, start: str) -> bool:
         # The copy is written before the signature: one alone was not published, where anything is signed.

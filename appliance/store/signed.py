@@ -226,28 +226,26 @@ class SignedIndex(Generic[T]):
         known = [item for item in self._known() if self._is_whole(*item)]
         return [item for item in known if item[0] == known[-1][0]]
 
-    def copy(self) -> tuple[bytes, Signature | None] | None:
-        """The bytes and the signature of what was current here last, where this node has kept them and there is no doubt which."""
-        return None
-
     def put_back(self) -> T | None:
         """Put the copy in the place of a file that is damaged; one that is sound by now stays.
 
         :returns: what is current now; None where there is no copy that can be believed.
-        :raises ApplianceError: for a copy that is damaged, APL-0606 for one whose signature is wrong.
+        :raises ApplianceError: APL-0606 for a copy whose signature is wrong.
         """
         with self.switching():
             with contextlib.suppress(ApplianceError):
                 return self.current()
-            found = self.copy()
-            if found is None:
+            last, item = self.newest(), None
+            # One that is damaged too is none.
+            with contextlib.suppress(ApplianceError, OSError):
+                if len(last) == 1 and (raw := self._copy(*last[0])) is not None:
+                    item = self._parse(raw, f"the copy of {self.index}")
+            if item is None or not self.is_last(item):
                 return None
-            raw, signature = found
-            item = self._parse(raw, f"the copy of {self.index}")
             # Whose signature it is does not matter: this node has followed it.
-            self._trust.check(raw, signature, [signature.signer] if signature else ())
-            if item is not None:
-                self._replace(item, signature)
+            signature = self.signature(item)
+            self._trust.check(item.raw, signature, [signature.signer] if signature else ())
+            self._replace(item, signature)
         return item
 
     def remove_orphans(self, current: T | None) -> None:
@@ -401,6 +399,10 @@ class SignedIndex(Generic[T]):
             return known if all(number == 1 for number, _ in known) else []
         here = current.number, beginning(current.digest)
         return [item for item in known if item[0] >= here[0] and item != here]
+
+    def _copy(self, number: int, start: str) -> bytes | None:
+        """The kept bytes of one that was current; None where none are kept."""
+        return None
 
     def _is_whole(self, number: int, start: str) -> bool:
         """Whether what has files here has all that it had before it became the current one."""

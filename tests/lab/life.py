@@ -17,8 +17,8 @@ import yaml
 from tests.lab.base import REPOSITORY
 from tests.lab.host import Host
 from tests.lab.images import NGINX, TOOL, ImageSpec, docker_archive, make_stick, oci_archive
-from tests.lab.scenario import Luggage, inventory
-from tests.lab.site import Site
+from tests.lab.scenario import Luggage, inventory, pack
+from tests.lab.site import Site, unique_id
 from tests.lab.story import KUBECTL, STICK, Run, must_pull, playbook, pull, serve_http, status, stop_container, until
 
 LIVING = "life"
@@ -116,6 +116,22 @@ class Life:
         seen = {host.name: status(host)["generation"] for host in self.up}
         assert len({json.dumps(generation) for generation in seen.values()}) == 1, seen
         return int(next(iter(seen.values()))["number"])
+
+
+@contextmanager
+def begun(directory: Path, name: str, **more: Any) -> Iterator[Life]:
+    """Fresh hosts and what is brought to them, for as long as the block runs.
+
+    :param directory: for what is brought, and the inventory.
+    :param name: keeps the site's id apart from those of other modules.
+    :param more: of :class:`Life`.
+    """
+    site = Site(f"{unique_id()}-{name}")
+    site.up()
+    try:
+        yield Life(site, pack(directory / "luggage"), directory, **more)
+    finally:
+        site.down()
 
 
 def appliance(host: Host, *words: str, store: bool = True) -> Any:

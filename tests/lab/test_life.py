@@ -19,9 +19,7 @@ import pytest
 from tests.lab import releases
 from tests.lab.host import Host
 from tests.lab.images import NGINX, TOOL, ImageSpec
-from tests.lab.life import LIVING, STORE, Life, appliance, pulling, start_container
-from tests.lab.scenario import pack
-from tests.lab.site import Site, unique_id
+from tests.lab.life import LIVING, STORE, Life, appliance, begun, pulling, start_container
 from tests.lab.story import KUBECTL, STICK, UNITS, Run, digest_of, must_pull, status, wait_ready
 from tests.lab.trace import differences, look, look_at
 
@@ -62,13 +60,8 @@ def had_before(host: Host) -> None:
 
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
-    directory = tmp_path_factory.mktemp("life")
-    site = Site(unique_id() + "-life")
-    site.up()
-    try:
-        yield Life(site, pack(directory / "luggage"), directory)
-    finally:
-        site.down()
+    with begun(tmp_path_factory.mktemp("life"), "life") as life:
+        yield life
 
 
 def test_the_site_is_installed(life: Life) -> None:

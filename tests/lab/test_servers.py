@@ -11,9 +11,7 @@ import pytest
 
 from tests.lab.host import Host
 from tests.lab.images import NGINX, TOOL
-from tests.lab.life import Life
-from tests.lab.scenario import pack
-from tests.lab.site import Site, unique_id
+from tests.lab.life import Life, begun
 from tests.lab.story import KUBECTL, status, until
 
 pytestmark = [
@@ -30,13 +28,8 @@ SERVERS = ("b", "a", "c")
 
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
-    directory = tmp_path_factory.mktemp("servers")
-    site = Site(unique_id() + "-servers")
-    site.up()
-    try:
-        yield Life(site, pack(directory / "luggage"), directory, nodes=SERVERS, servers=SERVERS)
-    finally:
-        site.down()
+    with begun(tmp_path_factory.mktemp("servers"), "servers", nodes=SERVERS, servers=SERVERS) as life:
+        yield life
 
 
 def voters(host: Host) -> list[str]:
