@@ -65,15 +65,16 @@ class Pins(CountedIndex[Pinned]):
             return
         following = {name: served.get(name, entry) for name, entry in current.names.items()}
         if following != current.names:
-            made = self.replace(following)
             moved = {
                 name: entry.descriptor.digest
                 for name, entry in following.items()
                 if entry.descriptor.digest != current.names[name].descriptor.digest
             }
+            # The line first, as in _change.
             if moved:
-                line = {"action": "move-pinned", "time": made.created, "names": list(moved), "digests": moved}
+                line = {"action": "move-pinned", "time": now(), "names": list(moved), "digests": moved}
                 note(self.index.parent, line)
+            self.replace(following)
 
 
 def pin(blobs: BlobStore, generations: Generations, pins: Pins, texts: Sequence[str]) -> list[str]:
