@@ -7,11 +7,11 @@ let go long before. Read by name at run time: tests lower them.
 
 from __future__ import annotations
 
-HANDSHAKE_SECONDS = 10.0
-"""From the connection to the end of the TLS handshake."""
+FIRST_HEAD_SECONDS = 5.0
+"""On the peers' listener, from the connection to the end of the TLS handshake, and to the last header of the first request.
+Both are some 4 KiB: at 9600 bit/s that takes four seconds. Go's clients replace a spare connection that was closed."""
 HEAD_SECONDS = 15.0
-"""From the connection, or from the answer before, to the last header of a request: a header sent byte by byte does not
-begin anew."""
+"""From an answer to the last header of the next request: a header sent byte by byte does not begin anew."""
 STALL_SECONDS = 60.0
 """The window over which it is judged whether a client takes its answer, or sends its body."""
 LEAST_BYTES = 16 << 10
@@ -20,6 +20,15 @@ SWEEP_SECONDS = 1.0
 """How often the connections are looked at."""
 CONNECTIONS = 1000
 """Connections of one worker; more wait in the kernel's queue until one is free."""
+ADDRESS_CONNECTIONS = 64
+"""On the peers' listener, connections of one address that is no listed node's. docker, podman and skopeo open up to ten for
+a push; the people of a site may come through one router."""
+ADDRESS_UNASKED = 32
+"""Those of them from which no request has come yet: handshakes, and silence."""
+STRANGERS = 256
+"""Connections of all those addresses together. The rest of CONNECTIONS is for listed nodes, whatever strangers do."""
+NODE_CONNECTIONS = 256
+"""Connections of one listed node's address; a node that pulls opens some dozens at most."""
 YIELD_SECONDS = 5.0
 """At that bound, a connection that has moved nothing for so long makes room for another."""
 REQUEST_LINE = 4094

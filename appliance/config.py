@@ -94,6 +94,16 @@ class Config:
         return frozenset(peer.id for peer in self.peers)
 
     @cached_property
+    def hosts(self) -> frozenset[str]:
+        """Addresses that listed nodes connect from, without ports, in the form that the kernel gives."""
+        return frozenset(
+            _canonical(host)
+            for peer in self.peers
+            for text in (f"//{_bracketed(peer.address)}", peer.url)
+            if (host := urlsplit(text).hostname) is not None
+        )
+
+    @cached_property
     def site_addresses(self) -> frozenset[str]:
         """Every spelling of a listed node's address that a client may send as ``ns``: it then means no ``ns``."""
         spellings: set[str] = set()
@@ -358,6 +368,13 @@ def _bracketed(address: str) -> str:
         return f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
     except ValueError:
         return address
+
+
+def _canonical(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
 
 
 def _has_port(host: str) -> bool:

@@ -6,11 +6,10 @@ A test holds the ids in the code and the pages against each other.
 
 from __future__ import annotations
 
-import re
+import errno
 from typing import Any, NoReturn
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Controls of terminals (ECMA-48), what turns the direction of writing (UAX #9), and what UTF-8 cannot write."""
+from appliance.words import one_line
 
 
 class ApplianceError(Exception):
@@ -36,23 +35,51 @@ class ApplianceError(Exception):
 
         Archives and requests choose a part of these words; escaped, they move no cursor and begin no line of a log.
         """
-        text = f"{self.code}: {self.what}"
+        text = f"{self.code}: {one_line(self.what)}"
         if self.where:
-            text += f" [{self.where}]"
+            text += f" [{one_line(self.where)}]"
         if self.why:
-            text += f": {self.why}"
+            text += f": {one_line(self.why)}"
         if self.fix:
-            text += f". {self.fix}"
-        return printable(text)
+            text += f". {one_line(self.fix)}"
+        return text
+
+    def within(self, place: str) -> ApplianceError:
+        """Return the same error with a place in front of its own, unless it names that place already."""
+        if self.where.startswith(place):
+            return self
+        where = f"{place}: {self.where}" if self.where else place
+        return type(self)(self.code, self.what, where=where, why=self.why, fix=self.fix)
 
     def as_dict(self) -> dict[str, Any]:
         """The same as a mapping of strings, for ``--json`` output and log records."""
         return {"code": self.code, "what": self.what, "where": self.where, "why": self.why, "fix": self.fix}
 
 
-def printable(text: str) -> str:
-    """A text with what moves a cursor, or cannot be written in UTF-8, as escapes of Python."""
-    return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+class NotAnImageArchive(ApplianceError):
+    """A file that begins as an archive may, and is none of images.
+
+    It is an error where the operator, or the name of the file, says that it is an image archive.
+    """
+
+
+def system_error(error: OSError, where: str = "", what: str = "the operating system refused") -> ApplianceError:
+    """Return the error for what the operating system refused: APL-0310 for a full disk, APL-0311 for everything else.
+
+    :param where: what it was refused for; the file that the system names, where it is empty.
+    """
+    why = error.strerror or str(error)
+    where = where or ("" if error.filename is None else str(error.filename))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        fix = "Free space there, then run the same again"
+        return ApplianceError("APL-0310", "not enough room in the store", where=where, why=why, fix=fix)
+    fixes = {
+        errno.EROFS: "Its file system is mounted read-only, mostly after an error of the disk: see dmesg and findmnt -T",
+        errno.EACCES: "Run this as root; 'ls -ld' there says who may write",
+        errno.EPERM: "Run this as root; 'ls -ld' there says who may write",
+        errno.EIO: "The disk fails: see dmesg and smartctl",
+    }
+    return ApplianceError("APL-0311", what, where=where, why=why, fix=fixes.get(error.errno or 0, ""))
 
 
 def fail(code: str, what: str, *, where: str = "", why: str = "", fix: str = "") -> NoReturn:

@@ -11,8 +11,6 @@ import base64
 import contextlib
 import datetime
 import ipaddress
-import os
-import secrets
 from pathlib import Path
 
 from cryptography import x509
@@ -22,10 +20,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from appliance.errors import fail
+from appliance.store.files import write_atomically
+from appliance.words import one_line
 
 _BEGIN = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _END = datetime.datetime(2199, 12, 31, tzinfo=datetime.timezone.utc)
 _CA_OF = "appliance CA of "
+_LARGEST_CERTIFICATE = 16 << 10
 
 
 def init_ca(directory: Path, site: str = "site") -> bool:
@@ -58,7 +59,7 @@ def init_ca(directory: Path, site: str = "site") -> bool:
         .sign(key, hashes.SHA256())
     )
     _write_key(key_file, key)
-    _write(certificate_file, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_atomically(certificate_file, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     return True
 
 
@@ -103,7 +104,7 @@ def request(directory: Path, node: str, address: str) -> bool:
         .add_extension(_alternatives(node, address), critical=False)
         .sign(key, hashes.SHA256())
     )
-    _write(request_file, made.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_atomically(request_file, made.public_bytes(serialization.Encoding.PEM), 0o644)
     return True
 
 
@@ -145,7 +146,7 @@ def sign(ca: Path, request_file: Path, out: Path, node: str, address: str) -> bo
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)  # type: ignore[arg-type]  # a CA key of ours is EC
         .sign(key, hashes.SHA256())
     )
-    _write(out, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_atomically(out, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     return True
 
 
@@ -164,11 +165,21 @@ def why_unsigned(directory: Path, content: bytes, signer: str, certificate_pem: 
     :param signature: base64.
     """
     authority = _load_certificate(directory / "ca.crt")
+    if len(certificate_pem) > _LARGEST_CERTIFICATE:
+        return "its certificate is larger than any of this site"
     try:
-        certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
-        signed = base64.b64decode(signature, validate=True)
-    except ValueError as error:
-        return f"its certificate or signature cannot be read: {error}"
+        return _why_unsigned(authority, content, signer, certificate_pem, signature)
+    except Exception as error:
+        # Foreign bytes: InvalidVersion, UnsupportedAlgorithm and ValueError are raised late, by whichever field is read
+        # first, and cryptography promises no list of them.
+        return f"its certificate or signature cannot be read: {type(error).__name__}: {one_line(error, 200)}"
+
+
+def _why_unsigned(
+    authority: x509.Certificate, content: bytes, signer: str, certificate_pem: str, signature: str
+) -> str | None:
+    certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+    signed = base64.b64decode(signature, validate=True)
     if not _is_signed_by(certificate, authority):
         return "its certificate is not from this site's authority"
     if _common_name(certificate.subject) != signer:
@@ -246,22 +257,7 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     content = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    _write(path, content, 0o600)
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Whole or not at all: a key or certificate cut short by a power loss would keep a node out."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_atomically(path, content, 0o600)
 
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -10,6 +10,11 @@ def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
+def utc_text(seconds: float) -> str:
+    """Return a time, given in seconds since 1970, as text in ISO 8601."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec="seconds")
+
+
 def parse_time(text: str) -> datetime.datetime:
     """Read a time of ISO 8601: ``2026-01-02``, ``2026-01-02T03:04:05Z``; one without an offset is in UTC.
 

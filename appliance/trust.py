@@ -9,27 +9,34 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 from appliance.errors import ApplianceError, fail
 
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2: forward secrecy and authenticated encryption only. Python's own list has CBC with SHA-256 and SHA-384 in it.
+Those of TLS 1.3 are all of that kind, and not named here."""
+
 
 def server_context(pki: Path) -> ssl.SSLContext:
     """TLS context of the peer listener: asks for a client certificate of the site, lets operators come without."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(pki / "node.crt", pki / "node.key")
-    context.load_verify_locations(cafile=pki / "ca.crt")
+    context = _context(ssl.PROTOCOL_TLS_SERVER, pki)
     context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 
 def client_context(pki: Path) -> ssl.SSLContext:
     """TLS context with which a node asks its peers; trusts the site's CA and nothing else."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return _context(ssl.PROTOCOL_TLS_CLIENT, pki)
+
+
+def _context(protocol: int, pki: Path) -> ssl.SSLContext:
+    """What both ends share: TLS 1.2 or newer, this node's certificate, and the site's CA alone."""
+    context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
     context.load_cert_chain(pki / "node.crt", pki / "node.key")
     context.load_verify_locations(cafile=pki / "ca.crt")
     return context
@@ -37,30 +44,47 @@ def client_context(pki: Path) -> ssl.SSLContext:
 
 @dataclass(frozen=True)
 class Signature:
-    """A node's signature over the bytes of a generation, with the certificate that proves whose it is."""
+    """A node's signature over the bytes of an index, with the certificate that proves whose it is.
+
+    :param head: the same node's signature over the head of the index; None where an older release signed.
+    """
 
     signer: str
     certificate: str
     signature: str
+    head: str | None = None
+
+    def of_head(self) -> Signature | None:
+        """Return the signature over the head; None where there is none."""
+        return None if self.head is None else Signature(self.signer, self.certificate, self.head)
+
+    def without_head(self) -> Signature:
+        """Return the signature over the index alone."""
+        return replace(self, head=None)
+
+    def to_dict(self) -> dict[str, str]:
+        """The form it has between peers. Releases that know no heads take what they know of it."""
+        return {key: value for key, value in self.__dict__.items() if value is not None}
 
     def to_json(self) -> bytes:
-        """The form it has on disk and between peers."""
-        return json.dumps(self.__dict__, separators=(",", ":"), sort_keys=True).encode()
+        """The form it has on disk."""
+        return json.dumps(self.to_dict(), separators=(",", ":"), sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, data: object) -> Signature:
-        """Read the form of :meth:`to_json`, parsed or not.
+        """Read the form of :meth:`to_json`, parsed or not. A head that is no text is none.
 
         :raises ApplianceError: APL-0605 when it is not one.
         """
         try:
             parsed = json.loads(data) if isinstance(data, (bytes, str)) else data
             values = {key: parsed[key] for key in ("signer", "certificate", "signature")}  # type: ignore[index]  # a wrong type is the caught error
+            head = parsed.get("head")  # type: ignore[union-attr]  # it is a dict by now
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             fail("APL-0605", "not a signature", why=str(error))
         if not all(isinstance(value, str) for value in values.values()):
             fail("APL-0605", "not a signature", why="a field is not a string")
-        return cls(**values)
+        return cls(**values, head=head if isinstance(head, str) else None)
 
 
 class Trust:
@@ -75,17 +99,26 @@ class Trust:
         self._seeds = seeds
 
     @property
+    def node(self) -> str:
+        """Id of this node."""
+        return self._node
+
+    @property
     def signs(self) -> bool:
         """Whether what is published is signed: not without a PKI (development)."""
         return self._pki is not None
 
-    def sign(self, content: bytes) -> Signature | None:
-        """Sign with this node's key; None where the site has no PKI (development)."""
+    def sign(self, content: bytes, head: bytes | None = None) -> Signature | None:
+        """Sign with this node's key; None where the site has no PKI (development).
+
+        :param head: head of the content; signed beside it.
+        """
         if self._pki is None:
             return None
         from appliance.pki import sign_content
 
-        return Signature(self._node, *sign_content(self._pki, content))
+        certificate, signature = sign_content(self._pki, content)
+        return Signature(self._node, certificate, signature, None if head is None else sign_content(self._pki, head)[1])
 
     def check(self, content: bytes, signature: Signature | None, besides: Collection[str] = ()) -> None:
         """Refuse (APL-0606) content that no seed of the inventory has signed.
@@ -95,22 +128,29 @@ class Trust:
         if self._pki is None:
             return
         if signature is None:
-            self._refuse("it carries no signature")
+            self._refuse(
+                "it carries no signature",
+                "The node that offers it has lost the signature, and heals that within a minute where it can; "
+                "'appliance status' there says whether",
+            )
         if signature.signer not in self._seeds and signature.signer not in besides:
-            self._refuse(f"{signature.signer} signed it, which is no seed of this site ({', '.join(self._seeds)})")
+            self._refuse(
+                f"{signature.signer} signed it, which is no seed of this site ({', '.join(self._seeds)})",
+                "Compare mirror_seeds in the inventory with the node that published it",
+            )
         from appliance.pki import why_unsigned
 
         why = why_unsigned(self._pki, content, signature.signer, signature.certificate, signature.signature)
         if why is not None:
-            self._refuse(why)
+            self._refuse(why, "Look at the node that offers it: 'appliance status' and 'appliance fsck' there")
 
-    def _refuse(self, why: str) -> NoReturn:
+    def _refuse(self, why: str, fix: str) -> NoReturn:
         raise ApplianceError(
             "APL-0606",
             "a generation without a valid signature was refused",
             where=self._node,
             why=why,
-            fix="Nothing was changed. Compare mirror_seeds in the inventory with the node that published it",
+            fix=f"Nothing was changed. {fix}",
         )
 
 

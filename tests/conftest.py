@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 
 import pytest
 
@@ -13,8 +14,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Choose the seed before other processes are started that run a part of the tests: they inherit it."""
+    """Choose the seed before other processes are started that run a part of the tests: they inherit it.
+
+    They inherit ignored signals too, and so does what they start: after ``nohup make test &`` no test could interrupt anything.
+    """
     _seed()
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -28,12 +35,12 @@ def _seed() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of files marked ``sample(n)`` run n tests, and none of those marked ``whole``, unless series run whole."""
+    """Of the tests of a file that are marked ``sample(n)`` run n, and none of those marked ``whole``, unless series run whole."""
     if config.getoption("--whole-series"):
         return
     dropped = [item for item in items if item.get_closest_marker("whole")]
     for path in {item.path for item in items if item.get_closest_marker("sample")}:
-        series = [item for item in items if item.path == path]
+        series = [item for item in items if item.path == path and item.get_closest_marker("sample")]
         marker = series[0].get_closest_marker("sample")
         count = min(marker.args[0], len(series)) if marker else 0
         dropped += random.Random(_seed()).sample(series, len(series) - count)

@@ -35,6 +35,10 @@ class AgentDown(Exception):
     """The agent does not answer on its socket."""
 
 
+class AgentRefused(AgentDown):
+    """The agent answers, and could not do what it was asked; the text says why."""
+
+
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("agent", timeout=timeout)
@@ -121,9 +125,9 @@ class AgentClient:
 
         spawn(ask)
 
-    def source(self, digest: str, size: int, start: int) -> Source:
+    def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> Source:
         """Bytes of a blob that another node holds; see :class:`appliance.registry.fetcher.Fetcher`."""
-        source = FetchedFile(self, digest, size)
+        source = FetchedFile(self, digest, size, suspect=suspect)
         try:
             if size:
                 source.wait_beyond(start)
@@ -146,14 +150,26 @@ class AgentClient:
         finally:
             connection.close()
         if response.status != 200 or not isinstance(answer, dict):
-            raise AgentDown(f"the agent answered {response.status}")
+            raise AgentRefused(f"the agent answered {response.status}{_reason(answer)}")
         return answer
 
 
-class FetchedFile:
-    """A blob that the agent is fetching; grows while it is sent."""
+def _reason(answer: Any) -> str:
+    """The words of an error document."""
+    try:
+        return f": {answer['errors'][0]['message']}"
+    except (KeyError, IndexError, TypeError):
+        return ""
 
-    def __init__(self, agent: AgentClient, digest: str, size: int) -> None:
+
+class FetchedFile:
+    """A blob that the agent is fetching; grows while it is sent.
+
+    :param suspect: let the agent hash what lies here before it believes it.
+    """
+
+    def __init__(self, agent: AgentClient, digest: str, size: int, *, suspect: bool = False) -> None:
+        self._suspect = suspect
         self._agent = agent
         self._digest = digest
         self._size = size
@@ -173,7 +189,9 @@ class FetchedFile:
         begun, known = time.monotonic(), self._verified
         while self._verified <= offset or self._handle < 0:
             try:
-                answer = self._agent.fetch(self._digest, self._size, offset)
+                answer = self._agent.fetch(self._digest, self._size, offset, suspect=self._suspect)
+                # From here on it is under way: to ask for it again could begin another.
+                self._suspect = False
             except AgentDown as error:
                 raise OSError(str(error)) from error
             if answer["state"] == "failed":
@@ -185,7 +203,8 @@ class FetchedFile:
             if self._verified > known:
                 begun, known = time.monotonic(), self._verified
             if self._verified <= offset and time.monotonic() - begun > patience:
-                raise OSError(f"no byte for {patience:.0f} s, {self._verified} of {self._size} have come")
+                why = f"; {answer['reason']}" if answer["reason"] else ""
+                raise OSError(f"no byte for {patience:.0f} s, {self._verified} of {self._size} have come{why}")
         return self._verified
 
     def failed(self) -> None:

@@ -2,7 +2,8 @@
 
 What is received is hashed piece by piece against the map that the signed generation lists; only verified pieces
 are shown to anybody, and the last one only when the digest of the whole has matched. A blob without a map is shown
-when it is whole. A source that dies or stalls is replaced by the next, at the byte where it stopped.
+when it is whole. A source that dies, stalls or is slow (:mod:`appliance.agent.delivery`) is replaced by the next, at the
+byte where it stopped; one whose connection breaks gets one new connection first.
 """
 
 from __future__ import annotations
@@ -10,27 +11,34 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gevent
 import urllib3
 from gevent import spawn
 from gevent.event import Event
 from gevent.pool import Pool
-from gevent.queue import Queue
 
+from appliance.agent.delivery import LEAST_BYTES, LEAST_SECONDS, Delivery, Verdict
+from appliance.agent.sources import SlowPeers, Sources
+from appliance.agent.troubles import Troubles
 from appliance.config import Peer
 from appliance.errors import ApplianceError
 from appliance.oci.digests import hasher
 from appliance.oci.piecemap import BIG_BLOB, PieceMap
-from appliance.peers.client import PeerError, Peers
+from appliance.peers.client import BrokeOff, PeerError, Peers
+from appliance.sizes import size_words
 from appliance.store.blobs import BlobStore
 from appliance.store.damage import examine
 
 _READ = 256 << 10
 _PASSES = 2
+_LOOKUP = "blob lookup"
+"""Name of the trouble with a peer that lives and does not say whether it holds a blob."""
 
 
 @dataclass
@@ -40,7 +48,7 @@ class Progress:
     :param size: bytes of the blob.
     :param verified: bytes from the start that may be sent to a client.
     :param state: ``fetching``, ``complete`` or ``failed``.
-    :param reason: why it failed.
+    :param reason: why it failed, or why it takes long.
     """
 
     size: int
@@ -65,12 +73,24 @@ class Fetcher:
     :param blobs: the node's store.
     :param peers: whom to ask.
     :param offload: runs a function that hashes or writes off the event loop and returns its result.
+    :param clock: monotonic seconds; a parameter for tests.
+    :param troubles: where sources that fail or are slow are counted.
     """
 
-    def __init__(self, blobs: BlobStore, peers: Peers, offload: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        blobs: BlobStore,
+        peers: Peers,
+        offload: Callable[..., Any],
+        clock: Callable[[], float] = time.monotonic,
+        troubles: Troubles | None = None,
+    ) -> None:
         self._blobs = blobs
         self._peers = peers
         self._offload = offload
+        self._clock = clock
+        self._troubles = troubles or Troubles(clock)
+        self._slow = SlowPeers(clock)
         self._running: dict[str, Progress] = {}
         self._admitted: dict[str, Progress] = {}
 
@@ -145,21 +165,45 @@ class Fetcher:
 
     def _from_anybody(self, partial: _Partial) -> None:
         reasons: dict[str, str] = {}
+
+        def asked(peer: Peer, wrong: str, is_answer: bool) -> None:
+            if not wrong:
+                self._troubles.ended(peer.id, _LOOKUP)
+            # That a node is off is known by its pings, and ends with them.
+            elif is_answer or self._answers(peer):
+                self._troubles.failed(peer.id, _LOOKUP, f"{partial.digest}: {wrong}")
+
+        sources = Sources(self._peers, partial.digest, self._slow, reasons, asked, self._clock)
         for _ in range(_PASSES):
             before = partial.received
-            for peer in self._holders(partial.digest, reasons):
-                self._all_from(peer, partial, reasons)
+            sources.ask()
+            while (peer := sources.next()) is not None:
+                self._all_from(peer, partial, sources, reasons)
                 if partial.finished:
+                    self._troubles.ended(peer.id, "blobs")
                     return
+                why = reasons.get(peer.id, f"{peer.id} did not give all of it")
+                self._troubles.failed(peer.id, "blobs", f"{partial.digest}: {why}")
             if partial.received == before:
                 break
         raise PeerError(_summary(reasons, [peer.id for peer in self._peers.others if self._peers.is_down(peer)]))
 
-    def _all_from(self, peer: Peer, partial: _Partial, reasons: dict[str, str]) -> None:
-        """Take what is missing from one peer, as long as wrong bytes may have been another one's."""
+    def _answers(self, peer: Peer) -> bool:
+        """Ask a peer that has just failed whether it lives; it is left alone for a while in any case."""
+        try:
+            self._peers.ask(peer, "GET", "/p2p/v1/ping")
+        except PeerError:
+            return False
+        self._peers.failed(peer)
+        return True
+
+    def _all_from(self, peer: Peer, partial: _Partial, sources: Sources, reasons: dict[str, str]) -> None:
+        """Take what is missing from one peer, over a new connection where that may have the rest."""
+        partial.progress.reason = ""
+        delivery = Delivery()
         while True:
             try:
-                self._from(peer, partial)
+                self._from(peer, partial, sources, delivery)
             except WrongBytes as error:
                 reasons[peer.id] = str(error)
                 if len(error.givers) > 1:
@@ -167,50 +211,93 @@ class Fetcher:
                     continue
                 if error.givers:
                     self._peers.failed(peer)
+            except BrokeOff as error:
+                # It has just delivered. To wait, or to ask somebody else first, helps less than to ask for the rest at once.
+                reasons[peer.id] = str(error)
+                self._troubles.failed(peer.id, "blobs", f"{partial.digest}: {error}")
+                continue
+            except Slow as error:
+                reasons[peer.id] = str(error)
+                sources.found_slow(peer, delivery.rate)
+            except Stuck as error:
+                reasons[peer.id] = str(error)
+                sources.give_up(peer, delivery.rate)
             except PeerError as error:
                 reasons[peer.id] = str(error)
             return
 
-    def _holders(self, digest: str, reasons: dict[str, str]) -> Iterator[Peer]:
-        """The peers that say they hold the blob, as they say so; all are asked at once.
-
-        The first to say yes is used at once; a dead peer's time-out is waited for only when nobody else is left.
-        """
-        answers: Queue[Peer | None] = Queue()
-
-        def ask(peer: Peer) -> None:
-            held = None
-            try:
-                status, _ = self._peers.ask(peer, "HEAD", f"/p2p/v1/blobs/{digest}")
-                if status == 200:
-                    held = peer
-                else:
-                    reasons[peer.id] = f"{peer.id} " + ("does not hold it" if status == 404 else f"answered {status}")
-            except PeerError as error:
-                reasons[peer.id] = str(error)
-            finally:
-                answers.put(held)
-
-        available = self._peers.available()
-        pool = Pool(max(1, len(available)))
-        for peer in available:
-            pool.spawn(ask, peer)
-        for _ in available:
-            holder = answers.get()
-            if holder is not None:
-                yield holder
-
-    def _from(self, peer: Peer, partial: _Partial) -> None:
+    def _from(self, peer: Peer, partial: _Partial, sources: Sources, delivery: Delivery) -> None:
+        """Take what is missing over one connection to a peer."""
+        came = 0
         with self._peers.stream(peer, f"/p2p/v1/blobs/{partial.digest}", partial.received) as response:
+            self._judge(peer, partial, sources, delivery, delivery.connected())
             while not partial.full:
+                patience = delivery.patience(can_be_replaced=sources.may_replace)
+                begun = self._clock()
                 try:
-                    chunk = response.read1(_READ)
+                    chunk = _read(response, patience)
                 except (urllib3.exceptions.HTTPError, OSError) as error:
-                    raise self._peers.broken(peer, error) from error
-                if not chunk:
-                    raise PeerError(f"{peer.id} ended at byte {partial.received} of {partial.progress.size}")
-                # Outside of the above: a full disk here is not the peer's fault.
-                partial.take(chunk, peer.id)
+                    raise self._peers.broken(peer, error, came) from error
+                waited = self._clock() - begun
+                if chunk == b"":
+                    ended = EOFError(f"the body ended at byte {partial.received} of {partial.progress.size}")
+                    raise self._peers.broken(peer, ended, came)
+                if chunk is not None:
+                    came += len(chunk)
+                    # Outside of the above: a full disk here is not the peer's fault, and its time does not count.
+                    partial.take(chunk, peer.id)
+                    self._judge(peer, partial, sources, delivery, delivery.note(waited, len(chunk)))
+                else:
+                    self._judge(peer, partial, sources, delivery, delivery.note(max(waited, patience), 0))
+                    # A read that was given up has closed the connection.
+                    raise Slow(peer, delivery)
+
+    def _judge(self, peer: Peer, partial: _Partial, sources: Sources, delivery: Delivery, verdict: Verdict) -> None:
+        """Go on with a source, or raise why not.
+
+        :raises Slow: when another holder may be faster.
+        :raises Stuck: when it delivers next to nothing.
+        """
+        if verdict is Verdict.WELL or partial.full:
+            return
+        if verdict is Verdict.STUCK:
+            raise Stuck(peer)
+        if sources.has_better(delivery.rate):
+            raise Slow(peer, delivery)
+        partial.progress.reason = str(Slow(peer, delivery))
+        sources.look_again()
+
+
+def _read(response: Any, seconds: float) -> bytes | None:
+    """Read what has come, None when there is nothing after some seconds.
+
+    The time-out of the socket begins anew at each byte, and a record of TLS shows nothing before its last one: of 16 KiB,
+    a byte each half-second, that is two hours.
+    """
+    expired = gevent.Timeout.start_new(seconds)
+    try:
+        chunk: bytes = response.read1(_READ)
+    except gevent.Timeout as timeout:
+        if timeout is not expired:
+            raise
+        return None
+    finally:
+        expired.close()
+    return chunk
+
+
+class Slow(PeerError):
+    """A source that delivers less than it should."""
+
+    def __init__(self, peer: Peer, delivery: Delivery) -> None:
+        super().__init__(f"{peer.id} delivers {size_words(delivery.rate)} a second")
+
+
+class Stuck(PeerError):
+    """A source that delivers next to nothing."""
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__(f"{peer.id} delivered less than {size_words(LEAST_BYTES)} in {LEAST_SECONDS:g} s")
 
 
 class WrongBytes(PeerError):

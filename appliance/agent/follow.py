@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from gevent.pool import Pool
 
 from appliance.agent.fetch import Fetcher
+from appliance.agent.indexes import IndexReader
+from appliance.agent.troubles import Troubles, in_store
 from appliance.config import Peer
 from appliance.errors import ApplianceError, fail
 from appliance.oci.manifests import Descriptor
-from appliance.peers.client import INDEX_ANSWER, INDEX_SECONDS, PeerError, Peers
+from appliance.peers import wire
+from appliance.peers.client import PeerError, Peers
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import Needed, needed, needed_by_pushes
 from appliance.store.generations import Generations
+from appliance.store.head import IndexHead
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 from appliance.store.signed import NameIndex, SignedIndex, beginning
@@ -26,6 +29,8 @@ from appliance.trust import Signature
 
 _LOG = logging.getLogger("appliance.follow")
 _AT_ONCE = 8
+_READINGS = 2
+"""Times that a head is read from a peer whose index is replaced before the text is asked for."""
 _PATIENCE = 0.2
 """Seconds until what the others said is followed without those that have not answered: what they have comes after it."""
 
@@ -38,8 +43,10 @@ class Refused:
 
     :param peer: its id.
     :param index: ``generation`` or ``pushes``.
-    :param signed: whether it was found to carry a good signature, and is not just a number that the peer names.
+    :param signed: whether a node that may sign has signed it, and it is newer than what is here or another one of that number;
+        everything else is just a number that the peer names.
     :param problem: why it is not followed.
+    :param disproved: whether it came and is none: its peer may have nothing newer at all.
     """
 
     peer: str
@@ -48,6 +55,7 @@ class Refused:
     digest: str
     signed: bool
     problem: ApplianceError
+    disproved: bool = False
 
     def __str__(self) -> str:
         return f"{self.index} {self.number} ({self.digest}) of {self.peer} is not followed: {self.problem}"
@@ -80,10 +88,21 @@ class _Offer:
     peer: Peer
 
 
+@dataclass
+class _Attempt:
+    """How far the reading of an offer has come.
+
+    :param valid: what was read, once its signature was found valid: a head, and then the index.
+    """
+
+    valid: IndexHead | NameIndex | None = None
+
+
 class Follower:
     """Keeps a node on the newest generation, and the newest indexes of pushes and of pins, that a seed has signed.
 
     :param offload: runs a blocking function off the event loop.
+    :param troubles: where failures are counted; one of its own where none is given.
     """
 
     def __init__(
@@ -95,6 +114,7 @@ class Follower:
         peers: Peers,
         fetcher: Fetcher,
         offload: Callable[..., Any],
+        troubles: Troubles | None = None,
     ) -> None:
         self._blobs = blobs
         self._tracks: tuple[_Track[Any], ...] = (
@@ -105,7 +125,13 @@ class Follower:
         )
         self._peers = peers
         self._fetcher = fetcher
+        self._reader = IndexReader(peers, offload)
         self._offload = offload
+        self._last: dict[tuple[str, str], Refused] = {}
+        self._unheard: set[str] = set()
+        """Ids of the peers from which an index could not be had in this look."""
+        self.troubles = troubles or Troubles()
+        """Failures of peers and of this node's store."""
         self.seen: dict[str, int | None] = {}
         """Generation number that each peer named when it was last asked; None where it has none yet."""
         self.silent: list[str] = []
@@ -116,7 +142,12 @@ class Follower:
     @property
     def behind(self) -> bool:
         """Whether the last look found something newer that could not be followed: worth another look soon."""
-        return bool(self.refused)
+        return any(not self.troubles.is_paused(item.peer, item.index) for item in self.refused)
+
+    def pause(self, most: float) -> float:
+        """Seconds until another look is worth its while where nobody calls, because a peer may be tried again."""
+        retry = self.troubles.retry_in() if self.refused else None
+        return most if retry is None else min(most, retry)
 
     def look(self, *, as_heir: bool = False) -> list[NameIndex]:
         """Ask every peer once and follow the newest of each index found; returns those that this node moved to.
@@ -124,10 +155,11 @@ class Follower:
         :param as_heir: whether this is the publisher, and follows one before it that may be listed no more: what that one
             signed counts as long as this node serves something that it signed.
         """
+        self.troubles.forget({peer.id for peer in self._peers.others})
         asking, said, silent = self._ask_all()
-        before = [str(item) for item in self.refused]
         besides = self._signers() if as_heir else frozenset()
         moved: list[NameIndex | None] = []
+        self._unheard.clear()
         for patience in (_PATIENCE, None):
             everybody = asking.join(patience)
             self.refused = []
@@ -135,9 +167,6 @@ class Follower:
             if everybody:
                 break
         self.silent = sorted(silent)
-        for refused in self.refused:
-            if str(refused) not in before:
-                _LOG.error("%s", refused)
         return [index for index in moved if index is not None]
 
     def _signers(self) -> frozenset[str]:
@@ -153,20 +182,33 @@ class Follower:
         moved = None
         current: T | None = None
         # One that stays damaged gives way to the same one or a newer one of another node; the other indexes are followed all the same.
-        with contextlib.suppress(ApplianceError, OSError):
+        try:
             current = self._current(track, offers)
+        except ApplianceError:
+            pass  # is in the log, and in the status of the mirror
+        except OSError as error:
+            self.troubles.failed("", in_store(track.name), f"{type(error).__name__}: {error}", track.name)
         refused: list[Refused] = []
-        for offer in sorted(offers, key=lambda offer: -offer.number):
-            if current is not None and (
-                offer.number < current.number or (offer.number, offer.digest) == (current.number, current.digest)
-            ):
+        # Of those that have the same, whoever failed comes last.
+        for offer in sorted(offers, key=lambda offer: (-offer.number, self.troubles.times(offer.peer.id, track.name))):
+            if _is_known(offer, current):
+                self.troubles.ended(offer.peer.id, track.name)
                 continue
-            try:
-                moved = self._take_from(track, offer.peer, besides)
-            except (PeerError, ApplianceError) as error:
-                refused.append(_refused(track.name, offer, error))
+            last = self._last.get((offer.peer.id, track.name))
+            if last is not None and self.troubles.is_paused(offer.peer.id, track.name):
+                # What was signed has its number; what the peer only says may be another one by now.
+                refused.append(last if last.signed else replace(last, number=offer.number, digest=offer.digest))
                 continue
-            if moved is not None:
+            if offer.peer.id in self._unheard:
+                # It let one index come to nothing in this look: others are not waited for too.
+                refused.append(
+                    _refused(track.name, offer, PeerError(f"{offer.peer.id} did not give another index"), None)
+                )
+                continue
+            moved, problem = self._try(track, offer, current, besides)
+            if problem is not None:
+                refused.append(problem)
+            elif moved is not None:
                 _LOG.info("following %s %d (%s) from %s", track.name, moved.number, moved.digest, offer.peer.id)
                 current = moved
                 break
@@ -174,6 +216,36 @@ class Follower:
         here = (current.number, current.digest) if current is not None else (0, "")
         self.refused += [item for item in refused if item.number >= here[0] and item.digest != here[1]]
         return moved
+
+    def _try(
+        self, track: _Track[T], offer: _Offer, current: T | None, besides: Collection[str]
+    ) -> tuple[T | None, Refused | None]:
+        """Take an offer; whatever happens over it concerns this peer, or this node's store, and no other offer."""
+        attempt = _Attempt()
+        try:
+            moved = self._take_from(track, offer, current, besides, attempt)
+        except Exception as error:
+            refused = _refused(track.name, offer, error, attempt.valid)
+            # What was validly signed and is whole lacks something, here or at all nodes, that may be there in a moment.
+            is_whole = attempt.valid is not None and not isinstance(attempt.valid, IndexHead)
+            self._note(refused, error, pause=not is_whole)
+            if isinstance(error, PeerError) and not isinstance(error, wire.NotAnAnswer):
+                self._unheard.add(offer.peer.id)
+            return None, refused
+        self.troubles.ended(offer.peer.id, track.name)
+        if moved is not None:
+            self.troubles.ended("", in_store(track.name))
+        return moved, None
+
+    def _note(self, refused: Refused, error: Exception, *, pause: bool) -> None:
+        back = f"{refused.index} {refused.number}"
+        if isinstance(error, OSError):
+            self.troubles.failed("", in_store(refused.index), str(refused), back)
+            return
+        is_new = self.troubles.failed(refused.peer, refused.index, str(refused), back, pause=pause)
+        self._last[refused.peer, refused.index] = refused
+        if is_new and not isinstance(error, (PeerError, ApplianceError)):
+            _LOG.error("%s: an answer that nobody has thought of", refused.peer, exc_info=error)
 
     def _current(self, track: _Track[T], offers: list[_Offer]) -> T | None:
         """What is served here; an index that is damaged is put back from this node's own copy, where nobody knows better.
@@ -208,21 +280,23 @@ class Follower:
             silent.append(peer.id)
             try:
                 status, body = self._peers.ask(peer, "GET", "/p2p/v1/ping")
-                said = json.loads(body) if status == 200 else {}
-                found = {name: _offer(said.get(name), peer) for name in offers}
-                generation = found["generation"]
-                self.seen[peer.id] = generation.number if generation else None
-                for name, offer in found.items():
-                    if offer is not None:
-                        offers[name].append(offer)
-                if status == 200:
-                    silent.remove(peer.id)
-                else:
-                    _LOG.warning("%s answered a ping with %d", peer.id, status)
-            except PeerError:
+                if status != 200:
+                    raise PeerError(f"{peer.id} answered a ping with {status}")
+                said = wire.read(body, wire.Ping, peer.id)
+            except Exception as error:
                 self.seen.pop(peer.id, None)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                _LOG.warning("%s: not an answer to a ping: %s", peer.id, error)
+                if self.troubles.failed(peer.id, "ping", str(error)) and not isinstance(error, PeerError):
+                    _LOG.error("%s: an answer that nobody has thought of", peer.id, exc_info=error)
+                return
+            self.troubles.ended(peer.id, "ping")
+            self.seen[peer.id] = said.generation.number if said.generation else None
+            for name, offered in offers.items():
+                named: wire.Named | None = getattr(said, name)
+                if named is not None:
+                    offered.append(_Offer(named.number, named.digest, peer))
+                else:
+                    self.troubles.ended(peer.id, name)
+            silent.remove(peer.id)
 
         # Those that failed just now too: the one that called may be the one that is back. All at once, so that dead
         # ones cost one time-out together.
@@ -231,21 +305,43 @@ class Follower:
             pool.spawn(ask, peer)
         return pool, offers, silent
 
-    def _take_from(self, track: _Track[T], peer: Peer, besides: Collection[str]) -> T | None:
-        status, body = self._peers.ask(
-            peer, "GET", f"/p2p/v1/{track.name}", read_seconds=10, seconds=INDEX_SECONDS, limit=INDEX_ANSWER
-        )
-        if status != 200:
-            raise PeerError(f"{peer.id} answered {status}")
-        try:
-            offer = json.loads(body)
-            raw = offer["raw"].encode()
-            signature = Signature.from_json(offer["signature"]) if offer["signature"] else None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise PeerError(f"{peer.id} sent no {track.name}: {error}") from error
+    def _read(
+        self, track: _Track[T], offer: _Offer, current: T | None, besides: Collection[str], attempt: _Attempt
+    ) -> tuple[bytes, Signature | None] | None:
+        """Read the index of a peer, and the signature over it; None where its head says that there is nothing newer."""
+        for _ in range(_READINGS):
+            told = self._reader.head(offer.peer, track.name)
+            if told is None:
+                state = track.index.state()
+                return self._reader.whole(offer.peer, track.name, state[2] if state else 0)
+            head, signature = told
+            self._offload(track.index.check_head, head, signature, besides)
+            if _is_known(head, current):
+                return None
+            attempt.valid = head
+            raw = self._reader.text(offer.peer, head)
+            if raw is not None:
+                return raw, signature
+        raise PeerError(f"{offer.peer.id} does not have the {track.name} whose head it sent")
+
+    def _take_from(
+        self, track: _Track[T], offer: _Offer, current: T | None, besides: Collection[str], attempt: _Attempt
+    ) -> T | None:
+        read = self._read(track, offer, current, besides, attempt)
+        if read is None:
+            raise _absent(track.name, offer)
+        raw, signature = read
         # What lies here and is found to be needed is not collected before the index that names it is the current one.
         with self._blobs.staying():
-            return track.index.accept(raw, signature, lambda item: self._bring_manifests(track, item), besides)
+            offered: T | None = self._offload(track.index.check, raw, signature, besides)
+            attempt.valid = offered
+            if offered is None or not self._offload(track.index.is_newer, offered, signature):
+                if offered is None or offered.number < offer.number:
+                    attempt.valid = None
+                    raise _absent(track.name, offer)
+                return None
+            self._bring_manifests(track, offered)
+            return offered if self._offload(track.index.switch_to, offered, signature) else None
 
     def _bring_manifests(self, track: _Track[T], item: T) -> None:
         """Fetch every manifest and piece map of an index that is not here; raises when one cannot be had."""
@@ -286,13 +382,38 @@ class Follower:
         ]
 
 
-def _refused(index: str, offer: _Offer, error: PeerError | ApplianceError) -> Refused:
+def _is_known(offered: _Offer | IndexHead, current: NameIndex | None) -> bool:
+    """Return whether an offer has nothing new; another index of the current number is new, and refused later."""
+    if current is None:
+        return False
+    return offered.number < current.number or (offered.number, offered.digest) == (current.number, current.digest)
+
+
+def _absent(index: str, offer: _Offer) -> wire.NotAnAnswer:
+    return wire.NotAnAnswer(f"{offer.peer.id} names {index} {offer.number}, and does not have it")
+
+
+def _refused(index: str, offer: _Offer, error: Exception, valid: IndexHead | NameIndex | None) -> Refused:
     if isinstance(error, ApplianceError):
-        signed, problem = error.code != "APL-0606", error
+        problem = error
+    elif isinstance(error, OSError):
+        problem = ApplianceError(
+            "APL-0431",
+            f"{index} {offer.number} cannot be written here",
+            why=f"{type(error).__name__}: {error}",
+            fix="Make room on this node, or see to its disk; it is tried again by itself",
+        )
+    elif isinstance(error, PeerError) and not isinstance(error, wire.NotAnAnswer):
+        problem = ApplianceError("APL-0401", f"{index} {offer.number} cannot be had", why=str(error))
     else:
-        signed, problem = False, ApplianceError("APL-0401", f"{index} {offer.number} cannot be had", why=str(error))
-    return Refused(offer.peer.id, index, offer.number, offer.digest, signed, problem)
-
-
-def _offer(said: Any, peer: Peer) -> _Offer | None:
-    return _Offer(int(said["number"]), str(said["digest"]), peer) if said else None
+        problem = ApplianceError(
+            "APL-0430",
+            "a peer gave an answer that is none",
+            where=offer.peer.id,
+            why=str(error) if isinstance(error, PeerError) else f"{type(error).__name__}: {str(error)[:200]}",
+            fix="Nothing was changed, and the other nodes are followed. Look at that node; it is asked again by itself",
+        )
+    if valid is not None:
+        return Refused(offer.peer.id, index, valid.number, valid.digest, signed=True, problem=problem)
+    disproved = isinstance(error, (ApplianceError, wire.NotAnAnswer))
+    return Refused(offer.peer.id, index, offer.number, offer.digest, False, problem, disproved)

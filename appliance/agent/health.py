@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from appliance.errors import ApplianceError
+from appliance.sizes import size_words
 from appliance.store.blame import Lost
 from appliance.store.room import NEAR, Room
 
@@ -97,6 +98,8 @@ class RoomWatch:
 
     def look(self) -> dict[str, Any]:
         """Its state as ``appliance status --json`` prints it; sizes in bytes."""
+        # Whoever asks for the state right after a collection, in another process, sees what it freed.
+        self._room.recount()
         used, most = self._room.used(), self._room.most()
         near = used >= NEAR * most
         if not near or (self._named and not 0 <= self._clock() - self._named[0] < _NAMED_SECONDS):
@@ -105,7 +108,7 @@ class RoomWatch:
         if near and not self._near:
             _LOG.warning("%s", _near_error(used, most, largest))
         elif self._near and not near:
-            _LOG.info("the store is not near its limit any more: %d of %d bytes", used, most)
+            _LOG.info("the store is not near its limit any more: %s of %s", size_words(used), size_words(most))
         self._near = near
         return {
             "limit_bytes": most,
@@ -127,10 +130,11 @@ class RoomWatch:
 
 
 def _near_error(used: int, most: int, largest: list[tuple[str, int]]) -> ApplianceError:
-    names = "; ".join(f"{name} {size} bytes" for name, size in largest)
+    names = "; ".join(f"{name} {size_words(size)}" for name, size in largest)
     return ApplianceError(
         "APL-0326",
         "the store is near its limit; imports and fetches stop at it",
-        why=f"{used} of {most} bytes are used" + (f". What alone takes most: {names}" if names else ""),
+        why=f"{size_words(used)} of {size_words(most)} are used"
+        + (f". What alone takes most: {names}" if names else ""),
         fix="Run playbooks/gc.yml; if that is not enough, take names away or raise mirror_store_limit",
     )

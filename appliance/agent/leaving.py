@@ -160,7 +160,7 @@ class Leaving:
     def _by_name(self) -> Iterator[tuple[str, Iterator[Needed]]]:
         read = reader(self._blobs)
         for generation in reversed(self._generations.complete(self._keep)):
-            yield from ((name, walk(entry, read)) for name, entry in generation.names.items())
+            yield from ((name, walk(entry, read)) for name, entry in generation.entries)
         # Under a name that has left, or moved since.
         pinned = self._pins.current()
         if pinned is not None:

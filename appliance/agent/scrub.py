@@ -12,8 +12,10 @@ from typing import Any
 
 from appliance.errors import ApplianceError
 from appliance.oci.digests import hasher, is_digest
-from appliance.store.blobs import BlobStore, write_atomically
+from appliance.sizes import size_words
+from appliance.store.blobs import BlobStore
 from appliance.store.damage import examine
+from appliance.store.files import write_atomically
 
 _LOG = logging.getLogger("appliance.scrub")
 STEP = 1 << 20
@@ -139,9 +141,9 @@ class Scrubber:
         self.state = replace(self.state, after="", passes=self.state.passes + 1, finished=self._clock())
         self._save()
         _LOG.info(
-            "all blobs were hashed again: %d of %d bytes, %d damaged",
+            "all blobs were hashed again: %d of %s, %d damaged",
             self.state.blobs,
-            self.state.size,
+            size_words(self.state.size),
             self.state.damaged,
         )
 

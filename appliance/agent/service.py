@@ -8,7 +8,8 @@ route (unix socket, mode 0600)                   answer
                                                  with ``&suspect=1`` what lies here is hashed before it counts
 ``POST /v1/suspect/<digest>``                    204; the blob is hashed, and fetched again where it is damaged
 ``POST /v1/repair``                              fetches what is missing of every generation that is kept, and then
-                                                 says ``{"back": [digest], "missing": {digest: reason}, "lost": [...]}``
+                                                 says ``{"back": [digest], "missing": {digest: reason}, "lost": [...],
+                                                 "damage": [...]}``
 ``GET /v1/status``                               see :meth:`Agent.status`
 ``POST /v1/look?without=``                       look for something newer, and answer what :meth:`Agent.look` does
 ``GET /v1/leaving?stay=``                        what only nodes that do not stay hold; see :mod:`appliance.agent.leaving`
@@ -24,7 +25,7 @@ import datetime
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import gevent
@@ -37,14 +38,17 @@ from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower, Refused
 from appliance.agent.health import LostBlobs, RoomWatch
 from appliance.agent.leaving import Leaving
+from appliance.agent.mend import Mender
 from appliance.agent.replicate import piece_map, wanted
 from appliance.agent.scrub import Pace, Scrubber
-from appliance.config import Config, CurrentConfig
+from appliance.agent.troubles import Troubles, in_store
+from appliance.config import Config, CurrentConfig, Peer
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
 from appliance.oci.manifests import Descriptor
 from appliance.oci.piecemap import PieceMap
 from appliance.offload import offload
+from appliance.peers import wire
 from appliance.peers.client import PeerError, Peers
 from appliance.registry.answers import document, error
 from appliance.registry.catalog import CurrentCatalog
@@ -56,20 +60,29 @@ from appliance.store.closure import needed, needed_by_pins, needed_by_pushes
 from appliance.store.damage import examine
 from appliance.store.garbage import Collector
 from appliance.store.generations import Generations
+from appliance.store.inspection import Inspected
 from appliance.store.journal import note
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 from appliance.store.signed import NameIndex, summary
 from appliance.store.uploads import Uploads
+from appliance.times import now
+from appliance.words import one_line
 
 _LOG = logging.getLogger("appliance.agent")
 ASK_EVERY = 30.0
 """Seconds between asking the peers for a newer generation when nobody called."""
 _LOOK_EVERY = 0.5
+_LOOK_APART = 1.0
+"""Seconds between two looks that somebody called for."""
 _FETCH_AT_ONCE = 4
 _RETRY_FIRST = 2.0
 _LONGEST_WAIT = 10.0
 _TIDY_EVERY = 3600.0
+_TRACE_APART = 60.0
+_STATUS_SECONDS = 1.7
+"""For the answers of all peers together. A dead one is noticed after 1.6 s (0.7 s to connect, 0.9 s without a byte), and the
+status is promised within 2 s."""
 
 
 class Agent:
@@ -98,8 +111,9 @@ class Agent:
         self._uploads = uploads
         self._catalog = catalog
         self._peers = Peers(current)
-        self._fetcher = Fetcher(blobs, self._peers, offload)
-        self._follower = Follower(blobs, generations, pushes, pins, self._peers, self._fetcher, offload)
+        troubles = Troubles()
+        self._fetcher = Fetcher(blobs, self._peers, offload, troubles=troubles)
+        self._follower = Follower(blobs, generations, pushes, pins, self._peers, self._fetcher, offload, troubles)
         self._lost = LostBlobs(
             self._fetcher.holders, lambda digests: offload(blame, digests, blobs, generations, pushes)
         )
@@ -114,16 +128,24 @@ class Agent:
         self._leaving = Leaving(
             blobs, generations, pushes, pins, keep, self._peers, self._fetcher, self._piece_map, offload
         )
+        config = current.get()
+        self._mender = Mender(
+            Inspected(blobs, generations, pushes, pins, config.node, config.is_publisher),
+            lambda: self._current.get().is_publisher,
+            self._peers,
+            offload,
+        )
         self._looking = BoundedSemaphore(1)
         self._wake = Event()
         self._called = Event()
         self._replicate = Event()
+        self._looked = -_LOOK_APART
         self._told = self._state()
         self._pause = _RETRY_FIRST
 
     def run(self) -> None:
         """Start the loops; returns at once."""
-        loops = [self._follow, self._replicating, self._watch, self._tidy, self._watch_room]
+        loops = [self._follow, self._mend, self._replicating, self._watch, self._tidy, self._watch_room]
         for loop in [*loops, self._scrub] if self._scrubber else loops:
             gevent.spawn(_forever, loop)
 
@@ -142,20 +164,33 @@ class Agent:
         with self._looking:
             config = self._current.get()
             if moved := self._follower.look(as_heir=config.is_publisher):
-                self._generations.prune(config.keep_generations)
+                with self._on_disk("history"):
+                    self._generations.prune(config.keep_generations)
                 self._replicate.set()
             give_up = {refused.digest for refused in self._follower.refused if refused.peer in without}
             left = [refused for refused in self._refused() if refused.digest not in give_up]
-            if not config.is_publisher or any(refused.signed for refused in left):
-                standing.unsettle(self._blobs.root)
-            elif not left and set(without).issuperset(self._follower.silent):
-                try:
-                    self._take_over(config, moved, give_up)
-                except ApplianceError as error:
-                    # An index that nobody could put back: nothing is published before it is.
-                    _LOG.error("%s", error)
+            with self._on_disk("standing"):
+                if not config.is_publisher or any(refused.signed for refused in left):
                     standing.unsettle(self._blobs.root)
+                # What came and is none says nothing: its peer may have nothing newer. What did not come may be newer.
+                elif all(refused.disproved for refused in left) and set(without).issuperset(self._follower.silent):
+                    try:
+                        self._take_over(config, moved, give_up)
+                    except ApplianceError as error:
+                        # An index that nobody could put back: nothing is published before it is.
+                        _LOG.error("%s", error)
+                        standing.unsettle(self._blobs.root)
             return self._standing()
+
+    @contextlib.contextmanager
+    def _on_disk(self, what: str) -> Iterator[None]:
+        """Note that this node's disk is full or cannot be written to, and go on: the look is of use all the same."""
+        try:
+            yield
+        except OSError as error:
+            self._follower.troubles.failed("", in_store(what), f"{type(error).__name__}: {error}")
+        else:
+            self._follower.troubles.ended("", in_store(what))
 
     def _take_over(self, config: Config, moved: list[NameIndex], give_up: Collection[str]) -> None:
         """Be the publisher: nobody has anything newer. Nodes that come later take only what a listed seed has signed."""
@@ -166,7 +201,7 @@ class Agent:
         for index in moved:
             _LOG.warning("this publisher follows number %d (%s), which another node had", index.number, index.digest)
         if moved or signed or give_up:
-            line = {"action": "take-over", "time": _now(), "node": config.node, "given_up": sorted(give_up)}
+            line = {"action": "take-over", "time": now(), "node": config.node, "given_up": sorted(give_up)}
             note(self._blobs.root, line | {"generation": summary(self._catalog.renew().generation)})
 
     def _refused(self) -> list[Refused]:
@@ -197,10 +232,12 @@ class Agent:
         """What ``appliance status --json`` prints.
 
         ``wanted_missing`` counts the blobs that this node should hold by policy and does not hold yet, and ``wanted_lost``
-        those of them that no node holds; ``standing`` is what :meth:`look` found when it last looked.
+        those of them that no node holds; ``wanted_missing_bytes`` is the size of the former. ``standing`` is what
+        :meth:`look` found when it last looked.
         """
         config, catalog = self._current.get(), self._catalog.get()
         missing, lost = offload(self._wanted), {item.digest for item in self._lost.all()}
+        room = offload(self._room.look)
         return {
             "node": config.node,
             "publisher": config.publisher,
@@ -210,13 +247,15 @@ class Agent:
             "pushed_names": sum(1 for name in catalog.pushed.names if "@" not in name) if catalog.pushed else 0,
             "registries": catalog.registries(),
             "wanted_missing": len(missing),
+            "wanted_missing_bytes": sum(item.size for item in missing),
             "wanted_lost": sum(1 for item in missing if item.digest in lost),
             "blobs_held": sum(1 for _ in self._blobs.digests()),
-            "room_bytes": self._blobs.room(),
-            "room": offload(self._room.look),
+            "room_bytes": room["free_bytes"],
+            "room": room,
             "health": self._health(),
             "standing": self._standing(),
             "peers": self._ask_peers(),
+            "troubles": [trouble.as_dict() for trouble in self._follower.troubles.all()],
         }
 
     def _fetch(self, digest: str) -> Response:
@@ -262,8 +301,10 @@ class Agent:
         self._replicate.set()
 
     def _repair(self) -> Response:
-        # Indexes first: they say what is wanted.
+        # Signatures before indexes, which are put back with them; and indexes first of all: they say what is wanted.
+        self._mender.look(anew=True)
         self.look()
+        self._mender.look()
         reasons: dict[str, str] = {}
         # What a manifest lists is known once it is here.
         while new := [item for item in offload(self._wanted, True) if item.digest not in reasons]:
@@ -276,6 +317,7 @@ class Agent:
                 "back": sorted(set(reasons) - missing),
                 "missing": {digest: reasons.get(digest, "") for digest in sorted(missing)},
                 "lost": [item.as_dict() for item in lost],
+                "damage": self._mender.all(),
             }
         )
 
@@ -294,6 +336,7 @@ class Agent:
             },
             "quarantined": sorted(digest for digest in self._blobs.quarantined() if not self._blobs.has(digest)),
             "lost": [item.as_dict() for item in self._lost.all()],
+            "damage": self._mender.all(),
         }
 
     def _replicate_soon(self) -> None:
@@ -304,6 +347,10 @@ class Agent:
         assert self._scrubber is not None
         gevent.sleep(self._scrubber.due_in())
         self._scrubber.run()
+
+    def _mend(self) -> None:
+        self._mender.look()
+        gevent.sleep(ASK_EVERY)
 
     def _watch_room(self) -> None:
         offload(self._room.look)
@@ -323,9 +370,13 @@ class Agent:
 
     def _follow(self) -> None:
         """Ask at start, when called, and every half-minute; a node that was off catches up by itself."""
+        # Whoever calls without a pause gets a look a second: each costs this node and all others.
+        gevent.sleep(max(0.0, self._looked + _LOOK_APART - time.monotonic()))
+        self._looked = time.monotonic()
         self._wake.clear()
         is_sure = self.look()["settled"] or not self._current.get().is_publisher
-        self._wake.wait(ASK_EVERY if is_sure and not self._follower.behind else _RETRY_FIRST)
+        soon = not is_sure or self._follower.behind
+        self._wake.wait(_RETRY_FIRST if soon else self._follower.pause(ASK_EVERY))
 
     def _watch(self) -> None:
         """Notice that an index was replaced (by ``appliance seed`` or ``pin``, or a push here) and tell the others; or that the
@@ -421,23 +472,37 @@ class Agent:
         gevent.sleep(_TIDY_EVERY)
 
     def _ask_peers(self) -> list[dict[str, Any]]:
-        def ask(peer: Any) -> dict[str, Any]:
+        """Return the state of each peer. All are asked at once: dead ones cost one time-out together."""
+
+        def ask(peer: Peer) -> dict[str, Any]:
             begun = time.monotonic()
-            answer: dict[str, Any] = {"id": peer.id, "address": peer.address, "generation": None, "latency_ms": None}
             try:
                 status, body = self._peers.ask(peer, "GET", "/p2p/v1/ping")
-            except PeerError as problem:
-                return answer | {"state": "down", "reason": str(problem)}
-            if status != 200:
-                return answer | {"state": "down", "reason": f"answered {status}"}
-            said = _json(body).get("generation")
-            return answer | {
+                if status != 200:
+                    raise PeerError(f"answered {status}")
+                generation = wire.read(body, wire.Ping, peer.id).generation
+            except Exception as problem:
+                return _answer(peer) | {"state": "down", "reason": one_line(str(problem) or type(problem).__name__)}
+            return _answer(peer) | {
                 "state": "up",
-                "generation": said.get("number") if isinstance(said, dict) else None,
+                "generation": generation.number if generation else None,
                 "latency_ms": round((time.monotonic() - begun) * 1000, 1),
             }
 
-        return list(Pool(_FETCH_AT_ONCE * 4).map(ask, self._peers.others))
+        others = self._peers.others
+        asked = [gevent.spawn(ask, peer) for peer in others]
+        gevent.joinall(asked, timeout=_STATUS_SECONDS)
+        late = {"state": "down", "reason": f"no answer in {_STATUS_SECONDS:g} s"}
+        answers = [
+            greenlet.value if greenlet.ready() and greenlet.value else _answer(peer) | late
+            for peer, greenlet in zip(others, asked, strict=True)
+        ]
+        gevent.killall(asked, block=False)
+        return answers
+
+
+def _answer(peer: Peer) -> dict[str, Any]:
+    return {"id": peer.id, "address": peer.address, "generation": None, "latency_ms": None}
 
 
 def _iso(seconds: float) -> str | None:
@@ -447,25 +512,17 @@ def _iso(seconds: float) -> str | None:
     )
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    import json
-
-    try:
-        parsed = json.loads(body)
-    except ValueError:
-        return {}
-    return parsed if isinstance(parsed, dict) else {}
-
-
 def _forever(loop: Any) -> None:
+    failed, logged, times = "", 0.0, 0
     while True:
         try:
             loop()
-        except Exception:
-            # A loop of the agent never ends for good: the site has nobody there to start it again.
-            _LOG.exception("%s failed; it goes on in a moment", loop.__name__)
+        except Exception as error:
+            # A loop of the agent never ends for good: the site has nobody there to start it again. Its traceback is of use once.
+            kind, times = f"{type(error).__name__}: {error}", times + 1
+            if kind != failed and time.monotonic() - logged > _TRACE_APART:
+                _LOG.exception(
+                    "%s failed; it goes on in a moment, and for the %dth time since the start", loop.__name__, times
+                )
+                failed, logged = kind, time.monotonic()
             gevent.sleep(_RETRY_FIRST)

@@ -38,7 +38,8 @@ class Collected:
     :param links: links within the archive: cleaned path to cleaned path.
     :param diff_ids: for compressed members, their digest to the digest of what is inside; None where that
         cannot be unpacked.
-    :param whole: whether the archive ended as archives end.
+    :param whole: whether the archive has the marker that ends a tar; false does not prove that something is missing.
+    :param trailing: byte of the tar at which something begins behind its end, None where nothing does.
     """
 
     documents: dict[str, bytes] = field(default_factory=dict)
@@ -46,6 +47,7 @@ class Collected:
     links: dict[str, str] = field(default_factory=dict)
     diff_ids: dict[str, str | None] = field(default_factory=dict)
     whole: bool = True
+    trailing: int | None = None
 
     @property
     def has_blobs(self) -> bool:
@@ -158,7 +160,7 @@ def collect_tar(
                 _file(entry, result, sink, limits, where, deep=deep)
             elif entry.target is not None:
                 result.links[entry.name] = entry.target
-        result.whole = tar.whole
+        result.whole, result.trailing = tar.ended, tar.trailing
     finally:
         close = getattr(chunks, "close", None)
         if close is not None:

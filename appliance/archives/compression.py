@@ -15,7 +15,7 @@ from typing import NoReturn, Protocol
 import zstandard
 
 from appliance.archives.limits import Limits
-from appliance.errors import fail
+from appliance.errors import NotAnImageArchive, fail
 
 STEP = 1024 * 1024
 """Most bytes that one step puts out."""
@@ -44,6 +44,24 @@ def detect(head: bytes) -> str:
     if len(head) >= 4 and 0x50 <= head[0] <= 0x5F and head[1:4] == b"\x2a\x4d\x18":
         return "zstd"  # a skippable frame comes first
     return "none"
+
+
+class _Behind(Exception):
+    """Signal that something else begins behind the end of the stream.
+
+    :param rest: bytes that were taken in and not read, the first of them included.
+    """
+
+    def __init__(self, rest: bytes) -> None:
+        super().__init__()
+        self.rest = rest
+
+    @property
+    def what(self) -> str:
+        kind = detect(self.rest[:6])
+        if kind != "none":
+            return f"a {kind} stream"
+        return "a tar" if self.rest[257:262] == b"ustar" else "something else"
 
 
 class _Codec(Protocol):
@@ -79,7 +97,8 @@ class Decoder:
     def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
         """Take compressed bytes, give decompressed ones.
 
-        :raises ApplianceError: APL-0103 for a damaged stream, APL-0104 for one that grows too much.
+        :raises ApplianceError: APL-0103 for a damaged stream, APL-0104 for one that grows too much, APL-0166 for
+            something else behind its end.
         """
         data = bytes(data)
         self.bytes_in += len(data)
@@ -89,6 +108,14 @@ class Decoder:
                 self._check()
                 if step:
                     yield step
+        except _Behind as behind:
+            fail(
+                "APL-0166",
+                f"something follows the end of the {self.kind} stream",
+                where=self._where,
+                why=f"{behind.what} begins at byte {self.bytes_in - len(behind.rest)}, and would not be read",
+                fix="Bring one archive in each file; where these are two, save or copy each to a file of its own",
+            )
         except (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError, ValueError) as error:
             self._damaged(str(error))
 
@@ -135,7 +162,7 @@ class Decoder:
 
 def _codec(kind: str, limits: Limits, where: str) -> _Codec:
     if kind not in READABLE:
-        fail(
+        raise NotAnImageArchive(
             "APL-0110",
             f"{kind} compression is not read here",
             where=where,
@@ -150,22 +177,48 @@ def _codec(kind: str, limits: Limits, where: str) -> _Codec:
     if kind == "xz":
         # The decoder needs its dictionary and a little more; xz -9 has 64 MiB.
         return _Stateful(
-            lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.window + 16 * STEP), pads_between=True
+            lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.window + 16 * STEP),
+            _Between(b"\xfd7zXZ\x00", pads_between=True),
         )
-    return _Stateful(bz2.BZ2Decompressor, pads_between=False)
+    return _Stateful(bz2.BZ2Decompressor, _Between(b"BZh", pads_between=False))
 
 
-def _after_padding(data: bytes, *, is_padded: bool, pads_between: bool) -> tuple[bytes, bool]:
-    """What follows the padding between or after streams, and whether there was any.
+class _Between:
+    """The bytes between two streams of one file: padding, and the first bytes of the next stream.
 
     Only xz has padding between streams (its format, 2.2). gzip and bzip2 themselves stop at it and other tools go on, so
     what comes behind would be there for some and not for others.
+
+    :param magic: what the next stream begins with.
+    :param pads_between: whether another stream may follow padding.
     """
-    rest = data.lstrip(b"\0")
-    is_padded = is_padded or len(rest) < len(data)
-    if rest and is_padded and not pads_between:
-        raise ValueError("another stream behind the padding that ends the file")
-    return rest, is_padded
+
+    def __init__(self, magic: bytes, *, pads_between: bool) -> None:
+        self._magic = magic
+        self._pads_between = pads_between
+        self._padded = False
+        self._head = b""
+
+    @property
+    def is_empty(self) -> bool:
+        """True until a byte of a next stream came."""
+        return not self._head
+
+    def next_stream(self, data: bytes) -> bytes:
+        """Return the bytes of the next stream as soon as it is known to be one; empty until then."""
+        if not self._head:
+            rest = data.lstrip(b"\0")
+            self._padded = self._padded or len(rest) < len(data)
+            data = rest
+        self._head += data
+        if not self._magic.startswith(self._head[: len(self._magic)]):
+            raise _Behind(self._head)
+        if len(self._head) < len(self._magic):
+            return b""
+        if self._padded and not self._pads_between:
+            raise _Behind(self._head)
+        data, self._head, self._padded = self._head, b"", False
+        return data
 
 
 class _Plain:
@@ -182,15 +235,14 @@ class _Gzip:
     def __init__(self) -> None:
         self._member: zlib._Decompress | None = None
         self._seen = False
-        self._padded = False
+        self._between = _Between(b"\x1f\x8b", pads_between=False)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._member is None:
-                if self._seen:
-                    data, self._padded = _after_padding(data, is_padded=self._padded, pads_between=False)
-                    if not data:
-                        return
+                data = self._between.next_stream(data) if self._seen else data
+                if not data:
+                    return
                 self._member, self._seen = zlib.decompressobj(31), True
             while True:
                 out = self._member.decompress(data, STEP)
@@ -203,27 +255,24 @@ class _Gzip:
                     return
 
     def finished(self) -> bool:
-        return self._seen and self._member is None
+        return self._seen and self._member is None and self._between.is_empty
 
 
 class _Stateful:
     """bzip2 and xz: any number of streams; zeros may follow the last."""
 
-    def __init__(self, make: type[bz2.BZ2Decompressor] | _MakeLzma, *, pads_between: bool) -> None:
+    def __init__(self, make: type[bz2.BZ2Decompressor] | _MakeLzma, between: _Between) -> None:
         self._make = make
-        self._pads_between = pads_between
-        self._padded = False
+        self._between = between
         self._stream: bz2.BZ2Decompressor | lzma.LZMADecompressor | None = None
         self._seen = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._stream is None:
-                if self._seen:
-                    data, self._padded = _after_padding(data, is_padded=self._padded, pads_between=self._pads_between)
-                    if not data:
-                        return
-                    self._padded = False
+                data = self._between.next_stream(data) if self._seen else data
+                if not data:
+                    return
                 self._stream, self._seen = self._make(), True
             yield self._stream.decompress(data, STEP)
             while not self._stream.eof and not self._stream.needs_input:
@@ -233,7 +282,7 @@ class _Stateful:
             data, self._stream = self._stream.unused_data, None
 
     def finished(self) -> bool:
-        return self._seen and self._stream is None
+        return self._seen and self._stream is None and self._between.is_empty
 
 
 class _MakeLzma(Protocol):
@@ -296,7 +345,7 @@ class _Zstd:
             self._seen = True
             return 8, b""
         if magic != 0xFD2FB528:
-            raise ValueError("what follows is no zstd frame")
+            raise _Behind(data[at:]) if self._seen else ValueError("it is no zstd frame")
         if len(head) < 6:
             return 0, b""
         flags = head[4]

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from appliance.archives.collect import Collected, Directory, collect_tar, diff_ids_again
-from appliance.archives.contents import ArchiveContents, Context, NamedImage
+from appliance.archives.contents import ArchiveContents, Context, NamedImage, refuse_unusable_names
 from appliance.archives.docker import resolve_docker
-from appliance.archives.layout import (
-    FindBlob,
-    Walker,
-    check_layout_version,
-    check_whole,
-    clean_descriptor,
-    finish,
-    ref_tag,
-    resolve_layout,
-)
+from appliance.archives.entries import check_whole, clean_descriptor, finish, resolve_layout, tag_signatures
+from appliance.archives.layout import FindBlob, Walker, check_layout_version
 from appliance.archives.limits import Limits
 from appliance.archives.medium import Medium
+from appliance.archives.names import ref_tag
+from appliance.archives.parts import whole_name
 from appliance.archives.rawfile import Progress, RawFile
 from appliance.archives.sink import BlobSink
-from appliance.archives.unread import refuse_imgpkg, refuse_unknown
-from appliance.errors import ApplianceError, fail
+from appliance.archives.tarstream import BLOCK
+from appliance.archives.unread import GiveUp, refuse_imgpkg, refuse_unknown
+from appliance.errors import ApplianceError, NotAnImageArchive, fail
 from appliance.oci.blob import StoredBlob
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor, parse_manifest
 from appliance.oci.names import DEFAULT_TAG, parse_reference
 from appliance.oci.strictjson import load_json
 
-_FINAL = frozenset({"APL-0101", "APL-0102", "APL-0103", "APL-0104", "APL-0115", "APL-0116"})
+_LOG = logging.getLogger("appliance.archives")
+_DAMAGED, _FOLLOWED = "APL-0103", "APL-0166"
+_FINAL = frozenset({"APL-0101", "APL-0102", _DAMAGED, "APL-0104", "APL-0115", "APL-0116", _FOLLOWED, "APL-0167"})
 
 
 def read_source(
@@ -43,6 +41,7 @@ def read_source(
     deep: bool = False,
     medium: Medium | None = None,
     progress: Progress | None = None,
+    is_doubtful: bool = False,
 ) -> ArchiveContents:
     """Read one source whole, every blob into ``sink``, and say what it holds.
 
@@ -52,24 +51,65 @@ def read_source(
     :param deep: unpack compressed layers of OCI layouts too, and hold them against their configs.
     :param medium: opens the source; None: as this process may.
     :param progress: called with bytes read and total, for a directory as far as it is known.
+    :param is_doubtful: give up early on a tar whose members are not those of an image archive.
+    :raises NotAnImageArchive: for a file that is no archive of images.
     :raises ApplianceError: APL-01xx for archives, APL-02xx for names and documents inside them.
     """
     limits, medium = limits or Limits(), medium or Medium()
-    contents = _read_directory(path, medium, sink, limits, deep, progress) if medium.is_directory(path) else None
-    contents = contents or _read_file(path, medium, sink, limits, deep, progress)
+    try:
+        if medium.is_directory(path):
+            contents = _read_directory(path, medium, sink, limits, deep, progress)
+        else:
+            only = GiveUp(str(path)) if is_doubtful else None
+            contents = _read_file(path, medium, sink, limits, deep, progress, only)
+    except ApplianceError as error:
+        raise _located(error, path) from error
+    except _FAULTS as error:
+        # The words of Python say nothing to an operator; who looks for the fault has the file and the log.
+        _LOG.debug("%s", path, exc_info=error)
+        fail(
+            "APL-0168",
+            "archive is not understood",
+            where=str(path),
+            why="it has a form that the reader was not made for",
+            fix="Take the file off the medium, or save its images again with a current tool; please report the error",
+        )
     if names is not None:
         apply_names(contents, names, str(path))
+        refuse_unusable_names([(path, contents)])
         _note_nameless(contents)
     return contents
 
 
+_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def _located(error: ApplianceError, path: Path) -> ApplianceError:
+    """Return the error with the file in its place; what is wrong with the store itself is no matter of the file."""
+    whole = path.with_name(whole_name(path.name) or path.name)
+    of_file = error.code.startswith(("APL-01", "APL-02")) and not error.where.startswith(str(whole))
+    return error.within(str(path)) if of_file else error
+
+
 def _read_file(
-    path: Path, medium: Medium, sink: BlobSink, limits: Limits, deep: bool, progress: Progress | None
+    path: Path,
+    medium: Medium,
+    sink: BlobSink,
+    limits: Limits,
+    deep: bool,
+    progress: Progress | None,
+    only: Callable[[str], bool] | None,
 ) -> ArchiveContents:
     where = str(path)
     with RawFile(path, limits, medium) as raw:
-        collected = collect_tar(raw, sink, limits, deep=deep, progress=progress)
-        compression, bytes_read = raw.compression, raw.bytes_read
+        try:
+            collected = collect_tar(raw, sink, limits, deep=deep, progress=progress, only=only)
+        except ApplianceError as error:
+            if error.code in (_DAMAGED, _FOLLOWED) and raw.bytes_unpacked < BLOCK:
+                # Not one header could be unpacked: the first bytes may be those of a compression by chance.
+                raise NotAnImageArchive(**error.as_dict()) from None
+            raise
+        compression, bytes_read, in_parts = raw.compression, raw.bytes_read, raw.in_parts
     try:
         contents = _resolve(path, medium, collected, sink, limits)
     except ApplianceError as error:
@@ -80,6 +120,19 @@ def _read_file(
         if contents.missing:
             _cut(where, bytes_read, f"{len(contents.missing)} blobs are missing")
         contents.notes.append("The tar has no proper end marker; everything it names is there.")
+    if collected.trailing is not None and in_parts:
+        fail(
+            "APL-0166",
+            "something follows the end of the archive",
+            where=where,
+            why=f"it was joined of parts, and ends before the last of them, at byte {collected.trailing} of the tar",
+            fix="Take the files off that are no parts of it, or name the archive by itself in a directory of its own",
+        )
+    if collected.trailing is not None:
+        contents.notes.append(
+            f"Bytes that are no part of the archive follow its end, from byte {collected.trailing} of the tar on; they "
+            "were not read."
+        )
     contents.compression, contents.bytes_read = compression, bytes_read
     return contents
 
@@ -157,17 +210,18 @@ def _add_left_out(contents: ArchiveContents, rest: Callable[[], ArchiveContents]
         return
     if not found.images:
         return
-    known = {image.reference: image.descriptor.digest for image in contents.images if image.reference}
+    known = {image.reference.key: image.descriptor.digest for image in contents.images if image.reference}
     for image in found.images:
-        if image.reference in known:
+        if image.reference is not None and image.reference.key in known:
             fail(
                 "APL-0114",
                 f"archive gives one name to two images: {image.reference}",
                 where=where,
-                why=f"index.json: {known[image.reference]}, manifest.json: {image.descriptor.digest}",
+                why=f"index.json: {known[image.reference.key]}, manifest.json: {image.descriptor.digest}",
                 fix="Save the image again with a current tool",
             )
     contents.images += found.images
+    contents.settle()
     contents.blobs |= found.blobs
     contents.notes += [f"{len(found.images)} images stand in manifest.json alone and were taken from it.", *found.notes]
 
@@ -248,10 +302,18 @@ def apply_names(contents: ArchiveContents, names: Sequence[str], where: str) -> 
         image = _meant(contents, given.digest, text, where)
         tag = given.tag or ref_tag(image.descriptor) or DEFAULT_TAG
         named = replace(image, reference=replace(given, tag=tag, digest=None))
-        if image.reference is None and image in contents.images:
+        named = replace(named, problem="")
+        # It wins over every name that the archive has for the image and that cannot be used.
+        contents.images = [item for item in contents.images if item is image or not _is_replaced(item, image)]
+        if image.reference is None:
             contents.images[contents.images.index(image)] = named
         elif named not in contents.images:
             contents.images.append(named)
+    tag_signatures(contents)
+
+
+def _is_replaced(item: NamedImage, image: NamedImage) -> bool:
+    return item.reference is None and not item.is_referrer and item.descriptor.digest == image.descriptor.digest
 
 
 def _note_nameless(contents: ArchiveContents) -> None:

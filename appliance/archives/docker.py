@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from appliance.archives.collect import Collected
 from appliance.archives.compression import detect
 from appliance.archives.contents import ArchiveContents, Context, NamedImage
-from appliance.archives.layout import read_config
+from appliance.archives.entries import check_names
+from appliance.archives.layout import read_config, read_document
 from appliance.archives.limits import Limits
+from appliance.archives.names import Meaning, read_saved_name
 from appliance.errors import fail
 from appliance.oci.blob import StoredBlob
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor
 from appliance.oci.mediatypes import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_MANIFEST
-from appliance.oci.names import Reference, parse_reference
 from appliance.oci.strictjson import dump_json, is_clean_text, load_json
 
 DIGESTS_LOST = (
@@ -67,24 +68,15 @@ def resolve_docker(
     unknown = {blob.digest for blob in layers if _compressed(blob) and blob.digest not in diff_ids}
     if unknown:
         diff_ids.update(reread(unknown))
-    seen: dict[Reference, str] = {}
     for item in items:
         image = _image(item, collected, diff_ids, context, contents)
-        references = [parse_reference(name, where=where) for name in item.names]
-        for reference in references:
-            before = seen.setdefault(reference, image.descriptor.digest)
-            if before != image.descriptor.digest:
-                fail(
-                    "APL-0114",
-                    f"archive gives one name to two images: {reference}",
-                    where=where,
-                    why=f"{before} and {image.descriptor.digest}",
-                    fix="Save them one by one, or save the multi-platform index as an OCI archive",
-                )
-            contents.images.append(NamedImage(reference, image.descriptor, image.platforms))
-        if not references:
-            contents.images.append(image)
-    contents.images = list({image.key: image for image in contents.images}.values())
+        meanings = [read_saved_name(name, image.descriptor.digest) for name in item.names]
+        contents.notes += [meaning.note for meaning in meanings if meaning.note]
+        contents.images += [
+            replace(image, reference=meaning.reference, problem=meaning.problem) for meaning in meanings or [Meaning()]
+        ]
+    check_names(contents.images, where)
+    contents.settle()
     contents.notes.append(DIGESTS_LOST)
 
 
@@ -109,12 +101,12 @@ def _item(entry: Any, place: str) -> _Item:
     for words in (names, layers):
         if not isinstance(words, list) or not all(is_clean_text(word) for word in words):
             fail("APL-0121", "manifest.json has RepoTags or Layers that are no list of strings", where=place)
-    # crane marks an image that was pulled by digest with a tag of its own making.
-    return _Item(config, [name for name in names if not name.endswith(":i-was-a-digest")], layers)
+    return _Item(config, names, layers)
 
 
 def _member(collected: Collected, path: str, where: str) -> StoredBlob:
-    found = None if path.startswith("/") or ".." in path.split("/") else collected.lookup(posixpath.normpath(path))
+    # As docker reads it: "/x" lies below the root of the archive (buildpacks write such names).
+    found = None if ".." in path.split("/") else collected.lookup(posixpath.normpath(path.lstrip("/")))
     if found is None:
         fail(
             "APL-0112",
@@ -139,13 +131,14 @@ def _image(
 ) -> NamedImage:
     sink, limits, where = context.sink, context.limits, context.where
     config = _member(collected, item.config, where)
-    document = read_config(sink.read(config.digest, limits.manifest_bytes), f"{where}: {item.config[:200]}")
+    place = f"{where}: {item.names[0][:200] if item.names else item.config[:200]}"
+    document = read_config(read_document(sink, config.digest, limits, place), place)
     layers = [_member(collected, path, where) for path in item.layers]
     if len(layers) != len(document.diff_ids):
         fail(
             "APL-0118",
             "layers and config do not belong together",
-            where=f"{where}: {item.config[:200]}",
+            where=place,
             why=f"{len(layers)} layers, {len(document.diff_ids)} diff_ids",
         )
     for path, blob, diff_id in zip(item.layers, layers, document.diff_ids, strict=True):
@@ -154,7 +147,7 @@ def _image(
             fail(
                 "APL-0118",
                 "layer is not the one that the config names",
-                where=f"{where}: {path[:200]}",
+                where=f"{place}: {path[:200]}",
                 why=f"it unpacks to {known or 'nothing (damaged)'}, expected {diff_id[:150]}",
                 fix="Copy or save the archive again",
             )

@@ -18,7 +18,8 @@ from typing import NoReturn
 
 import yaml
 
-from appliance.archives.medium import LABEL_FILE, Medium
+from appliance.archives.expand import LABEL_FILE
+from appliance.archives.medium import Medium
 from appliance.errors import fail
 from appliance.oci.strictjson import is_clean_text
 from appliance.times import parse_time

@@ -1,31 +1,27 @@
-"""OCI image layouts, in a tar or as a directory, and what Docker, containerd and Hauler make of them.
+"""The walk over the manifests of an OCI layout, in a tar or as a directory.
 
-Rules: image-layout.md and annotations.md of the OCI image specification 1.1. What an index lists and the source
-leaves out makes a sparse index, which is accepted and reported; an image that is itself not whole is refused.
+Rules: image-layout.md of the OCI image specification 1.1. An index whose children are not all in the source is sparse: it is
+accepted and reported; :mod:`appliance.archives.entries` decides what the entries of ``index.json`` mean.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NoReturn
 
-from appliance.archives.contents import ArchiveContents, Context, NamedImage
+from appliance.archives.contents import Context
 from appliance.archives.limits import Limits
-from appliance.errors import fail
+from appliance.archives.sink import BlobSink
+from appliance.errors import ApplianceError, fail
 from appliance.oci import mediatypes
 from appliance.oci.blob import StoredBlob
-from appliance.oci.manifests import IMAGE_NAME, REF_NAME, Descriptor, Manifest, parse_manifest
-from appliance.oci.names import Reference, is_tag, parse_reference
+from appliance.oci.manifests import Descriptor, Manifest, parse_manifest
 from appliance.oci.platforms import Platform
 from appliance.oci.strictjson import load_json
 
-_SUBJECT = "io.containerd.manifest.subject"
-_HAULER_KIND = re.compile(r"dev\.(?:hauler|cosignproject\.cosign)/(.+)")
-_HAULER_ORIGINAL = "hauler.dev/original-ref"
-_IMAGE_KINDS = frozenset({"image", "imageIndex"})
+_BUILD_CACHE = "application/vnd.buildkit.cacheconfig."
 _SAMPLE = 5
-_COSIGN_SUFFIX = {"sigs": "sig", "atts": "att", "sboms": "sbom"}
 
 FindBlob = Callable[[str], "StoredBlob | None"]
 """Looks for a blob in the source, by digest."""
@@ -58,8 +54,10 @@ class Walker:
     def __init__(self, find: FindBlob, context: Context, diff_ids: Mapping[str, str | None] | None = None) -> None:
         """Start with nothing seen."""
         self.blobs: dict[str, int] = {}
-        self.children: set[str] = set()
+        self.parents: dict[str, list[Descriptor]] = {}
         self.missing: dict[str, None] = {}
+        self.odd: dict[str, str] = {}
+        self.present: set[str] = set()
         self._find = find
         self._sink = context.sink
         self._limits = context.limits
@@ -94,12 +92,14 @@ class Walker:
         if not self._present(descriptor):
             return Node(whole=False, missing=(descriptor.digest,))
         media_type = descriptor.media_type
-        if not mediatypes.is_manifest_or_index(media_type) and media_type not in mediatypes.SCHEMA1_TYPES:
+        if not _is_servable(media_type):
             return Node()
-        data = self._sink.read(descriptor.digest, self._limits.manifest_bytes)
+        data = self._read(descriptor.digest, descriptor.digest)
         manifest = parse_manifest(data, media_type, where=f"{self._where}: {descriptor.digest}")
         if manifest.kind == "index":
-            return self._index(manifest, depth)
+            return self._index(manifest, descriptor, depth)
+        if manifest.config is not None and manifest.config.media_type.startswith(_BUILD_CACHE):
+            self._refuse_cache(descriptor.digest)
         return self._image(manifest, descriptor.digest)
 
     def _present(self, descriptor: Descriptor) -> bool:
@@ -116,14 +116,78 @@ class Walker:
                 where=f"{self._where}: {descriptor.digest}",
                 why=f"{size} bytes, not {descriptor.size}",
             )
+        self.present.add(descriptor.digest)
         if found is not None:
             self.blobs[descriptor.digest] = size
         return True
 
-    def _index(self, manifest: Manifest, depth: int) -> Node:
+    def index_of(self, digest: str, stated: str) -> Descriptor | None:
+        """Return the index of a digest that contains a manifest, whole or sparse; None where the source has none.
+
+        :param digest: digest of the manifest.
+        :param stated: digest of the index.
+        """
+        pending, seen = [digest], {digest}
+        while pending:
+            for parent in self.parents.get(pending.pop(), ()):
+                if parent.digest == stated:
+                    return parent
+                if parent.digest not in seen:
+                    seen.add(parent.digest)
+                    pending.append(parent.digest)
+        return self._unlisted_index(digest, stated)
+
+    def _unlisted_index(self, digest: str, stated: str) -> Descriptor | None:
+        """Find an index that lies among the blobs and that ``index.json`` does not list."""
+        found = self._find(stated)
+        if found is None or found.size > self._limits.manifest_bytes or not found.head.startswith(b"{"):
+            return None
+        try:
+            manifest = parse_manifest(self._read(stated, stated), where=f"{self._where}: {stated}")
+        except ApplianceError:
+            return None  # an image's config, or another blob that is no manifest
+        if manifest.kind != "index" or digest not in {child.digest for child in manifest.manifests}:
+            return None
+        descriptor = Descriptor(manifest.media_type, stated, found.size)
+        self.visit(descriptor)
+        return descriptor
+
+    def _check_children(self, manifest: Manifest, digest: str) -> None:
+        """Refuse an index of which no entry is a manifest: no node could pull anything by it."""
+        children = [child.media_type for child in manifest.manifests]
+        if not children or any(map(_is_servable, children)):
+            return
+        if any(media_type.startswith(_BUILD_CACHE) for media_type in children):
+            self._refuse_cache(digest)
+        fail(
+            "APL-0167",
+            "not an image: nothing that its index lists is a manifest",
+            where=f"{self._where}: {digest}",
+            why=f"it lists {', '.join(repr(media_type[:100]) for media_type in sorted(set(children))[:3])}",
+            fix="Take the file off the medium, or save the image again with a current tool",
+        )
+
+    def _refuse_cache(self, digest: str) -> NoReturn:
+        fail(
+            "APL-0167",
+            "not an image but a build cache of BuildKit",
+            where=f"{self._where}: {digest}",
+            why="it holds the layers of a build, and no image that a node could run",
+            fix="Take the file off the medium; bring what the build made (docker buildx build --output type=oci,dest=FILE)",
+        )
+
+    def _read(self, digest: str, image: str) -> bytes:
+        return read_document(self._sink, digest, self._limits, f"{self._where}: {image}")
+
+    def _index(self, manifest: Manifest, descriptor: Descriptor, depth: int) -> Node:
         node = Node(whole=not manifest.manifests, manifest=manifest)
+        self._check_children(manifest, descriptor.digest)
         for child in manifest.manifests:
-            self.children.add(child.digest)
+            if not _is_servable(child.media_type):
+                # The specification allows it; it is listed, and not served.
+                self.odd[child.digest] = child.media_type
+                continue
+            self.parents.setdefault(child.digest, []).append(descriptor)
             below = self.visit(child, depth + 1)
             node.missing = (node.missing + below.missing)[:_SAMPLE]
             node.whole = node.whole or below.whole
@@ -153,7 +217,7 @@ class Walker:
 
     def _check_config(self, manifest: Manifest, config: Descriptor, digest: str) -> list[Platform]:
         place = f"{self._where}: {digest}"
-        document = read_config(self._sink.read(config.digest, self._limits.manifest_bytes), place)
+        document = read_config(self._read(config.digest, digest), place)
         diff_ids = document.diff_ids
         if len(diff_ids) != len(manifest.layers):
             fail(
@@ -174,6 +238,32 @@ class Walker:
                     fix="Save the image again with a current tool",
                 )
         return [document.platform.normalised()] if document.platform.runnable else []
+
+
+def _is_servable(media_type: str) -> bool:
+    """Tell whether a descriptor of this type leads to a manifest; schema 1 does, and has an error of its own."""
+    return mediatypes.is_manifest_or_index(media_type) or media_type in mediatypes.SCHEMA1_TYPES
+
+
+def read_document(sink: BlobSink, digest: str, limits: Limits, where: str) -> bytes:
+    """Read a manifest or a config back from a sink.
+
+    :param where: archive and image for messages.
+    :raises ApplianceError: APL-0204 for what is larger than such a document may be, or is none.
+    """
+    size = sink.size(digest)
+    if size is not None and size > limits.manifest_bytes:
+        fail(
+            "APL-0204",
+            "manifest or config is too large",
+            where=where,
+            why=f"{digest} has {size} bytes, the limit is {limits.manifest_bytes}",
+            fix="No registry takes it; make the image again with less in its labels, history or environment",
+        )
+    try:
+        return sink.read(digest, limits.manifest_bytes)
+    except ApplianceError as error:
+        raise error.within(where) from error
 
 
 @dataclass(frozen=True)
@@ -221,123 +311,4 @@ def check_layout_version(data: bytes, limits: Limits, where: str) -> None:
             "OCI layout of an unknown version",
             where=where,
             why=f"{str(version)[:50]!r}, expected '1.0.0'",
-        )
-
-
-def resolve_layout(index: bytes, walker: Walker, context: Context, contents: ArchiveContents) -> None:
-    """Fill ``contents`` from an ``index.json``.
-
-    :raises ApplianceError: those of :class:`Walker`; APL-0112 for an image that is not whole, APL-0114 for one
-        name that means two images, APL-0120 for a layout without images.
-    """
-    where = context.where
-    limit = context.limits.json_bytes
-    root = parse_manifest(index, mediatypes.OCI_INDEX, limit=limit, where=f"{where}: index.json")
-    if not root.manifests:
-        fail("APL-0120", "archive holds no image", where=where, why="its index.json lists none")
-    found = [(entry, walker.visit(entry)) for entry in root.manifests]
-    hauler = {
-        parse_reference(name, where=entry.digest): entry.digest
-        for entry in root.manifests
-        if (name := entry.annotations.get(IMAGE_NAME)) and _kind(entry) in _IMAGE_KINDS
-    }
-    for entry, node in found:
-        if not node.whole:
-            # Tools list the children of an index, and what refers to an image, once more on their own.
-            if _reference(entry) is None and (entry.digest in walker.children or _SUBJECT in entry.annotations):
-                continue
-            check_whole(node, entry, where)
-        _root(entry, node, hauler, walker, contents)
-    finish(contents, walker, where)
-
-
-def _kind(entry: Descriptor) -> str | None:
-    found = _HAULER_KIND.fullmatch(entry.annotations.get("kind", ""))
-    return found.group(1) if found else None
-
-
-def _root(
-    entry: Descriptor, node: Node, hauler: dict[Reference, str], walker: Walker, contents: ArchiveContents
-) -> None:
-    subject = entry.annotations.get(_SUBJECT)
-    if node.manifest is not None and node.manifest.subject is not None:
-        subject = node.manifest.subject.digest
-    reference = _reference(entry)
-    kind = _kind(entry)
-    if kind is not None and kind not in _IMAGE_KINDS and reference is not None:
-        # Hauler gives a signature the name of its image; cosign looks for it under a tag made of the digest.
-        image, suffix = hauler.get(reference), _COSIGN_SUFFIX.get(kind)
-        subject = subject or image
-        tag = f"{image.replace(':', '-')}.{suffix}" if image and suffix else None
-        reference = replace(reference, tag=tag) if tag else None
-    if reference is None and subject is None and entry.digest in walker.children:
-        return
-    contents.images.append(NamedImage(reference, clean_descriptor(entry), node.platforms, subject))
-
-
-def _reference(entry: Descriptor) -> Reference | None:
-    name = entry.annotations.get(IMAGE_NAME)
-    if name:
-        return parse_reference(name, where=entry.digest)
-    original = entry.annotations.get(_HAULER_ORIGINAL)
-    if original and _kind(entry) is not None:
-        # What was asked for: older hauls have no other name with its registry.
-        return parse_reference(original, where=entry.digest)
-    name = entry.annotations.get(REF_NAME, "")
-    # A bare word is a tag (or umoci's idea of one), no name: containerd would make up the rest.
-    return parse_reference(name, where=entry.digest) if any(char in name for char in "/:@") else None
-
-
-def ref_tag(entry: Descriptor) -> str | None:
-    """The tag that a nameless entry carries, for ``--name`` without a tag."""
-    name = entry.annotations.get(REF_NAME, "")
-    return name if is_tag(name) else None
-
-
-def check_whole(node: Node, entry: Descriptor, where: str) -> None:
-    """Refuse an image that is not whole.
-
-    :raises ApplianceError: APL-0112.
-    """
-    if not node.whole:
-        fail(
-            "APL-0112",
-            "image is not whole",
-            where=f"{where}: {entry.digest}",
-            why=f"missing: {', '.join(node.missing)}",
-            fix="Save the image again, with all of its layers",
-        )
-
-
-def clean_descriptor(entry: Descriptor) -> Descriptor:
-    """An entry without the annotations of whoever packed it, but for a tag that may serve ``--name``."""
-    tag = ref_tag(entry) if IMAGE_NAME not in entry.annotations else None
-    return replace(entry, annotations={REF_NAME: tag} if tag else {})
-
-
-def finish(contents: ArchiveContents, walker: Walker, where: str) -> None:
-    """Add up blobs and missing digests, drop repeated names, and refuse contradictions.
-
-    :raises ApplianceError: APL-0114.
-    """
-    seen: dict[str, str] = {}
-    for image in contents.images:
-        if image.reference is None:
-            continue
-        key, digest = str(image.reference), image.descriptor.digest
-        if seen.setdefault(key, digest) != digest or image.reference.digest not in (None, digest):
-            fail(
-                "APL-0114",
-                f"archive gives one name to two images: {key}",
-                where=where,
-                why=f"{seen[key]} and {digest}",
-                fix="Save them one by one, or save the multi-platform index",
-            )
-    contents.images = list({image.key: image for image in contents.images}.values())
-    contents.blobs = dict(walker.blobs)
-    contents.missing = list(walker.missing)
-    if contents.missing:
-        contents.notes.append(
-            f"{len(contents.missing)} blobs that indexes list are not in the source; "
-            "other platforms than those shown cannot be pulled."
         )

@@ -1,8 +1,8 @@
-"""What the operator brought, and how its files are opened: at once, or before the right to read them is given up.
+"""Access to the files of a medium: opened when they are read, or before the right to read them is given up.
 
-A medium is often readable for root alone. Root opens it, and reads nothing of it: what an archive says is looked at by
-the store's owner, through the descriptors that are kept here. What could not be opened is tried again where it is read,
-which then has the words for it.
+A medium is often readable for root alone. Root opens it, and reads of its files only the first bytes, to compare them with constants
+(:mod:`appliance.archives.sniff`). The store's owner reads the archives, through the descriptors that are kept here. A file that could not
+be opened is tried again where it is read, which then says what is wrong.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import errno
 import os
 import resource
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
-from appliance.archives.checksums import checksum_files
-from appliance.archives.expand import expand_sources
+from appliance.archives.checksums import Checksums, checksum_files
+from appliance.archives.expand import LABEL_FILE, SourceList, find_sources
 from appliance.archives.parts import parts_of
 from appliance.errors import ApplianceError, fail
 from appliance.oci.digests import ALGORITHMS
@@ -27,8 +27,8 @@ _MOST = 20_000
 """Descriptors kept open, at most; the limit of the process is raised as far as it may be."""
 _FOR_OTHERS = 200
 """Descriptors that are left for everything else."""
-LABEL_FILE = "medium.yaml"
-"""What a source may say of itself."""
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""Errors of the system for a file that is not there; one whose name would be too long cannot be."""
 
 
 class Medium:
@@ -40,12 +40,15 @@ class Medium:
     def __init__(self, sources: Sequence[Path] = ()) -> None:
         self._sources = tuple(sources)
         self._most = 0
+        self._opened = 0
         self._kept: dict[Path, int | None] = {}
         """Descriptors of what was opened beforehand; None for what is known not to be there."""
         self._folders: dict[Path, frozenset[str]] = {}
         """What is in the folders of layouts that were opened beforehand."""
         self._parts: dict[Path, list[Path]] = {}
-        self._expanded: dict[Path, list[Path] | ApplianceError] = {}
+        self._found: dict[Path, SourceList | ApplianceError] = {}
+        self.checksum_lists: dict[Path, Checksums | None] = {}
+        """Content of the lists that were looked for; None for one that is not there."""
 
     def open_beforehand(self) -> None:
         """Find the archives and layouts in the sources, and open each: all of its parts, and the checksums beside them.
@@ -57,19 +60,15 @@ class Medium:
             with contextlib.suppress(OSError):
                 self._keep(source / LABEL_FILE, follow=False)
             try:
-                found = expand_sources([source]).sources
-            except ApplianceError as error:
-                self._expanded[source] = error
-                continue
-            except OSError:
-                continue
-            self._expanded[source] = found
-            for path in found:
+                found = self.find(source)
+            except ApplianceError:
+                continue  # raised again where the source is read
+            for path in found.sources:
                 with contextlib.suppress(OSError):  # it was pulled out meanwhile, which reading it will say
-                    if path.is_dir():
-                        self._open_layout(path)
+                    if path in found.parts:
+                        self._open_archive(found.parts[path], source)
                     else:
-                        self._open_archive(path, source)
+                        self._open_layout(path)
 
     def close(self) -> None:
         """Let go of what was opened beforehand."""
@@ -90,21 +89,29 @@ class Medium:
     def _all(self, source: Path) -> list[Path]:
         """The files and layouts of a source, all parts; itself where that cannot be said."""
         try:
-            return [part for path in self.expand(source) for part in self.parts(path)]
+            return [part for path in self.find(source).sources for part in self.parts(path)] or [source]
         except (ApplianceError, OSError):
             return [source]
 
-    def expand(self, source: Path) -> list[Path]:
-        """The archives and layouts in a source; see :func:`expand_sources`."""
-        known = self._expanded.get(source)
-        if known is None:
-            return expand_sources([source]).sources
+    def find(self, source: Path) -> SourceList:
+        """Return the archives and layouts in a source; see :func:`find_sources`. It is searched once.
+
+        :raises ApplianceError: see :func:`find_sources`.
+        """
+        if source not in self._found:
+            try:
+                found = find_sources(source)
+                self._found[source] = found
+                self._parts |= found.parts
+            except ApplianceError as error:
+                self._found[source] = error
+        known = self._found[source]
         if isinstance(known, ApplianceError):
             raise known
         return known
 
     def parts(self, path: Path) -> list[Path]:
-        """The parts of an archive; see :func:`parts_of`."""
+        """Return the parts of an archive; see :func:`parts_of`."""
         known = self._parts.get(path)
         return parts_of(path) if known is None else known
 
@@ -116,9 +123,12 @@ class Medium:
         if path in self._kept:
             return self._kept[path] is not None
         try:
-            return path.exists()
+            os.stat(path)
         except OSError as error:
+            if error.errno in _NOT_THERE:
+                return False
             _unopened(path, error)
+        return True
 
     def is_directory(self, path: Path) -> bool:
         """Whether a source is a directory."""
@@ -135,6 +145,26 @@ class Medium:
             return (path.stat() if handle is None else os.fstat(handle)).st_size
         except OSError as error:
             _unopened(path, error)
+
+    def files(self, directory: Path) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield the regular files of a layout as (path below it, status), by name; links are not followed.
+
+        :raises OSError: where the directory cannot be looked at.
+        """
+        if directory in self._folders:
+            opened = {path: handle for path, handle in self._kept.items() if handle is not None}
+            found = {
+                str(path.relative_to(directory)): os.fstat(handle)
+                for path, handle in opened.items()
+                if path != directory and path.is_relative_to(directory)
+            }
+        else:
+            found = {}
+            for folder, _, names, handle in os.fwalk(directory, onerror=_raise):
+                for name in names:
+                    path = str(Path(folder, name).relative_to(directory))
+                    found[path] = os.stat(name, dir_fd=handle, follow_symlinks=False)
+        yield from sorted((name, file) for name, file in found.items() if stat.S_ISREG(file.st_mode))
 
     def open(self, path: Path, *, follow: bool = True) -> int:
         """A descriptor of a file, at its beginning, for the caller to close.
@@ -175,16 +205,11 @@ class Medium:
             os.lseek(handle, 0, os.SEEK_SET)
         return handle
 
-    def _open_archive(self, path: Path, source: Path) -> None:
-        parts = [path]
-        with contextlib.suppress(ApplianceError):  # said where it is read
-            parts = parts_of(path)
-        # Whichever part is named, they are one archive.
-        self._parts |= dict.fromkeys(parts, parts)
+    def _open_archive(self, parts: list[Path], source: Path) -> None:
         for file in (*parts, *checksum_files(parts)):
-            # What the operator named may be a link; in a directory none is followed.
+            # A file that the operator named may be a link; in a directory none is followed.
             with contextlib.suppress(ApplianceError, OSError):
-                self._keep(file, follow=path == source)
+                self._keep(file, follow=source in parts)
 
     def _open_layout(self, path: Path) -> None:
         """Open a layout's files: its documents, and every blob, since which of them are needed stands in those."""
@@ -211,12 +236,15 @@ class Medium:
         )
 
     def _keep(self, path: Path, *, follow: bool, within: int | None = None) -> None:
-        if len(self._kept) >= self._most:
+        if path in self._kept or self._opened >= self._most:
             return
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
         try:
             self._kept[path] = _open_unseen(path if within is None else path.name, flags, within)
-        except (FileNotFoundError, NotADirectoryError):
+            self._opened += 1
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise
             self._kept[path] = None
 
 
@@ -275,6 +303,10 @@ def _regular(descriptor: int, path: Path | str) -> int:
             fix="Name files and directories; a device is mounted first",
         )
     return descriptor
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _unopened(path: Path | str, error: OSError) -> NoReturn:

@@ -37,12 +37,18 @@ class RawFile:
         self.path = path
         self.compression = "none"
         self.bytes_read = 0
+        self.bytes_unpacked = 0
         self._limits = limits
         self._medium = medium
         self._parts = medium.parts(path)
         self._expected = read_checksums(self._parts, medium)
         self._fd = medium.open(self._parts[0])
         self.size = os.fstat(self._fd).st_size + sum(map(medium.size, self._parts[1:]))
+
+    @property
+    def in_parts(self) -> bool:
+        """Return whether the file was joined of parts."""
+        return len(self._parts) > 1
 
     def __enter__(self) -> RawFile:
         """Use as a context manager."""
@@ -71,7 +77,9 @@ class RawFile:
             if decoder is None:
                 self.compression = detect(data[:6])
                 decoder = Decoder(self.compression, self._limits, str(self.path))
-            yield from decoder.feed(data)
+            for step in decoder.feed(data):
+                self.bytes_unpacked += len(step)
+                yield step
         if decoder is None:
             fail("APL-0102", "file is empty", where=str(self.path), fix="Copy the file again")
         decoder.close()

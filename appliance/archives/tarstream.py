@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
+from appliance.archives.compression import detect
 from appliance.archives.limits import Limits
-from appliance.errors import fail
+from appliance.errors import NotAnImageArchive, fail
 
 BLOCK = 512
 _MAX_HEADER = 1024 * 1024  # pax records and long names: far above any real path
@@ -38,7 +39,7 @@ _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 class Entry:
     """One member.
 
-    :param name: cleaned path, relative, without ``.`` and ``..``.
+    :param name: cleaned path below the root of the archive, without ``.`` and ``..``.
     :param kind: ``file``, ``symlink``, ``hardlink`` or ``other`` (directories, devices, pipes).
     :param size: bytes of content.
     :param target: cleaned path within the archive that a link means; None for what leads nowhere in it.
@@ -55,8 +56,8 @@ class Entry:
 class TarStream:
     """The members of a tar, in order, once.
 
-    After the last member ``ended`` says whether the marker for the end of an archive was there, and
-    ``trailing`` whether something other than zeros came after it.
+    After the last member ``ended`` says whether the marker for the end of an archive was there, and ``trailing`` at which
+    byte something other than zeros begins behind it (None: nowhere). A second archive there is refused.
 
     :param chunks: the archive's bytes.
     :param limits: cap on the number of members.
@@ -66,7 +67,7 @@ class TarStream:
     def __init__(self, chunks: Iterable[bytes], limits: Limits, where: str) -> None:
         """Start before the first member."""
         self.ended = False
-        self.trailing = False
+        self.trailing: int | None = None
         self.position = 0
         self._names = 0
         self._chunks = iter(chunks)
@@ -77,13 +78,13 @@ class TarStream:
     @property
     def whole(self) -> bool:
         """Whether the archive ends as archives do; false does not prove that something is missing."""
-        return self.ended and not self.trailing
+        return self.ended and self.trailing is None
 
     def __iter__(self) -> Iterator[Entry]:
         """Give the members.
 
         :raises ApplianceError: APL-0102 (cut), APL-0103 (damaged), APL-0104 (too many members), APL-0105 (a
-            member that no image archive has), APL-0111 (no tar at all).
+            member that no image archive has), APL-0111 (no tar at all), APL-0166 (a second archive behind the end).
         """
         extended: dict[str, str] = {}
         count = 0
@@ -144,11 +145,10 @@ class TarStream:
             self._cut(f"in the padding after {name!r}")
 
     def _target(self, name: str, kind: str, link: str) -> str | None:
-        if link.startswith("/"):
-            return None  # leads to the reader's own file system; there is nothing by that name in an archive
         if "\0" in link:
             self._refuse(name, "its link has a NUL")
-        joined = posixpath.normpath(posixpath.join(posixpath.dirname(name), link) if kind == "symlink" else link)
+        relative = kind == "symlink" and not link.startswith("/")
+        joined = posixpath.normpath(posixpath.join(posixpath.dirname(name), link) if relative else link.lstrip("/"))
         if joined == ".." or joined.startswith("../"):
             self._refuse(name, f"its link leads out of the archive: {link!r}")
         return joined
@@ -156,26 +156,25 @@ class TarStream:
     def _clean(self, raw: str) -> str:
         if "\0" in raw:
             self._refuse(raw, "its name has a NUL")
-        if raw.startswith("/"):
-            self._refuse(raw, "its name is absolute")
         if ".." in raw.split("/"):
             self._refuse(raw, "its name leads upwards")
         self._names += len(raw)
         if len(raw) > _MAX_NAME or self._names > _MAX_NAMES:
             self._refuse(raw, "its name is too long, or all names together are")
-        return posixpath.normpath(raw) if raw else "."
+        # Nothing is extracted: as docker reads it, "/x" is x below the root of the archive.
+        return posixpath.normpath(raw.lstrip("/") or ".")
 
     def _header(self, block: bytes, count: int) -> tarfile.TarInfo:
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")  # type: ignore[arg-type,unused-ignore]
         except (tarfile.HeaderError, ValueError, OverflowError) as error:
             if count == 0:
-                fail(
+                raise NotAnImageArchive(
                     "APL-0111",
                     "not an image archive",
                     where=self._where,
                     why="it is no tar, plain or compressed with gzip, zstd, xz or bzip2",
-                )
+                ) from None
             self._damaged(f"bad header: {error}")
         if header.size < 0:
             self._damaged(f"member {header.name!r} has a negative size")
@@ -228,7 +227,7 @@ class TarStream:
             return None
         if len(block) < BLOCK:
             if count == 0:
-                fail(
+                raise NotAnImageArchive(
                     "APL-0111",
                     "not an image archive",
                     where=self._where,
@@ -269,10 +268,30 @@ class TarStream:
     def _drain(self) -> None:
         """Read to the end, so that checksums of the compression and of the whole file are checked too."""
         while self._fill():
-            if not self.trailing and bytes(self._current).strip(b"\0"):
-                self.trailing = True
-            self.position += len(self._current)
-            self._current = memoryview(b"")
+            rest = len(bytes(self._current).lstrip(b"\0")) if self.ended and self.trailing is None else 0
+            self._take(len(self._current) - rest)
+            if rest:
+                self.trailing = self.position
+                self._check_second(self._take(BLOCK), self.trailing)
+
+    def _check_second(self, head: bytes, start: int) -> None:
+        """Refuse a second archive behind the end of the first: other tools read the one or the other, or both."""
+        kind = "archive"
+        try:
+            tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")  # type: ignore[arg-type,unused-ignore]
+        except (tarfile.HeaderError, ValueError, OverflowError):
+            compression = detect(head[:6])
+            if compression == "none":
+                return
+            kind = f"archive, packed with {compression},"
+        fail(
+            "APL-0166",
+            "two archives in one file",
+            where=self._where,
+            why=f"the first one has its end marker, and a second {kind} begins behind it, at byte {start} of the tar",
+            fix="Save each archive to a file of its own and bring both; 'docker save' and 'podman save -m' take several "
+            f"images at once. To cut the second one out of the unpacked file: tail -c +{start + 1} FILE",
+        )
 
     def _cut(self, place: str) -> NoReturn:
         fail(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import NoReturn
 
 from appliance.archives.collect import Collected
+from appliance.archives.filenames import is_archive_name
 from appliance.archives.limits import Limits
-from appliance.archives.parts import ARCHIVE_NAME
-from appliance.errors import fail
+from appliance.errors import NotAnImageArchive
 from appliance.oci.strictjson import load_json
 
 _BY_REGISTRY = "Copy it into a registry ('{}'), and from there with 'skopeo copy --all docker://... oci-archive:FILE'"
 _BY_SKOPEO = "Copy the images with 'skopeo copy --all docker://... oci-archive:FILE'"
+_OF_AN_IMAGE = re.compile(
+    r"oci-layout|index\.json|manifest\.json|repositories|version|blobs/.*"
+    r"|.*\.(?:json|tar(?:\.\w+)?|tgz)|(?:.*/)?(?:VERSION|json)|(?:.*/)?(?:sha256:)?[0-9a-f]{12,128}(?:[/.].*)?",
+    re.DOTALL,
+)
+_DOUBTFUL = 50
 _ROOT = frozenset({"bin", "dev", "etc", "lib", "opt", "proc", "root", "sbin", "sys", "tmp", "usr", "var"})
 
 
@@ -27,6 +34,27 @@ def refuse_imgpkg(manifest_json: bytes, limits: Limits, where: str) -> None:
         _refuse("an imgpkg bundle", _BY_REGISTRY.format("imgpkg copy --tar FILE --to-repo REGISTRY/NAME"), where)
 
 
+class GiveUp:
+    """A filter of the members of a tar that ends the reading after many which no image archive has.
+
+    For a file whose name does not say that it is an archive, such as the backup of a disk: it is not unpacked to its end.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._strange = 0
+
+    def __call__(self, name: str) -> bool:
+        """Accept a member.
+
+        :raises NotAnImageArchive: APL-0113.
+        """
+        self._strange += not _OF_AN_IMAGE.fullmatch(name)
+        if self._strange > _DOUBTFUL:
+            _refuse(f"something unknown ({name[:60]!r} ...)", "Name it as a source if it is one", self._where)
+        return True
+
+
 def refuse_unknown(collected: Collected, where: str) -> NoReturn:
     """Say what an archive is that holds no image in a form that is read here, and how to make one of it.
 
@@ -35,7 +63,7 @@ def refuse_unknown(collected: Collected, where: str) -> NoReturn:
     names = set(collected.files) | set(collected.documents)
     tops = {name.partition("/")[0] for name in names | set(collected.links)}
     nested = sorted(name for name in names if name.endswith(("/oci-layout", "/manifest.json", "/index.json")))
-    inner = sorted(name for name in names if ARCHIVE_NAME.fullmatch(name))
+    inner = sorted(name for name in names if is_archive_name(name))
     charts = sorted(name for name in names if name.count("/") == 1 and name.endswith("/Chart.yaml"))
     if "zarf.yaml" in tops:
         _refuse(
@@ -78,4 +106,4 @@ def refuse_unknown(collected: Collected, where: str) -> NoReturn:
 
 
 def _refuse(what: str, fix: str, where: str) -> NoReturn:
-    fail("APL-0113", f"not an image archive but {what}", where=where, fix=fix)
+    raise NotAnImageArchive("APL-0113", f"not an image archive but {what}", where=where, fix=fix)

@@ -24,7 +24,7 @@ from appliance.archives.limits import Limits
 from appliance.archives.tarstream import TarStream
 from appliance.errors import ApplianceError, fail
 from appliance.oci.strictjson import load_json
-from appliance.store.blobs import sync_directory
+from appliance.store.files import sync_directory
 
 MANIFEST = "backup.json"
 _FORM = "k3s-airgap-appliance backup"

@@ -18,10 +18,12 @@ from typing import Any, BinaryIO, Literal
 
 from appliance.backup.form import Backup, Content, read
 from appliance.errors import ApplianceError, fail
+from appliance.media import media_words
 from appliance.oci.digests import hasher
 from appliance.store import standing
-from appliance.store.blobs import BlobStore, write_atomically
+from appliance.store.blobs import BlobStore
 from appliance.store.closure import Needed, needed, needed_by_pins, needed_by_pushes
+from appliance.store.files import write_atomically
 from appliance.store.generations import Generation, Generations, lock
 from appliance.store.generations import parse as parse_generation
 from appliance.store.journal import FILE as JOURNAL
@@ -31,6 +33,7 @@ from appliance.store.pins import parse as parse_pins
 from appliance.store.pushes import Pushes
 from appliance.store.pushes import parse as parse_pushes
 from appliance.store.signed import NameIndex, SignedIndex
+from appliance.times import now
 
 KIND = "store"
 _TRIES = 20
@@ -223,7 +226,8 @@ def _wanted(store: Indexes, current: Mapping[str, Any], *, pushed_blobs: bool) -
             if (key := (entry.descriptor.digest, entry.absent)) not in seen:
                 seen.add(key)
                 new[name] = entry
-        found |= _manifests(needed(replace(generation, names=new), store.blobs))
+        attached = {digest: item for digest, item in generation.referrers.items() if digest not in found}
+        found |= _manifests(needed(replace(generation, names=new, referrers=attached), store.blobs))
     if current["pins.json"] is not None:
         found |= _manifests(needed_by_pins(current["pins.json"], store.blobs))
     if current["pushes.json"] is not None:
@@ -261,15 +265,25 @@ def _history(store: Indexes, journal: Content) -> _History:
     for line in (journal if isinstance(journal, bytes) else b"").splitlines():
         with contextlib.suppress(ValueError, AttributeError, TypeError):
             said = json.loads(line)
-            media |= dict.fromkeys(map(str, said.get("sources", [])))
+            if isinstance(said.get("sources"), list):
+                media |= dict.fromkeys(_media(said))
             if isinstance(said.get("digest"), str) and "number" in said:
                 digests[said["digest"]] = None
     # One at a time, since all of them at once are a hundred times the names; the media in the order in which they came.
-    known = [(item.parent, item.digest, item.sources) for item in store.generations.newest_first()]
-    for parent, digest, sources in reversed(known):
+    known = [(item.parent, item.digest, item.origin) for item in store.generations.newest_first()]
+    for parent, digest, origin in reversed(known):
         digests |= dict.fromkeys(filter(None, (parent, digest)))
-        media |= dict.fromkeys(sources)
+        media |= dict.fromkeys(origin)
     return _History(list(digests), list(media))
+
+
+def _media(line: Mapping[str, Any]) -> list[str]:
+    """The media of a line of the journal, in words; by their sources alone where the line says no more that is understood."""
+    sources, media = [str(source) for source in line["sources"]], line.get("media")
+    try:
+        return media_words(sources, media if isinstance(media, dict) else {})
+    except (AttributeError, TypeError):
+        return sources
 
 
 def _compare(current: NameIndex | None, about: Mapping[str, Any], file: str) -> State:
@@ -310,7 +324,7 @@ def _line(backup: Backup, states: Mapping[str, State]) -> dict[str, Any]:
     """What the journal says about it."""
     return {
         "action": "restore",
-        "time": _now(),
+        "time": now(),
         "backup": backup.created,
         "generation": backup.about["generation"],
         "over": "other" in states.values(),
@@ -388,7 +402,3 @@ def _said(item: NameIndex | None) -> dict[str, Any] | None:
 
 def _shown(said: Mapping[str, Any] | None) -> str:
     return "none" if said is None else f"{said['number']} {said['digest']} of {said['created']}"
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

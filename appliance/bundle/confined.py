@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from appliance.archives.medium import Medium
 from appliance.errors import ApplianceError, fail
+from appliance.sizes import size_words
 
 MEMORY = 1 << 30
 """Bytes of address space beyond what is in use at the start. An import takes some 150 MB beside the window of its
@@ -150,7 +151,7 @@ def _answer(work: Work, report: Report) -> dict[str, Any]:
     except ApplianceError as error:
         return {"error": error.as_dict()}
     except MemoryError:
-        why = f"it needs more than {MEMORY} bytes of memory"
+        why = f"it needs more than {size_words(MEMORY)} of memory"
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.archives.contents import ArchiveContents
+from appliance.archives.contents import ArchiveContents, refuse_unusable_names
 from appliance.archives.dispatch import apply_names
 from appliance.errors import fail
 from appliance.oci.names import parse_reference
@@ -33,7 +33,7 @@ def name_images(found: Sequence[Found], names: Sequence[str]) -> None:
     or to the one image that there is at all.
 
     :raises ApplianceError: APL-0123 where it is not clear which image is meant, APL-0124 with everything that has no
-        name.
+        name, APL-0165 with every name that cannot be used.
     """
     for text in names:
         digest = parse_reference(text, default_tag=None, where="--name").digest
@@ -47,14 +47,19 @@ def name_images(found: Sequence[Found], names: Sequence[str]) -> None:
             holders = list(found)
         meant = {image.descriptor.digest for item in holders for image in item.contents.nameless}
         if not holders or (digest is None and len(holders) > 1 and len(meant) > 1):
+            listed = [
+                f"{image.descriptor.digest} in {item.file}" for item in holders for image in item.contents.nameless
+            ]
             fail(
                 "APL-0123",
                 f"not clear which image {text[:200]!r} is for",
-                why=f"without a name: {', '.join(sorted(meant))}" if meant else "no source holds such an image",
+                where=", ".join(dict.fromkeys(item.source for item in found)),
+                why=f"without a name: {', '.join(listed[:10])}" if listed else "no source holds such an image",
                 fix="Write --name NAME@sha256:... with the digest of the image",
             )
         for item in holders:
             apply_names(item.contents, [text], str(item.file))
+    refuse_unusable_names([(item.file, item.contents) for item in found])
     nameless = [(item.file, image.descriptor.digest) for item in found for image in item.contents.nameless]
     if nameless:
         fail(

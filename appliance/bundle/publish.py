@@ -12,13 +12,13 @@ from appliance.actor import actor
 from appliance.bundle.plan import Plan
 from appliance.config import Config
 from appliance.errors import fail
+from appliance.lease import Lease
 from appliance.oci.manifests import Descriptor
 from appliance.store import form
 from appliance.store.blobs import BlobStore
-from appliance.store.changes import Changes
 from appliance.store.closure import maps_needed, needed
 from appliance.store.generations import Generation, Generations, lock, make
-from appliance.store.journal import is_recorded, record
+from appliance.store.journal import catch_up, is_recorded, record
 from appliance.store.pins import Pins
 from appliance.times import now
 
@@ -54,13 +54,23 @@ class Publisher:
     """The publisher's store, to be changed.
 
     :param pins: names that move only by consent; each pin follows its name. None: the store has none.
+    :param lease: the run that this is a step of; names change only while its controller gives signs of life. None:
+        nobody watches over it.
     """
 
-    def __init__(self, config: Config, blobs: BlobStore, generations: Generations, pins: Pins | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        blobs: BlobStore,
+        generations: Generations,
+        pins: Pins | None,
+        lease: Lease | None = None,
+    ) -> None:
         self.config = config
         self.blobs = blobs
         self.generations = generations
         self.pins = pins
+        self._lease = lease
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[Generation | None]:
@@ -76,16 +86,27 @@ class Publisher:
                 why=f"the publisher of this site is {self.config.publisher}",
                 fix=f"Run the same on {self.config.publisher}; a medium has to be plugged in there",
             )
+        with self.staging() as current:
+            if current is not None:
+                with self.blobs.writing("the audit log"):
+                    self._catch_up(current)
+            yield current
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Generation | None]:
+        """Hold the store's lock to bring blobs that nothing names yet; gives the current generation.
+
+        A node may do this before it knows that it is the publisher: where a publisher was lost, the plan for the next
+        one is made before its configuration is written.
+
+        :raises ApplianceError: APL-0307 while another run changes names.
+        """
         with self.blobs.writing("a new store"):
             form.prepare(self.blobs)
             handle = lock(self.blobs.root)
         try:
             self.blobs.clear_incoming()
-            current = self.generations.current()
-            if current is not None:
-                with self.blobs.writing("the audit log"):
-                    self._catch_up(current)
-            yield current
+            yield self.generations.current()
         finally:
             os.close(handle)
 
@@ -103,19 +124,27 @@ class Publisher:
 
         :param piece_maps: those that the names may need, by blob; what no name reaches is left out.
         :param more: what else the audit log says of it.
-        :raises ApplianceError: APL-0313 where a blob is not here, APL-0310 and APL-0311 where the disk takes no more.
+        :raises ApplianceError: APL-0313 where a blob is not here, APL-0310 and APL-0311 where the disk takes no more,
+            APL-0345 where the controller is gone.
         """
         following = make(
             plan.current,
             plan.names_after,
-            maps_needed(plan.names_after, piece_maps, self.blobs),
+            maps_needed(
+                plan.names_after | {digest: item.entry for digest, item in plan.referrers_after.items()},
+                piece_maps,
+                self.blobs,
+            ),
             cause=cause,
             created=now(),
             sources=sources,
             media=media,
             by=actor(),
+            referrers=plan.referrers_after,
         )
         self._prove(following, plan)
+        if self._lease is not None:
+            self._lease.await_sign()
         with self.blobs.writing("the generation"):
             self.generations.publish(following)
         try:
@@ -126,15 +155,12 @@ class Publisher:
             # It is published; the next run catches up on both.
             plan.reading.notes.append(f"The pins or the audit log could not be written: {error.strerror}.")
         self.generations.prune(self.config.keep_generations)
-        return Result(plan, following, True, self.blobs.bytes_written)
+        return Result(plan, following, True, plan.bytes_to_write)
 
     def _catch_up(self, current: Generation) -> None:
         """Where the run before was ended between its switch and what follows it."""
         if not is_recorded(self.blobs.root, current):
-            parent = self.generations.find(current.number - 1)
-            known = parent is not None or current.number == 1
-            changes = Changes.between(parent.names if parent else {}, current.names if known else {})
-            record(self.blobs.root, current, changes, caught_up=True)
+            catch_up(self.blobs.root, self.generations, current)
         if self.pins is not None:
             self.pins.follow(current.names)
 
@@ -144,8 +170,12 @@ class Publisher:
         Names that were published before are not looked at: on a seed that follows a lost publisher, some of their layers
         may lie on other nodes.
         """
-        changed = {name: entry for name, entry in generation.names.items() if name in plan.reading.names}
-        found = needed(replace(generation, names=changed), self.blobs)
+        changed = replace(
+            generation,
+            names={name: entry for name, entry in generation.names.items() if name in plan.reading.names},
+            referrers={digest: generation.referrers[digest] for digest in plan.changes.referrers_added},
+        )
+        found = needed(changed, self.blobs)
         missing = [digest for digest, item in found.items() if self.blobs.size(digest) != item.descriptor.size]
         if missing:
             fail(

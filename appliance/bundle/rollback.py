@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from appliance.bundle.consent import Consent
+from appliance.bundle.merging import some
 from appliance.bundle.plan import Plan
 from appliance.bundle.publish import Publisher, Result, check_expected
 from appliance.bundle.reading import Reading
+from appliance.bundle.referrers import Brought, Reach, reach_of
 from appliance.errors import fail
 from appliance.oci.manifests import Descriptor
 from appliance.store.blobs import BlobStore
@@ -69,8 +71,26 @@ def make_rollback(
     back = {name: target.names[name] for name in (*changes.added, *changes.moved, *changes.completed)}
     reading = Reading(names=back, sizes={name: _size(entry, blobs) for name, entry in back.items()})
     # What stays as it is may have layers that other nodes hold and this one does not.
-    missing = Held(blobs).missing(back)
-    return Rollback(target, Plan(current, reading, 0, pushed, pinned, tuple(changes.removed)), missing)
+    held = Held(blobs)
+    missing = held.missing(back)
+    if target.referrers or current.referrers:
+        _add_referrers(reading, target, held, blobs)
+    reach = reach_of(current, blobs) if target.referrers or current.referrers else Reach()
+    return Rollback(target, Plan(current, reading, 0, pushed, pinned, tuple(changes.removed), reach=reach), missing)
+
+
+def _add_referrers(reading: Reading, target: Generation, held: Held, blobs: BlobStore) -> None:
+    """Bring back the signatures that an older generation had, as far as they are here; the ones of today stay as well."""
+    reach = reach_of(target, blobs)
+    reading.manifests |= {name: reach.names[name] for name in reading.names}
+    gone = held.missing({digest: item.entry for digest, item in target.referrers.items()})
+    reading.referrers = {
+        digest: Brought(item, reach.referrers[digest])
+        for digest, item in target.referrers.items()
+        if digest not in gone
+    }
+    if gone:
+        reading.notes.append(f"Signatures and attestations whose blobs are not here any more stay away: {some(gone)}.")
 
 
 def roll_back(

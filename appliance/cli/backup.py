@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from appliance.cli.opened import CONFIG, JSON, STORE, Opened, open_store, show
+from appliance.sizes import size_words
+from appliance.times import now
 
 if TYPE_CHECKING:
     from appliance.backup.names import Indexes
@@ -35,13 +37,14 @@ def group() -> None:
 def store_(directory: Path, config_file: Path | None, pushed_blobs: bool, as_json: bool, out: Path) -> None:
     """Write the names of this store, their signatures, manifests and history to OUT. Works while it serves."""
     from appliance.backup import form, names
+    from appliance.lease import under_lease
 
     store = open_store(directory, config_file)
     store.blobs.require()
     # What was found here is read a moment later: garbage collection waits, and nobody else does.
-    with store.blobs.staying():
+    with under_lease(), store.blobs.staying():
         contents, about = names.collect(_indexes(store), pushed_blobs=pushed_blobs)
-        backup = form.write(out, names.KIND, _now(), about, contents)
+        backup = form.write(out, names.KIND, now(), about, contents)
     show({"archive": str(out), "bytes": backup.size, **about}, as_json, _store_text)
 
 
@@ -56,8 +59,9 @@ def restore(directory: Path, config_file: Path | None, over: bool, as_json: bool
     from appliance.backup import form, names
     from appliance.bundle.confined import drop_privileges
     from appliance.errors import fail
+    from appliance.lease import under_lease
 
-    with form.open_backup(archive) as file:
+    with under_lease() as lease, form.open_backup(archive) as file:
         drop_privileges(directory)
         store = open_store(directory, config_file)
         if not store.config.is_publisher:
@@ -68,6 +72,8 @@ def restore(directory: Path, config_file: Path | None, over: bool, as_json: bool
                 why=f"the publisher of this site is {store.config.publisher}",
                 fix=f"Run the same on {store.config.publisher}",
             )
+        if lease is not None:
+            lease.await_sign()
         shown = names.restore(_indexes(store), file, str(archive), over=over)
     show(shown, as_json, lambda said: "restored" if said["changed"] else "nothing to restore: all of it is here")
 
@@ -131,7 +137,7 @@ def _indexes(store: Opened) -> Indexes:
 def _store_text(shown: dict[str, Any]) -> str:
     generation = shown["generation"]
     served = f"generation {generation['number']}" if generation else "nothing"
-    lines = [f"{shown['archive']}: {served}, {shown['names']} names, {shown['bytes']} bytes"]
+    lines = [f"{shown['archive']}: {served}, {shown['names']} names, {size_words(shown['bytes'])}"]
     if shown["missing"]:
         lines.append(f"not in this store, or damaged there, and so not in it: {' '.join(shown['missing'])}")
     return "\n".join(lines)
@@ -140,9 +146,5 @@ def _store_text(shown: dict[str, Any]) -> str:
 def _site_text(shown: dict[str, Any]) -> str:
     about = shown["about"]
     lines = [f"{shown['archive']}: site {about['site']}, made {shown['created']} by release {shown['release']}"]
-    lines += [f"  {item['name']}  {item['size']} bytes" for item in shown["files"]]
+    lines += [f"  {item['name']}  {size_words(item['size'])}" for item in shown["files"]]
     return "\n".join(lines)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

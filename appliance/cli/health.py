@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,16 @@ import click
 from appliance.cli.opened import CONFIG, JSON, STORE, agent_down, open_store, show
 from appliance.config import DEFAULT_PATH, load
 from appliance.errors import ApplianceError
+from appliance.sizes import size_words
+from appliance.words import one_line
 
 if TYPE_CHECKING:
     from appliance.agent.client import AgentClient
     from appliance.cli.opened import Opened
+    from appliance.config import Config
+    from appliance.listeners import Foreign
     from appliance.store.fsck import Report
+    from appliance.store.inspection import Inspected
 
 
 @click.command()
@@ -25,29 +31,44 @@ if TYPE_CHECKING:
 @click.option(
     "--repair",
     is_flag=True,
-    help="Move damaged blobs to quarantine/, so that none is served, and let the agent fetch them, and what is missing of "
-    "the generations that are kept, from other nodes now.",
+    help="Move damaged blobs to quarantine/, so that none is served, heal the other files, and let the agent fetch what is "
+    "damaged, and what is missing of the generations that are kept, from other nodes now.",
 )
 def fsck(directory: Path, config_file: Path | None, as_json: bool, repair: bool) -> None:
-    """Hash every blob of the store and check that what it names can be served."""
+    """Hash every blob of the store, read every other file, and check that what it names can be served."""
+    from appliance.bundle.confined import drop_privileges
     from appliance.store.damage import examine
     from appliance.store.fsck import check
 
     store = open_store(directory, config_file)
     store.blobs.require()
-    report = check(store.blobs, store.generations, store.pushes, whole=store.config.is_publisher, pins=store.pins)
-    repaired = None
+    if repair:
+        # What is written belongs to the services; and nothing is hashed for hours where nothing can be written.
+        drop_privileges(directory)
+        store.blobs.require_writable()
+    inspected = _inspected(store)
+    report = check(
+        store.blobs,
+        store.generations,
+        store.pushes,
+        whole=inspected.publishes,
+        pins=store.pins,
+        node=inspected.node,
+    )
+    repaired: dict[str, Any] | None = None
+    shown = report.as_dict()
     if repair:
         for digest in report.damaged:
             examine(store.blobs, digest, None, suspect=True)
         repaired = _fetch_now(store)
+        shown["damage"] = _heal(store, inspected, report, repaired)
         report.look_at_quarantine(store.blobs)
-    shown = report.as_dict()
+        shown["quarantined"] = report.quarantined
     shown["back"] = repaired["back"] if repaired else []
     shown["not_fetched"] = repaired["missing"] if repaired else {}
     shown["lost"] = repaired["lost"] if repaired else _lost(store, report)
-    show(shown, as_json, lambda _: "\n".join(_fsck_lines(report, shown)))
-    if report.problems:
+    show(shown, as_json, lambda shown: "\n".join(_fsck_lines(report, shown)))
+    if report.problems or shown["not_fetched"]:
         sys.exit(1)
 
 
@@ -63,10 +84,22 @@ def status(config_file: Path | None, as_json: bool) -> None:
         shown = AgentClient(config.agent_socket).status()
     except AgentDown as error:
         agent_down(config, error)
+    shown["foreign_listeners"] = [asdict(item) | {"words": item.words()} for item in _foreign(config)]
     show(shown, as_json, _status_text)
 
 
 COMMANDS = (fsck, status)
+
+
+def _foreign(config: Config) -> list[Foreign]:
+    """Return who answers this host's containerd in place of the mirror."""
+    from appliance.listeners import foreign
+
+    try:
+        owner = config.store.stat().st_uid
+    except OSError:
+        return []
+    return foreign(config.mirror_listen, owner, "appliance-mirror.service")
 
 
 def _agent(store: Opened) -> AgentClient | None:
@@ -81,16 +114,53 @@ def _agent(store: Opened) -> AgentClient | None:
 
 def _fetch_now(store: Opened) -> dict[str, Any] | None:
     """Let the agent bring back what is missing; None where there is none, or it does not answer."""
-    from appliance.agent.client import AgentDown
+    from appliance.agent.client import AgentDown, AgentRefused
+    from appliance.errors import fail
 
     agent = _agent(store)
     if agent is None:
         return None
     try:
         return agent.repair()
+    except AgentRefused as error:
+        fail(
+            "APL-0357",
+            "the agent could not repair the store",
+            where=store.config.node,
+            why=str(error),
+            fix="See 'journalctl -u appliance-agent', then run the same again",
+        )
     except AgentDown as error:
-        click.echo(f"note: {error}; what is missing is fetched once the agent runs", err=True)
+        click.echo(f"note: {one_line(error)}; what is missing is fetched once the agent runs", err=True)
         return None
+
+
+def _inspected(store: Opened) -> Inspected:
+    """The store as its files are looked at; of one that is no node's, the id that serves it is not known here."""
+    from appliance.store.inspection import Inspected
+
+    node = store.config.node if store.config.peers else None
+    publishes = store.config.is_publisher
+    return Inspected(store.blobs, store.generations, store.pushes, store.pins, node, publishes)
+
+
+def _heal(store: Opened, inspected: Inspected, report: Report, repaired: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Say of each file that was damaged whether it is healed; without an agent, heal what this node can by itself."""
+    from appliance.store.fsck import look
+    from appliance.store.mending import heal
+
+    how = {(item["kind"], item["path"]): item["how"] for item in (repaired or {}).get("damage", ())}
+    if repaired is None:
+        for fault in report.faults:
+            try:
+                how[fault.key] = heal(inspected, fault, is_alone=not store.config.others) or ""
+            except (ApplianceError, OSError) as error:
+                how[fault.key] = f"not healed: {error}"
+    left = {fault.key for fault in look(inspected)} if report.faults else set()
+    return [
+        item | {"healed": fault.key not in left, "how": how.get(fault.key, "")}
+        for fault, item in zip(report.faults, report.as_dict()["damage"], strict=True)
+    ]
 
 
 def _lost(store: Opened, report: Report) -> list[dict[str, Any]]:
@@ -111,7 +181,10 @@ def _lost(store: Opened, report: Report) -> list[dict[str, Any]]:
 
 
 def _fsck_lines(report: Report, shown: dict[str, Any]) -> list[str]:
-    lines = [*report.problems]
+    lines = [*shown["problems"], *shown["remarks"]]
+    lines += [_damage_text(item) for item in shown["damage"] if "healed" in item]
+    if any("healed" not in item for item in shown["damage"]):
+        lines.append("'appliance fsck --repair' heals what can be healed; so does the agent within a minute")
     lines += [f"{digest} is back" for digest in shown["back"]]
     lines += [f"{digest} could not be fetched: {reason}" for digest, reason in shown["not_fetched"].items()]
     lines += [_lost_text(item) for item in shown["lost"]]
@@ -119,8 +192,16 @@ def _fsck_lines(report: Report, shown: dict[str, Any]) -> list[str]:
         lines.append(f"in quarantine and not fetched again yet: {' '.join(report.quarantined)}")
     elif report.damaged and not shown["back"]:
         lines.append("'appliance fsck --repair' takes what is damaged out; the agent then fetches it from another node")
-    lines.append(f"{report.blobs} blobs, {report.size} bytes, {len(report.problems)} problems")
+    lines.append(f"{report.blobs} blobs, {size_words(report.size)}, {len(report.problems)} problems")
     return lines
+
+
+def _damage_text(item: dict[str, Any]) -> str:
+    since = f" (since {item['since']})" if "since" in item else ""
+    if item["healed"]:
+        return f"{item['path']} was damaged and is healed{since}: {item['how'] or 'it is back'}"
+    how = f"; {item['how']}" if item["how"] else ""
+    return f"{item['path']} is damaged{since}: {item['why']}; {item['lost']}{how}. {item['fix']}".rstrip(" .")
 
 
 def _lost_text(item: dict[str, Any]) -> str:
@@ -141,6 +222,10 @@ def _status_text(shown: dict[str, Any]) -> str:
         f"peer {peer['id']} ({peer['address']}): {peer['state']}, generation {peer['generation']}"
         for peer in shown["peers"]
     ]
+    lines += [
+        f"APL-0917: somebody else answers containerd in place of the mirror: {item['words']}. Stop it, then: systemctl restart appliance-mirror"
+        for item in shown["foreign_listeners"]
+    ]
     # An agent of the release before, in the moment in which this one replaces it, says neither.
     lines += _room_lines(shown["room"]) if "room" in shown else []
     lines += _health_lines(shown["health"]) if "health" in shown else []
@@ -152,14 +237,23 @@ def _status_text(shown: dict[str, Any]) -> str:
         f"not followed: {refused['index']} {refused['number']} of {refused['peer']}: {ApplianceError(**refused['problem'])}"
         for refused in standing["refused"]
     ]
-    return "\n".join(lines)
+    return "\n".join(lines + [_trouble_text(item) for item in shown.get("troubles", [])])
+
+
+def _trouble_text(item: dict[str, Any]) -> str:
+    where = f"{item['peer'] or 'this node'} ({item['about']})"
+    back = f"; keeps back {item['keeps_back']}" if item["keeps_back"] and not item["ended"] else ""
+    until = f" until {item['ended']}" if item["ended"] else ""
+    return one_line(f"trouble with {where}: {item['times']} times since {item['since']}{until}{back}: {item['reason']}")
 
 
 def _room_lines(room: dict[str, Any]) -> list[str]:
-    lines = [f"room: {room['used_bytes']} of {room['limit_bytes']} bytes used, {room['free_bytes']} left"]
+    lines = [
+        f"room: {size_words(room['used_bytes'])} of {size_words(room['limit_bytes'])} used, {size_words(room['free_bytes'])} left"
+    ]
     if room["near"]:
         lines.append("the store is near its limit (APL-0326); what alone takes most:")
-        lines += [f"  {item['bytes']} bytes  {item['name']}" for item in room["largest"]]
+        lines += [f"  {size_words(item['bytes'])}  {item['name']}" for item in room["largest"]]
     return lines
 
 
@@ -171,9 +265,11 @@ def _health_lines(health: dict[str, Any]) -> list[str]:
         ended = f"; the last pass ended {scrubbed['finished']}" if scrubbed["finished"] else ""
         which = "this pass" if scrubbed["running"] or not scrubbed["finished"] else "the last pass"
         lines = [
-            f"health: {scrubbed['blobs']} blobs, {scrubbed['bytes']} bytes hashed again in {which}, "
+            f"health: {scrubbed['blobs']} blobs, {size_words(scrubbed['bytes'])} hashed again in {which}, "
             f"{scrubbed['damaged']} damaged{ended}"
         ]
     if health["quarantined"]:
         lines.append(f"in quarantine and not fetched again yet: {' '.join(health['quarantined'])}")
+    # An agent of the release before does not say it.
+    lines += [_damage_text(item) for item in health.get("damage", ())]
     return lines + [_lost_text(item) for item in health["lost"]]

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from appliance.cli.opened import CONFIG, JSON, STORE, make_sure, open_as_publisher, open_store, show, tell_agent
+from appliance.cli.opened import CONFIG, JSON, STORE, open_as_publisher, open_store, show, tell_agent
 from appliance.cli.seeding import done_text, plan_text
+from appliance.media import media_words
 
 
 @click.command()
@@ -39,7 +40,7 @@ def diff(directory: Path, config_file: Path | None, as_json: bool, older: int, n
     store = open_store(directory, config_file)
     store.blobs.require()
     before, after = find(store.generations, to=older), find(store.generations, to=newer)
-    changes = Changes.between(before.names, after.names).as_dict()
+    changes = Changes.of(before, after).as_dict()
     show({"older": before.summary, "newer": after.summary, **changes}, as_json, _diff_text)
 
 
@@ -64,7 +65,11 @@ def audit(directory: Path, config_file: Path | None, noted: str | None, as_json:
 @CONFIG
 @click.option("--to", type=int, metavar="N", help="The generation of this number.")
 @click.option("--at", metavar="TIME", help="What was served then; ISO 8601, in UTC where it has no offset.")
-@click.option("--medium", metavar="TEXT", help="The last generation made from this source, or medium of this id.")
+@click.option(
+    "--medium",
+    metavar="TEXT",
+    help="Take the last generation made from this source, or from the medium with this id, label or UUID.",
+)
 @click.option("--plan", "only_plan", is_flag=True, help="Say what it would change; write nothing.")
 @click.option("--expect", metavar="PLAN_ID", help="Publish only what this plan showed.")
 @click.option(
@@ -90,27 +95,29 @@ def rollback(
     from appliance.bundle.consent import Consent
     from appliance.bundle.publish import Publisher
     from appliance.bundle.rollback import make_rollback, roll_back
+    from appliance.lease import under_lease
     from appliance.store.history import find
 
     if sum(choice is not None for choice in (to, at, medium)) != 1:
         raise click.UsageError("Give exactly one of --to, --at and --medium.")
-    store = open_as_publisher(directory, config_file, "only the publisher makes generations")
     consent = Consent(move_pinned)
+    # First of all: only root may open the lease, and whoever publishes is not root any more.
+    with under_lease() as lease:
+        store = open_as_publisher(directory, config_file, "only the publisher makes generations")
 
-    def choose() -> Any:
-        return find(store.generations, to=to, at=at, medium=medium)
+        def choose() -> Any:
+            return find(store.generations, to=to, at=at, medium=medium)
 
-    if only_plan:
-        target, current = choose(), store.generations.current()
-        assert current is not None  # there is an older one
-        planned = make_rollback(target, current, store.blobs, store.pushes.current(), store.pins.current())
-        show(planned.as_dict(), as_json, lambda shown: f"{_target_text(shown)}\n{plan_text(shown)}")
-        planned.check(store.blobs)
-        consent.check(planned.as_dict())
-        return
-    make_sure(store.config)
-    publisher = Publisher(store.config, store.blobs, store.generations, store.pins)
-    done, result = roll_back(publisher, choose, store.pushes, expect=expect, consent=consent)
+        if only_plan:
+            target, current = choose(), store.generations.current()
+            assert current is not None  # there is an older one
+            planned = make_rollback(target, current, store.blobs, store.pushes.current(), store.pins.current())
+            show(planned.as_dict(), as_json, lambda shown: f"{_target_text(shown)}\n{plan_text(shown)}")
+            planned.check(store.blobs)
+            consent.check(planned.as_dict())
+            return
+        publisher = Publisher(store.config, store.blobs, store.generations, store.pins, lease)
+        done, result = roll_back(publisher, choose, store.pushes, expect=expect, consent=consent)
     if result.published:
         tell_agent(directory, config_file)
     show(
@@ -124,13 +131,19 @@ COMMANDS = (history, diff, audit, rollback)
 
 
 def _row_text(row: dict[str, Any]) -> str:
-    changes = "; ".join(f"{len(row[key])} {key}" for key in ("added", "moved", "completed", "removed") if row[key])
-    media = ", ".join(f"{label['id']} ({source})" for source, label in row["medium"].items())
-    others = ", ".join(source for source in row["sources"] if source not in row["medium"])
+    kinds = ("added", "moved", "completed", "removed")
+    changed = [f"{len(row[kind])} {kind}" for kind in kinds if row[kind]]
+    signed = [
+        f"{len(row[f'referrers_{kind}'])} signatures {kind}"
+        for kind in ("added", "removed")
+        if row[f"referrers_{kind}"]
+    ]
+    changes = "; ".join(changed + signed)
+    media = "; ".join(media_words(row["sources"], row["medium"]))
     state = row["state"] + (f", {len(row['missing'])} blobs not here" if row["missing"] else "")
     lines = [
         f"{row['number']}  {row['created']}  {row['cause']} by {row['by'] or 'unknown'}  [{state}]",
-        f"    from {', '.join(filter(None, (media, others))) or 'no medium'}: "
+        f"    from {media or 'no medium'}: "
         + ("what it changed is not known" if row["added"] is None else changes or "no name changed"),
     ]
     return "\n".join(lines + _change_lines(row, "    "))
@@ -140,7 +153,10 @@ def _change_lines(changes: dict[str, Any], indent: str) -> list[str]:
     lines = [f"{indent}add   {name}  {digest}" for name, digest in (changes["added"] or {}).items()]
     lines += [f"{indent}move  {name}  {old} -> {new}" for name, (old, new) in (changes["moved"] or {}).items()]
     lines += [f"{indent}fill  {name}" for name in changes["completed"] or ()]
-    return lines + [f"{indent}remove  {name}  {digest}" for name, digest in (changes["removed"] or {}).items()]
+    lines += [f"{indent}remove  {name}  {digest}" for name, digest in (changes["removed"] or {}).items()]
+    for verb, kind in (("sign", "referrers_added"), ("unsign", "referrers_removed")):
+        lines += [f"{indent}{verb}  {subject}  by {digest}" for digest, subject in (changes[kind] or {}).items()]
+    return lines
 
 
 def _diff_text(shown: dict[str, Any]) -> str:
@@ -151,7 +167,8 @@ def _diff_text(shown: dict[str, Any]) -> str:
 def _target_text(shown: dict[str, Any]) -> str:
     target = shown["target"]
     lines = [
-        f"back to generation {target['number']} of {target['created']}, from {', '.join(target['sources']) or 'nothing'}"
+        f"back to generation {target['number']} of {target['created']}, "
+        f"from {'; '.join(media_words(target['sources'], target['medium'])) or 'nothing'}"
     ]
     lines += [f"  cannot bring back {item['name']}: {', '.join(item['blobs'])}" for item in shown["missing"]]
     return "\n".join(lines)

@@ -75,7 +75,7 @@ COMMANDS = (images, pin, unpin)
 def _show_pins(verb: str, changed: list[str], pins: Pins, as_json: bool) -> None:
     current = pins.current()
     shown = {"changed": changed, "pinned": list(current.names) if current else []}
-    show(shown, as_json, lambda _: "\n".join(f"{verb} {name}" for name in changed) or "nothing changed")
+    show(shown, as_json, lambda shown: "\n".join(f"{verb} {name}" for name in shown["changed"]) or "nothing changed")
 
 
 def _images_text(shown: dict[str, Any]) -> str:

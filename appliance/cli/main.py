@@ -9,16 +9,17 @@ Commands import what they need when they run: a server must not have loaded ``ss
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from typing import Any, NoReturn
 
 import click
 
-from appliance import __version__
+from appliance import __version__, logs
 from appliance.actor import actor
 from appliance.cli import backup, health, history, images, nodes, pki, prove, room, seeding, serve
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, system_error
+from appliance.words import json_text, several_lines
 
 
 class _Group(click.Group):
@@ -29,22 +30,23 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except ApplianceError as error:
             stop(error)
+        except click.UsageError as error:
+            # A pattern of the shell may have made an argument of a file's name.
+            text = error.format_message()
+            if text == several_lines(text):
+                raise
+            raise click.UsageError(several_lines(text), error.ctx) from None
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            where = "" if error.filename is None else str(error.filename)
-            stop(
-                ApplianceError(
-                    "APL-0311", "the operating system refused", where=where, why=error.strerror or str(error)
-                )
-            )
+            stop(system_error(error))
 
 
 def stop(error: ApplianceError) -> NoReturn:
     """Print an error the way scripts and people expect it, and exit with 1."""
     click.echo(str(error), err=True)
     if "--json" in sys.argv:
-        click.echo(json.dumps({"message_type": "exit_error", **error.as_dict()}), err=True)
+        click.echo(json_text({"message_type": "exit_error", **error.as_dict()}), err=True)
     sys.exit(1)
 
 
@@ -52,8 +54,19 @@ def stop(error: ApplianceError) -> NoReturn:
 @click.version_option(__version__, prog_name="appliance")
 def main() -> None:
     """Mirror, seeding and verification for an air-gapped K3s site."""
+    logs.install()
+    _restrain_umask()
     # Before a command gives up its rights: the audit log names who called, not whom it became.
     actor()
+
+
+def _restrain_umask() -> None:
+    """Let nobody but this user write what is made from here on, and this user all of it, whatever umask the caller has.
+
+    A service sets its own, which is stricter.
+    """
+    given = os.umask(0o077)
+    os.umask((given | 0o022) & 0o077)
 
 
 for module in (seeding, history, images, health, nodes, room, prove, serve, pki, backup):

@@ -10,6 +10,7 @@ import click
 from appliance.cli.opened import CONFIG, JSON, agent_down, make_sure, show
 from appliance.config import DEFAULT_PATH, load
 from appliance.errors import fail
+from appliance.sizes import size_words
 
 
 @click.command("take-over")
@@ -40,7 +41,7 @@ def take_over(config_file: Path | None, as_json: bool, without: tuple[str, ...])
         raise click.BadParameter(f"no node of this site: {', '.join(strangers)}", param_hint="--without")
     make_sure(config, without)
     shown: dict[str, Any] = {"publisher": config.node, "without": list(without)}
-    show(shown, as_json, lambda _: f"{config.node} is the publisher, and nothing newer is known")
+    show(shown, as_json, lambda shown: f"{shown['publisher']} is the publisher, and nothing newer is known")
 
 
 @click.command()
@@ -97,7 +98,7 @@ def _leaving_text(shown: dict[str, Any]) -> str:
     lines = [f"{node} leaves{', and does not answer' if node in shown['silent'] else ''}" for node in shown["leaving"]]
     for key, words in (("only_there", "only there"), ("at_risk", "at risk")):
         lines += [
-            f"  {words}: {blob['digest']}  {blob['size']} bytes  {' '.join(blob['names'])}"
+            f"  {words}: {blob['digest']}  {size_words(blob['size'])}  {' '.join(blob['names'])}"
             f"{'' if blob['served'] else '  (for older generations alone)'}"
             for blob in shown[key]
         ]

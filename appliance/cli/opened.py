@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from appliance.config import DEFAULT_PATH, Config, load
-from appliance.errors import printable
+from appliance.words import each, json_text, several_lines
 
 if TYPE_CHECKING:
     from appliance.store.blobs import BlobStore
+    from appliance.store.garbage import Collector
     from appliance.store.generations import Generations
     from appliance.store.pins import Pins
     from appliance.store.pushes import Pushes
@@ -43,6 +43,7 @@ class Opened:
     pushes: Pushes
     pins: Pins
     uploads: Uploads
+    collector: Collector
 
 
 def open_store(directory: Path, config_file: Path | None) -> Opened:
@@ -60,12 +61,15 @@ def open_store(directory: Path, config_file: Path | None) -> Opened:
     config = config_of(directory, config_file)
     blobs = BlobStore(directory, free_percent=config.free_percent if config.peers else 0, limit=config.store_limit)
     trust = Trust(config.pki, config.node, config.seeds)
-    store = Opened(config, blobs, Generations(blobs, trust), Pushes(blobs, trust), Pins(blobs, trust), Uploads(blobs))
-    collector = Collector(
-        blobs, store.generations, store.pushes, store.pins, store.uploads, keep=config.keep_generations
+    generations, pushes, pins, uploads = (
+        Generations(blobs, trust),
+        Pushes(blobs, trust),
+        Pins(blobs, trust),
+        Uploads(blobs),
     )
+    collector = Collector(blobs, generations, pushes, pins, uploads, keep=config.keep_generations)
     blobs.space.collectable = lambda: collector.plan().size
-    return store
+    return Opened(config, blobs, generations, pushes, pins, uploads, collector)
 
 
 def open_as_publisher(directory: Path, config_file: Path | None, what: str) -> Opened:
@@ -148,6 +152,9 @@ def agent_down(config: Config, problem: Exception) -> NoReturn:
 
 
 def show(value: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
-    """Print a result as one JSON document or as text."""
-    # Sources are named by whoever made the medium: a name in Latin-1 is no UTF-8, and any may have controls in it.
-    click.echo(json.dumps(value, indent=2) if as_json else "\n".join(map(printable, text(value).split("\n"))))
+    """Print a result as one JSON document, exact, or as text.
+
+    :param text: makes text of the result and of nothing else: words of media, peers and clients that are in it are one line
+        each by then.
+    """
+    click.echo(json_text(value, indent=2) if as_json else several_lines(text(each(value))))

@@ -10,8 +10,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
+from appliance.sizes import size_words
+
 Form = Literal["bar", "lines", "json"]
-_EVERY: dict[Form, float] = {"bar": 0.2, "lines": 10.0, "json": 1.0}
+_EVERY: dict[Form, float] = {"bar": 0.2, "lines": 5.0, "json": 1.0}
 _WINDOW = 15.0
 _BAR = 24
 _COLUMNS = 80
@@ -83,6 +85,7 @@ def describe(form: Form, done: int, total: int, rate: float, columns: int = _COL
     if form == "json":
         document = {
             "message_type": "progress",
+            "phase": "reading",
             "bytes": done,
             "total": total,
             "bytes_per_second": round(rate),
@@ -91,7 +94,7 @@ def describe(form: Form, done: int, total: int, rate: float, columns: int = _COL
         return json.dumps(document)
     percent = 100 * done // total if total else 100
     ending = "" if left is None else f", {duration(left)} left"
-    text = f"{size(done)} of {size(total)} read, {size(round(rate))}/s{ending}"
+    text = f"{size_words(done)} of {size_words(total)} read, {size_words(round(rate))}/s{ending}"
     if form == "lines":
         return f"  {percent} %: {text}"
     text = f"{percent:3} %  {text}"
@@ -108,13 +111,6 @@ def terminal_columns() -> int:
         return os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
     except (OSError, ValueError):
         return _COLUMNS
-
-
-def size(count: int) -> str:
-    """Bytes for people, in units of 1024."""
-    if count < 1 << 20:
-        return f"{count / (1 << 10):.0f} KiB"
-    return f"{count / (1 << 20):.0f} MiB" if count < 10 << 30 else f"{count / (1 << 30):.1f} GiB"
 
 
 def duration(seconds: float) -> str:

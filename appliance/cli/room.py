@@ -13,6 +13,7 @@ import click
 
 from appliance.cli.opened import CONFIG, JSON, STORE, open_store, show
 from appliance.config import DEFAULT_PATH, load
+from appliance.sizes import size_words
 
 if TYPE_CHECKING:
     from appliance.cli.opened import Opened
@@ -55,6 +56,11 @@ def _finite(_: click.Context, parameter: click.Parameter, seconds: float | None)
     callback=_finite,
     help="Keep what came within so many seconds.  [default: 3600]",
 )
+@click.option(
+    "--staged",
+    is_flag=True,
+    help="Remove also the blobs that 'plan --stage' verified and nobody published yet.",
+)
 @JSON
 def gc(
     directory: Path,
@@ -65,10 +71,12 @@ def gc(
     without: tuple[str, ...],
     lost: tuple[str, ...],
     grace: float | None,
+    staged: bool,
     as_json: bool,
 ) -> None:
     """Remove blobs that nothing needs: no kept generation, no pushed or pinned name, no image that runs."""
     from appliance.bundle.confined import drop_privileges
+    from appliance.lease import under_lease
     from appliance.oci.digests import check_digest
     from appliance.store.garbage import GRACE_SECONDS, Collector, Swept, collect
 
@@ -76,19 +84,24 @@ def gc(
     store.blobs.require()
     running = _what_runs(store.config, lists, without)
     notes = _compare_with_peers(store)
-    drop_privileges(directory)
-    collector = Collector(
-        store.blobs,
-        store.generations,
-        store.pushes,
-        store.pins,
-        store.uploads,
-        keep=store.config.keep_generations,
-        running=running,
-        grace=GRACE_SECONDS if grace is None else grace,
-        lost=[check_digest(digest) for digest in lost],
-    )
-    plan, swept = (collector.plan(), Swept()) if only_plan else collect(collector, expect=expect)
+    # First of all: only root may open the lease.
+    with under_lease() as lease:
+        drop_privileges(directory)
+        collector = Collector(
+            store.blobs,
+            store.generations,
+            store.pushes,
+            store.pins,
+            store.uploads,
+            keep=store.config.keep_generations,
+            running=running,
+            grace=GRACE_SECONDS if grace is None else grace,
+            lost=[check_digest(digest) for digest in lost],
+            keep_staged=not staged,
+        )
+        if lease is not None and not only_plan:
+            lease.await_sign()
+        plan, swept = (collector.plan(), Swept()) if only_plan else collect(collector, expect=expect)
     current = store.generations.current()
     shown = plan.as_dict()
     shown["generation"] = {"number": current.number, "digest": current.digest} if current else None
@@ -175,18 +188,18 @@ def _compare_with_peers(store: Opened) -> list[str]:
 def _gc_text(shown: dict[str, Any], only_plan: bool) -> str:
     lines = [f"plan {shown['plan_id']}"]
     lines += [
-        f"  keep  {kept['blobs']} blobs, {kept['bytes']} bytes for {reason}"
+        f"  keep  {kept['blobs']} blobs, {size_words(kept['bytes'])} for {reason}"
         for reason, kept in shown["kept_for"].items()
     ]
     lines += [
-        f"  free  {item['bytes']} bytes of {item['name']}  {item['digest']}  (generation {item['generation']})"
+        f"  free  {size_words(item['bytes'])} of {item['name']}  {item['digest']}  (generation {item['generation']})"
         for item in shown["names"]
     ]
     lines += [f"  note  {note}" for note in shown["notes"]]
     if only_plan:
-        lines.append(f"  {shown['blobs']} blobs, {shown['bytes']} bytes to free")
+        lines.append(f"  {shown['blobs']} blobs, {size_words(shown['bytes'])} to free")
     else:
-        lines.append(f"  {shown['freed_blobs']} blobs, {shown['freed_bytes']} bytes freed")
+        lines.append(f"  {shown['freed_blobs']} blobs, {size_words(shown['freed_bytes'])} freed")
     return "\n".join(lines)
 
 

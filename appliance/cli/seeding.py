@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from appliance.cli.opened import CONFIG, JSON, STORE, config_of, make_sure, open_store, show, tell_agent
+from appliance.sizes import size_words
 
 if TYPE_CHECKING:
     from appliance.archives.medium import Medium
+    from appliance.bundle.seed import Request, Target
+    from appliance.lease import Lease
 
 _NAME = click.option("--name", "names", multiple=True, metavar="REF", help="Name for an image that has none.")
 _PLATFORM = click.option(
@@ -60,156 +63,106 @@ def _named(_: click.Context, parameter: click.Parameter, sources: tuple[str, ...
 _SOURCES = click.argument("sources", nargs=-1, callback=_named)
 
 
+_REQUEST = (_NAME, _PLATFORM, _ANY_PLATFORM, _ALLOW, _REMOVE, _OTHER_SITE, _DEEP, _SOURCES)
+"""Options and arguments that say what is read; ``plan`` and ``seed`` take the same."""
+_CONSENT = (_MOVE_PINNED, _OLDER)
+
+
+def _take(*parameters: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a decorator that gives a command several options."""
+
+    def decorate(command: Any) -> Any:
+        for parameter in reversed(parameters):
+            command = parameter(command)
+        return command
+
+    return decorate
+
+
 @click.command()
 @STORE
 @CONFIG
-@_NAME
-@_PLATFORM
-@_ANY_PLATFORM
-@_ALLOW
-@_REMOVE
-@_MOVE_PINNED
-@_OLDER
-@_OTHER_SITE
-@_DEEP
+@_take(*_REQUEST, *_CONSENT)
+@click.option(
+    "--stage",
+    "staged",
+    is_flag=True,
+    help="Keep the verified blobs in the store, so that 'seed --expect' and later runs do not read SOURCES again.",
+)
 @JSON
-@_SOURCES
 def plan(
     directory: Path,
     config_file: Path | None,
-    names: tuple[str, ...],
-    platforms: tuple[str, ...],
-    any_platform: bool,
-    allow: tuple[str, ...],
-    remove: tuple[str, ...],
     move_pinned: tuple[str, ...],
     older: bool,
-    other_site: bool,
-    deep: bool,
+    staged: bool,
     as_json: bool,
-    sources: tuple[str, ...],
+    **asked: Any,
 ) -> None:
-    """Read and verify SOURCES whole and say what seeding them would change. Writes nothing."""
-    from appliance.archives.sink import HashingSink
+    """Read and verify SOURCES whole and say what seeding them would change. Without --stage it writes nothing."""
     from appliance.bundle.consent import Consent
-    from appliance.bundle.plan import make_plan
-    from appliance.bundle.reading import read_sources
-    from appliance.bundle.removal import names_to_remove
-    from appliance.oci.platforms import parse_platform
+    from appliance.bundle.seed import inspect, stage
 
-    _check_given(sources, remove)
-    wanted = [parse_platform(text) for text in platforms]
+    _check_given(asked["sources"], asked["remove"])
 
-    def work(medium: Medium, report: Callable[[int, int], None]) -> dict[str, Any]:
-        store = open_store(directory, config_file)
-        current = store.generations.current() if (directory / "oci-layout").exists() else None
-        with HashingSink(store.blobs) as sink:
-            reading = read_sources(
-                sources,
-                sink,
-                directory,
-                current,
-                names=names,
-                platforms=wanted or [parse_platform(text) for text in store.config.platforms],
-                any_platform=any_platform,
-                allow=allow,
-                site_addresses=store.config.site_addresses,
-                site=store.config.site,
-                other_site=other_site,
-                deep=deep,
-                medium=medium,
-                progress=report,
-            )
-        history = store.generations.newest_first if current else tuple
-        made = make_plan(
-            reading,
-            current,
-            store.blobs,
-            store.pushes.current(),
-            store.pins.current(),
-            removed=names_to_remove(remove, reading, current, history, directory, store.config.site_addresses),
-            history=history,
-        )
-        store.blobs.check_room(made.bytes_to_write)
-        return made.as_dict()
+    def work(medium: Medium, report: Callable[[int, int], None], lease: Lease | None) -> dict[str, Any]:
+        target = _target(directory, config_file, lease)
+        run = stage if staged else inspect
+        return run(target, _request(target, asked), medium=medium, progress=report).as_dict()
 
-    shown = _read(directory, sources, work, as_json)
+    shown = _read(directory, asked["sources"], work, as_json)
     show(shown, as_json, plan_text)
-    Consent(move_pinned, older, other_site, any_platform).check(shown)
+    Consent(move_pinned, older, asked["other_site"], asked["any_platform"]).check(shown)
 
 
 @click.command()
 @STORE
 @CONFIG
-@_NAME
-@_PLATFORM
-@_ANY_PLATFORM
-@_ALLOW
-@_REMOVE
-@_MOVE_PINNED
-@_OLDER
-@_OTHER_SITE
+@_take(*_REQUEST, *_CONSENT)
 @click.option("--expect", metavar="PLAN_ID", help="Publish only what this plan showed.")
-@_DEEP
 @JSON
-@_SOURCES
 def seed(
     directory: Path,
     config_file: Path | None,
-    names: tuple[str, ...],
-    platforms: tuple[str, ...],
-    any_platform: bool,
-    allow: tuple[str, ...],
-    remove: tuple[str, ...],
     move_pinned: tuple[str, ...],
     older: bool,
-    other_site: bool,
     expect: str | None,
-    deep: bool,
     as_json: bool,
-    sources: tuple[str, ...],
+    **asked: Any,
 ) -> None:
     """Import SOURCES (tarballs, layouts, directories of them) and publish them as one new generation."""
     from appliance.bundle.consent import Consent
     from appliance.bundle.seed import seed as run
-    from appliance.oci.platforms import parse_platform
 
-    _check_given(sources, remove)
-    wanted = [parse_platform(text) for text in platforms]
+    _check_given(asked["sources"], asked["remove"])
+    consent = Consent(move_pinned, older, asked["other_site"], asked["any_platform"])
 
-    def work(medium: Medium, report: Callable[[int, int], None]) -> dict[str, Any]:
-        store = open_store(directory, config_file)
-        result = run(
-            store.config,
-            store.blobs,
-            store.generations,
-            store.pushes,
-            sources,
-            names=names,
-            platforms=wanted or [parse_platform(text) for text in store.config.platforms],
-            allow=allow,
-            remove=remove,
-            expect=expect,
-            pins=store.pins,
-            consent=Consent(move_pinned, older, other_site, any_platform),
-            deep=deep,
-            medium=medium,
-            progress=report,
-        )
-        return result.as_dict()
+    def work(medium: Medium, report: Callable[[int, int], None], lease: Lease | None) -> dict[str, Any]:
+        target = _target(directory, config_file, lease)
+        request = _request(target, asked)
+        return run(target, request, expect=expect, consent=consent, medium=medium, progress=report).as_dict()
 
     make_sure(config_of(directory, config_file))
-    shown = _read(directory, sources, work, as_json)
+    shown = _read(directory, asked["sources"], work, as_json)
     if shown["published"]:
         tell_agent(directory, config_file)
     show(shown, as_json, done_text)
 
 
 COMMANDS = (plan, seed)
+LEGEND = {
+    "fill": "gets more platforms",
+    "sign": "gets signatures or attestations",
+    "cover": "hides what an operator pushed",
+    "uncover": "shows again what an operator pushed",
+}
+"""Words of the plan that do not explain themselves."""
 
 
 def plan_text(shown: dict[str, Any]) -> str:
-    """A plan for people: what ``appliance plan --json`` prints."""
+    """Return a plan for people, from what ``appliance plan --json`` prints."""
+    from appliance.archives.left_out import as_lines
+
     back = {item["name"]: item["number"] for item in shown["steps_back"]}
     lines = [f"plan {shown['plan_id']}"]
     lines += [f"  add   {item['name']}  {item['digest']}" for item in shown["added"]]
@@ -219,6 +172,15 @@ def plan_text(shown: dict[str, Any]) -> str:
         for item in shown["moved"]
     ]
     lines += [f"  fill  {name}" for name in shown["completed"]]
+    lines += [
+        f"  sign  {item['name']}{' and {} more names'.format(item['other_names']) if item['other_names'] else ''}  "
+        + (
+            "1 signature or attestation"
+            if len(item["digests"]) == 1
+            else f"{len(item['digests'])} signatures and attestations"
+        )
+        for item in shown["referrers"]
+    ]
     lines += [
         f"  remove  {item['name']}  {item['digest']}{'  (pinned)' if item['pinned'] else ''}"
         for item in shown["removed"]
@@ -231,23 +193,37 @@ def plan_text(shown: dict[str, Any]) -> str:
         f"  uncover {item['name']}  {item['old']} -> {item['new']} (pushed by an operator)"
         for item in shown["uncovers_pushed"]
     ]
+    kinds = {"fill": "completed", "sign": "referrers", "cover": "covers_pushed", "uncover": "uncovers_pushed"}
+    legend = [f"{word}: {LEGEND[word]}" for word, kind in kinds.items() if shown[kind]]
+    lines += [f"  ({'; '.join(legend)})"] if legend else []
     lines += [
         f"  medium {source}: {label['id']} for {label['site']}, made at {label['created']}"
         + (f"; older than one of {shown['older_media'][source]['newest']}" if source in shown["older_media"] else "")
         + (f"; {label['note']}" if "note" in label else "")
         for source, label in shown["medium"].items()
     ]
+    lines += [_source_text(source) for source in shown["sources"]]
     lines += [f"  note  {note}" for note in shown["notes"]]
-    lines.append(f"  {len(shown['unchanged'])} names unchanged, {shown['bytes_to_write']} bytes to write")
+    lines += [f"  {line}" for line in as_lines(shown)]
+    lines.append(f"  {len(shown['unchanged'])} names unchanged, {size_words(shown['bytes_to_write'])} to write")
     return "\n".join(lines)
+
+
+def _source_text(source: dict[str, Any]) -> str:
+    medium = source.get("medium", "a medium that is not known here")
+    if source["state"] == "absent-published":
+        return f"  not there, but published before: {source['path']}, from {medium}"
+    earlier = ", by an earlier run" if source["state"] == "verified-before" else ""
+    return f"  read  {source['path']}: {size_words(source['bytes'])} from {medium}{earlier}"
 
 
 def done_text(shown: dict[str, Any]) -> str:
     """What was done, for people."""
-    number = shown["generation"]["number"] if shown["generation"] else None
-    ending = f"published generation {number}" if shown["published"] else f"nothing new; generation {number} is served"
+    served = f"generation {shown['generation']['number']}" if shown["generation"] else "nothing"
+    ending = f"published {served}" if shown["published"] else f"nothing new; {served} is served"
     if shown["bytes_written"] and not shown["published"]:
-        ending += f", and {shown['bytes_written']} bytes that its images lacked here were written"
+        lacked = "" if shown["referrers_left_out"] else " that its images lacked here"
+        ending += f", and {size_words(shown['bytes_written'])}{lacked} were written"
     return f"{plan_text(shown)}\n{ending}"
 
 
@@ -256,22 +232,40 @@ def _check_given(sources: tuple[str, ...], remove: tuple[str, ...]) -> None:
         raise click.UsageError("Missing argument 'SOURCES...' (only --remove does without).")
 
 
+def _target(directory: Path, config_file: Path | None, lease: Lease | None) -> Target:
+    from appliance.bundle.seed import Target
+
+    store = open_store(directory, config_file)
+    return Target(store.config, store.blobs, store.generations, store.pushes, store.pins, store.collector, lease)
+
+
+def _request(target: Target, asked: Mapping[str, Any]) -> Request:
+    """Return what the options ask for; what the nodes run is taken from the inventory where no option says it."""
+    from appliance.bundle.seed import Request
+    from appliance.oci.platforms import parse_platform
+
+    platforms = [parse_platform(text) for text in asked["platforms"] or target.config.platforms]
+    return Request(**{**asked, "platforms": platforms})
+
+
 def _read(
     directory: Path,
     sources: tuple[str, ...],
-    work: Callable[[Medium, Callable[[int, int], None]], dict[str, Any]],
+    work: Callable[[Medium, Callable[[int, int], None], Lease | None], dict[str, Any]],
     as_json: bool,
 ) -> dict[str, Any]:
     """Read the sources in a process of their own, and say on standard error how far it is."""
     from appliance.archives.medium import Medium
     from appliance.bundle.confined import confined
     from appliance.cli.progress import Form, Progress
+    from appliance.lease import under_lease
 
     form: Form = "json" if as_json else "bar" if sys.stderr.isatty() else "lines"
-    medium = Medium([Path(source) for source in sources])
-    progress = Progress(form, lambda text: click.echo(text, err=True, nl=form != "bar"), medium.weight)
-    try:
-        return confined(directory, medium, lambda report: work(medium, report), progress)
-    finally:
-        progress.close()
-        medium.close()
+    with under_lease() as lease:
+        medium = Medium([Path(source) for source in sources])
+        progress = Progress(form, lambda text: click.echo(text, err=True, nl=form != "bar"), medium.weight)
+        try:
+            return confined(directory, medium, lambda report: work(medium, report, lease), progress)
+        finally:
+            progress.close()
+            medium.close()

@@ -9,23 +9,21 @@ from typing import Literal
 import click
 
 from appliance.config import DEFAULT_PATH, CurrentConfig, load
-from appliance.errors import ApplianceError
 
 
 @click.command()
 @click.argument("name", type=click.Choice(["mirror", "peer", "agent"]))
 @click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), default=DEFAULT_PATH)
-def unit(name: Literal["mirror", "peer", "agent"], config_file: Path) -> None:
+@click.option("--socket-unit", is_flag=True, help="Serve the mirror on the socket of a socket unit, and on no other.")
+def unit(name: Literal["mirror", "peer", "agent"], config_file: Path, socket_unit: bool) -> None:
     """Run one of the node's units; systemd calls this."""
-    from appliance.serve.start import serve_unit
-    from appliance.serve.systemd import drop_listener
+    from appliance.serve.systemd import Handed
 
-    try:
-        config = load(config_file)
-    except ApplianceError:
-        drop_listener()
-        raise
-    serve_unit(name, CurrentConfig(config, config_file))
+    handed = Handed()
+    with handed.down_on_failure():
+        from appliance.serve.start import serve_unit
+
+        serve_unit(name, CurrentConfig(load(config_file), config_file), handed, socket_unit=socket_unit)
 
 
 @click.command()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.errors import fail
@@ -20,25 +19,6 @@ if TYPE_CHECKING:
 _FORMS = {"sha256": re.compile(r"[0-9a-f]{64}"), "sha512": re.compile(r"[0-9a-f]{128}")}
 ALGORITHMS = tuple(_FORMS)
 """Those that are read."""
-
-EMPTY_SHA256 = "sha256:" + hashlib.sha256(b"").hexdigest()
-"""Digest of no bytes at all."""
-
-
-@dataclass(frozen=True)
-class Digest:
-    """A checked digest, taken apart.
-
-    :param algorithm: ``sha256`` or ``sha512``.
-    :param hex: lower-case hexadecimal value.
-    """
-
-    algorithm: str
-    hex: str
-
-    def __str__(self) -> str:
-        """``algorithm:hex``."""
-        return f"{self.algorithm}:{self.hex}"
 
 
 def is_digest(text: object) -> bool:
@@ -64,15 +44,6 @@ def check_digest(text: object, where: str = "") -> str:
             why="expected sha256: and 64, or sha512: and 128 lower-case hexadecimal digits",
         )
     return text
-
-
-def parse_digest(text: object, where: str = "") -> Digest:
-    """Take a digest apart.
-
-    :raises ApplianceError: APL-0201.
-    """
-    algorithm, _, value = check_digest(text, where).partition(":")
-    return Digest(algorithm, value)
 
 
 def hasher(algorithm: str = "sha256") -> _Hash:

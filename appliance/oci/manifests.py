@@ -21,6 +21,8 @@ MANIFEST_LIMIT = 4 * 1024 * 1024
 
 IMAGE_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
+SUBJECT = "io.containerd.manifest.subject"
+"""On an entry of an index: the digest that a manifest refers to, as containerd's exporter writes it."""
 
 _MAX_SIZE = 2**63 - 1
 _FIELDS = frozenset(
@@ -127,11 +129,6 @@ class Manifest:
     def blobs(self) -> tuple[Descriptor, ...]:
         """Config and layers, in that order; what ``/blobs/`` serves for it."""
         return self.layers if self.config is None else (self.config, *self.layers)
-
-    @property
-    def children(self) -> tuple[Descriptor, ...]:
-        """Everything it needs to be whole: config, layers and listed manifests, but not its subject."""
-        return self.blobs + self.manifests
 
     @property
     def referrer_type(self) -> str | None:

@@ -81,11 +81,6 @@ def is_registry_host(component: str) -> bool:
     return "." in component or ":" in component or component == "localhost" or component.lower() != component
 
 
-def is_repository(text: str) -> bool:
-    """Whether ``text`` is a repository name by the distribution specification's grammar."""
-    return _REPOSITORY.fullmatch(text) is not None and len(text) <= NAME_LIMIT
-
-
 def is_tag(text: str) -> bool:
     """Whether ``text`` is a tag by the distribution specification's grammar."""
     return _TAG.fullmatch(text) is not None
@@ -157,18 +152,6 @@ def check_registry(host: str, where: str = "") -> str:
         _bad(host, "it is not a host name or address with an optional port", where)
     lowered = host.lower()
     return _ALIASES.get(lowered, lowered if is_registry_host(lowered) else host)
-
-
-def parse_tag_or_digest(text: str, where: str = "") -> tuple[str | None, str | None]:
-    """Take the last part of a ``/manifests/<reference>`` path: a tag or a digest, the other is None.
-
-    :raises ApplianceError: APL-0202 or APL-0201.
-    """
-    if ":" in text:
-        return None, check_digest(text, where)
-    if not is_tag(text):
-        _bad(text, "it is neither a tag nor a digest", where)
-    return text, None
 
 
 def _normalise(registry: str, repository: str, text: str, where: str) -> tuple[str, str]:

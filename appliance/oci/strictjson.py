@@ -15,6 +15,10 @@ VALUES = 1_000_000
 """Most commas and opening brackets in a document: 20 MiB of ``[[],[],`` are half a gigabyte as objects."""
 
 
+class _NotStrict(ValueError):
+    """A document that another parser would read differently."""
+
+
 def load_json(data: bytes | bytearray | memoryview, *, limit: int, where: str = "") -> Any:
     """Parse a JSON document that nobody vouches for.
 
@@ -37,8 +41,14 @@ def load_json(data: bytes | bytearray | memoryview, *, limit: int, where: str = 
         return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:
         fail("APL-0204", "JSON document is nested too deep", where=where)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors, and the hooks raise them
-        fail("APL-0203", "not a JSON document", where=where, why=str(error))
+    except UnicodeDecodeError as error:
+        fail("APL-0203", "not a JSON document", where=where, why=f"it is not text in UTF-8, from byte {error.start} on")
+    except json.JSONDecodeError as error:
+        why = f"it is not valid JSON at line {error.lineno}, column {error.colno}"
+        fail("APL-0203", "not a JSON document", where=where, why=why)
+    except ValueError as error:  # of the hooks, and of Python for a number of thousands of digits
+        why = str(error) if isinstance(error, _NotStrict) else "it has a number that is too long"
+        fail("APL-0203", "not a JSON document", where=where, why=why)
 
 
 def dump_json(value: Any) -> bytes:
@@ -56,9 +66,9 @@ def is_clean_text(value: object) -> bool:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("a key is given twice in one object")
+        raise _NotStrict("a key is given twice in one object")
     return result
 
 
 def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
+    raise _NotStrict(f"{text} is not JSON")

@@ -1,47 +1,57 @@
 """What a node answers on 5443 behind TLS: its peers, and operators where pushing is on.
 
-=========================  ==================================================================================
-route                      answer
-=========================  ==================================================================================
-``/healthz``               that the process answers
-``/p2p/v1/ping``           ``{"node","version","generation":{"number","digest"}|null,"pushes":{...}|null,"pins":...}``
-``/p2p/v1/generation``     ``{"raw": text of the index, "signature": {...}|null}``; 404: none
-``/p2p/v1/pushes``         the same for the index of pushes
-``/p2p/v1/pins``           the same for the index of pins
-``/p2p/v1/blobs/<digest>`` a whole blob that lies here, with ``Range``; 404: not here
-``/p2p/v1/wake``           204; the agent looks for something newer at once
-``/v2/...``                the registry
-=========================  ==================================================================================
+=================================  ===================================================================================
+route                              answer
+=================================  ===================================================================================
+``/healthz``                       that the process answers
+``/p2p/v1/ping``                   ``{"node","version","generation":{"number","digest"}|null,"pushes":{...}|null,"pins":...}``
+``/p2p/v1/generation``             ``{"raw": text of the index, "signature": {...}|null}``; 404: none
+``/p2p/v1/pushes``                 the same for the index of pushes
+``/p2p/v1/pins``                   the same for the index of pins
+``/p2p/v1/<index>/head``           ``{"kind","number","digest","size","signature":{...,"head"}}`` of one of these three; 404: none
+``/p2p/v1/<index>/raw/<digest>``   its bytes as they are, with ``HEAD``; 404: another one is current
+``/p2p/v1/kept/<file>``            a file below ``generations/``, ``pushes/`` or ``pins/``, as it is; 404: not here
+``/p2p/v1/blobs/<digest>``         a whole blob that lies here, with ``Range``; 404: not here
+``/p2p/v1/wake``                   204; the agent looks for something newer at once
+``/v2/...``                        the registry
+=================================  ===================================================================================
 
 Who may call what is in :data:`appliance.registry.access.ROUTES`.
 """
 
 from __future__ import annotations
 
+import logging
+import math
+import os
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from flask import Flask, Response, request
-from gevent.lock import BoundedSemaphore
 
 from appliance import __version__
 from appliance.config import Config, CurrentConfig
+from appliance.countedlog import CountedLog, origin
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
 from appliance.offload import offload
+from appliance.peers.served import Served
 from appliance.registry.access import Caller, Identity
-from appliance.registry.answers import document, error
+from appliance.registry.answers import Refusal, document, error
 from appliance.registry.app import send_blob
+from appliance.registry.body import Body, WholeFile
 from appliance.registry.catalog import CurrentCatalog
-from appliance.registry.credentials import Operators
+from appliance.registry.credentials import Operators, basic
 from appliance.registry.fetcher import NoFetcher
+from appliance.registry.guesses import Guesses, Turns
 from appliance.registry.listener import Handler, listener
 from appliance.store.blobs import BlobStore
-from appliance.store.signed import NameIndex, SignedIndex, summary
+from appliance.store.signed import SignedIndex, summary
 from appliance.trust import common_name
 
-T = TypeVar("T", bound=NameIndex)
+_LOG = logging.getLogger("appliance.peers")
+_WRONG = "wrong passwords of operators"
 
 
 class PeerRoutes:
@@ -67,9 +77,7 @@ class PeerRoutes:
     ) -> None:
         self._config = config
         self._blobs = blobs
-        self._generations = generations
-        self._pushes = pushes
-        self._pins = pins
+        self._indexes = {index.kind: Served(index) for index in (generations, pushes, pins)}
         self._catalog = catalog
         self._wake = wake
         # Never from other peers: two nodes that lack a blob would ask each other in a circle.
@@ -79,9 +87,12 @@ class PeerRoutes:
         """The routes of the table, by name."""
         return {
             "ping": self._ping,
-            "generation": lambda: _signed(self._generations),
-            "pushes": lambda: _signed(self._pushes),
-            "pins": lambda: _signed(self._pins),
+            "generation": lambda: _signed(self._indexes["generation"]),
+            "pushes": lambda: _signed(self._indexes["pushes"]),
+            "pins": lambda: _signed(self._indexes["pins"]),
+            "index-head": self._head,
+            "index-raw": self._raw,
+            "kept": self._kept,
             "peer-blob": self._blob,
             "wake": self._awake,
         }
@@ -94,13 +105,13 @@ class PeerRoutes:
                 "version": __version__,
                 "generation": summary(catalog.generation),
                 "pushes": summary(catalog.pushed),
-                "pins": summary(self._pinned()),
+                "pins": self._pinned(),
             }
         )
 
-    def _pinned(self) -> NameIndex | None:
+    def _pinned(self) -> dict[str, Any] | None:
         try:
-            return offload(self._pins.current)
+            return self._indexes["pins"].summary()
         except ApplianceError:
             return None  # a damaged one stops seedings, and has its words there
 
@@ -114,18 +125,55 @@ class PeerRoutes:
             return error(404, "BLOB_UNKNOWN", f"{digest} is not on this node")
         return send_blob(self._blobs, self._fetcher, digest, size, request)
 
+    def _head(self, index: str) -> Response:
+        head = self._indexes[index].head()
+        return error(404, "NAME_UNKNOWN", "this node has none yet") if head is None else document(head)
+
+    def _raw(self, index: str, digest: str) -> Response:
+        """A node that has read the head takes it, and checks it by its digest."""
+        handle = self._indexes[index].open(digest)
+        if handle is None:
+            return error(404, "NAME_UNKNOWN", f"{index} {digest} is not current on this node")
+        return _send_file(handle, index)
+
+    def _kept(self, kind: str, file: str) -> Response:
+        """A node whose own copy is damaged takes it, and checks it by its name and signature."""
+        try:
+            handle = os.open(self._blobs.root / kind / file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return error(404, "NAME_UNKNOWN", f"{file} is not on this node")
+        return _send_file(handle, file)
+
     def _awake(self) -> Response:
         self._wake()
         return Response(status=204)
 
 
-def _signed(index: SignedIndex[T]) -> Response:
-    # Beside the event loop: of 100,000 names it takes longer than a worker may stand still for a few who ask.
-    current = offload(index.current)
-    if current is None:
+def _send_file(handle: int, name: str) -> Response:
+    """Send an open file whole, and close it."""
+    size = os.fstat(handle).st_size
+    source = WholeFile(handle, size)
+    body: Body | bytes = b""
+    if request.method == "HEAD":
+        source.close()
+    else:
+        try:
+            body = Body(request.environ, source, 0, size)
+        except OSError as problem:
+            source.close()
+            return error(503, "NAME_UNKNOWN", f"{name} cannot be read now: {problem}")
+    response = Response(body, direct_passthrough=True, content_type="application/octet-stream")
+    response.headers["Content-Length"] = str(size)
+    return response
+
+
+def _signed(index: Served) -> Response:
+    document = index.document()
+    if document is None:
         return error(404, "NAME_UNKNOWN", "this node has none yet")
-    signature = index.signature(current)
-    return document({"raw": current.raw.decode(), "signature": signature.__dict__ if signature else None})
+    response = Response(document.pieces(), content_type="application/json")
+    response.headers["Content-Length"] = str(len(document.content))
+    return response
 
 
 def create_app(current: CurrentConfig, handlers: Mapping[str, Handler], operators: Operators | None) -> Flask:
@@ -136,8 +184,8 @@ def create_app(current: CurrentConfig, handlers: Mapping[str, Handler], operator
     :param handlers: of every route that it answers.
     :param operators: who may push; None where pushing is off.
     """
-    # One at a time: whoever guesses passwords takes one thread from the others, and memory once.
-    turn = BoundedSemaphore(1)
+    guesses, log = Guesses(), CountedLog(_LOG.warning)
+    turns = Turns(guesses.is_clean)
     offered = frozenset[Caller]({"node"} if operators is None else {"node", "operator"})
 
     def identify() -> Identity:
@@ -145,15 +193,41 @@ def create_app(current: CurrentConfig, handlers: Mapping[str, Handler], operator
         given = request.headers.get("Authorization")
         if operators is None or given is None:
             return node
-        operator = operators.remembered(given)
-        if operator is None:
-            with turn:
-                operator = offload(operators.check, given)
+        operator = operators.remembered(given) or _checked(operators, given, guesses, turns, log)
         if operator is None:
             return Identity(problem="wrong name or password of an operator")
         return Identity(node.roles | {"operator"}, operator)
 
     return listener(handlers, offered, identify)
+
+
+def _checked(operators: Operators, given: str, guesses: Guesses, turns: Turns, log: CountedLog) -> str | None:
+    """Name of the operator with these credentials, None for wrong ones; 429 for an address that has to wait."""
+    named = basic(given)
+    if named is None:
+        return None
+    name, address = named[0], origin(request.remote_addr or "")
+
+    def refuse_early() -> None:
+        wait = math.ceil(guesses.wait(address, name))
+        if wait:
+            log.count(_WRONG, address, name)
+            why = f"too many wrong passwords for this name from {address}; the next is looked at in {wait} s"
+            raise Refusal(429, "TOOMANYREQUESTS", why, Retry_After=str(wait))
+
+    refuse_early()
+    with turns.turn(address):
+        # Meanwhile others from there had their turn, with the same password or with wrong ones.
+        operator = operators.remembered(given)
+        if operator is None:
+            refuse_early()
+            operator = offload(operators.check, given)
+    if operator is None:
+        guesses.wrong(address, name)
+        log.count(_WRONG, address, name)
+    else:
+        guesses.right(address, name)
+    return operator
 
 
 def _node(config: Config, *, is_open: bool) -> Identity:

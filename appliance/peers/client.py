@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import gevent
 import urllib3
 
 from appliance.config import Config, CurrentConfig, Peer
+from appliance.peers.heads import BoundedPools
 from appliance.trust import client_context
+from appliance.words import one_line
 
 CONNECT_SECONDS = 0.7
 """A connection inside a site is there within milliseconds; more is a dead peer."""
@@ -21,17 +25,26 @@ SMALL_ANSWER = 64 << 10
 """Most bytes of a ping's answer and the like."""
 INDEX_ANSWER = 320 << 20
 """Most bytes of a generation of the largest size, wrapped in JSON."""
-ANSWER_SECONDS = 5.0
-"""How long a small answer may take from the question to its last byte: one that comes a byte a second is a dead peer
-too, and whoever waits for all peers waits for it."""
+ANSWER_SECONDS = 1.8
+"""How long a small answer may take as a whole, and how long a large one until its head is there: connection, handshake,
+head and body. Time-outs on silence never end what drips, and whoever waits for all peers waits for it. Three times the
+0.6 s that a satellite takes to and fro."""
 INDEX_SECONDS = 600.0
+FOREIGN = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
+"""Exceptions that reading an answer raises, whatever a peer sends."""
 _STEP = 1 << 20
+_WORDS = 300
+"""Most characters of a library's own words about a failure."""
 _BREAK_FIRST = 2.0
 _BREAK_MOST = 30.0
 
 
 class PeerError(Exception):
     """A peer did not do what it was asked; the text says which and how."""
+
+
+class BrokeOff(PeerError):
+    """A body ended early on a connection that had delivered: the peer lives, and may give the rest over a new one."""
 
 
 @dataclass
@@ -105,13 +118,18 @@ class Peers:
         """One small request: (status, body).
 
         :param read_seconds: how long there may be no byte.
-        :param seconds: how long all of the answer may take.
+        :param seconds: how long all of it may take, from the first packet to the last byte.
         :param limit: most bytes of the body.
         :raises PeerError: when the peer does not answer in time; its breaker opens. Or when it sends more.
         """
         end = self._clock() + seconds
-        with self._request(peer, method, path, {}, read_seconds) as response:
-            body = bytearray()
+        body = bytearray()
+        with (
+            self._within(peer, seconds),
+            self._request(
+                peer, method, path, {}, read_seconds, ANSWER_SECONDS - READ_SECONDS + read_seconds
+            ) as response,
+        ):
             try:
                 while chunk := response.read1(_STEP):
                     body += chunk
@@ -119,7 +137,9 @@ class Peers:
                         raise PeerError(f"{peer.id} sent more than {limit} bytes")
                     if self._clock() > end:
                         raise TimeoutError(f"no whole answer in {seconds:g} s, {len(body)} bytes came")
-            except (urllib3.exceptions.HTTPError, OSError) as error:
+                    # gevent reads on without a turn for others while there are bytes.
+                    gevent.sleep(0)
+            except FOREIGN as error:
                 raise self._broken(peer, error) from error
             return response.status, bytes(body)
 
@@ -138,38 +158,80 @@ class Peers:
                 raise PeerError(f"{peer.id} answered another range than the one asked for")
             yield response
 
-    def broken(self, peer: Peer, error: Exception) -> PeerError:
-        """Note that a body from this peer broke off, and say so."""
+    def broken(self, peer: Peer, error: Exception, delivered: int = 0) -> PeerError:
+        """Return what a body from this peer that broke off means.
+
+        After bytes of it, a reset or an early end is :class:`BrokeOff`: a process that was restarted, a full table in a
+        firewall. Silence, or an end before the first byte, is a dead peer, and opens its breaker.
+
+        :param delivered: bytes of the body that came over this connection.
+        """
+        if delivered and not isinstance(error, (urllib3.exceptions.TimeoutError, TimeoutError)):
+            return BrokeOff(_words(peer, error))
         return self._broken(peer, error)
 
     @contextlib.contextmanager
     def _request(
-        self, peer: Peer, method: str, path: str, headers: dict[str, str], read_seconds: float
+        self,
+        peer: Peer,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        read_seconds: float,
+        head_seconds: float = ANSWER_SECONDS,
     ) -> Iterator[Any]:
+        with self._within(peer, head_seconds):
+            try:
+                response = self._line(peer).pool.request(
+                    method,
+                    peer.url + path,
+                    headers=headers,
+                    preload_content=False,
+                    decode_content=False,
+                    redirect=False,
+                    retries=False,
+                    timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=read_seconds),
+                )
+            except FOREIGN as error:
+                raise self._broken(peer, error) from error
         try:
-            response = self._line(peer).pool.request(
-                method,
-                peer.url + path,
-                headers=headers,
-                preload_content=False,
-                decode_content=False,
-                redirect=False,
-                retries=False,
-                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=read_seconds),
-            )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._broken(peer, error) from error
-        self.answered(peer)
-        try:
+            if "Transfer-Encoding" in response.headers:
+                # No node sends one, and its trailer has no bound.
+                raise self._broken(peer, ValueError("an answer in chunks"))
+            self.answered(peer)
             yield response
         finally:
             # A body that was not read to its end leaves a connection that cannot be used again.
             response.close()
             response.release_conn()
 
+    @contextlib.contextmanager
+    def _within(self, peer: Peer, seconds: float) -> Iterator[None]:
+        """Bound a conversation as a whole.
+
+        In the agent, whose sockets are gevent's: its time-outs begin anew with each byte, in a handshake and within a
+        record of TLS too, so none of them ends what drips.
+
+        :raises PeerError: when the time is over; the peer's breaker opens.
+        """
+        timer = gevent.Timeout.start_new(seconds)
+        try:
+            yield
+        except gevent.Timeout as over:
+            if over is not timer:
+                raise
+            raise self._broken(peer, TimeoutError(f"no whole answer in {seconds:g} s")) from None
+        finally:
+            timer.close()
+
     def _broken(self, peer: Peer, error: Exception) -> PeerError:
         self.failed(peer)
-        return PeerError(f"{peer.id} ({peer.address}): {type(error).__name__}: {error}")
+        return PeerError(_words(peer, error))
+
+
+def _words(peer: Peer, error: Exception) -> str:
+    # Libraries quote what the peer sent: a status line of 16 KiB is none of the words that an operator needs.
+    return f"{peer.id} ({peer.address}): {type(error).__name__}: {one_line(error, _WORDS)}"
 
 
 def _pool(peer: Peer, config: Config) -> urllib3.PoolManager:
@@ -177,4 +239,4 @@ def _pool(peer: Peer, config: Config) -> urllib3.PoolManager:
     if peer.url.startswith("https:") and config.pki is not None:
         # The certificate has to name the node, not its address: a node that moved needs no new one.
         options |= {"ssl_context": client_context(config.pki), "assert_hostname": peer.id, "server_hostname": peer.id}
-    return urllib3.PoolManager(**options)
+    return BoundedPools(**options)

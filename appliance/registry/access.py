@@ -42,6 +42,7 @@ def _route(name: str, path: str, callers: Mapping[str, frozenset[Caller]], examp
 
 
 _DIGEST = "sha256:" + "0" * 64
+_INDEX = "(?P<index>generation|pushes|pins)"
 
 # A component of a name may itself be `blobs` or `manifests`: names are greedy, so the last match counts.
 ROUTES: Final = (
@@ -75,6 +76,14 @@ ROUTES: Final = (
     _route("generation", "/p2p/v1/generation", _get(_NODE), "/p2p/v1/generation"),
     _route("pushes", "/p2p/v1/pushes", _get(_NODE), "/p2p/v1/pushes"),
     _route("pins", "/p2p/v1/pins", _get(_NODE), "/p2p/v1/pins"),
+    _route("index-head", f"/p2p/v1/{_INDEX}/head", _get(_NODE), "/p2p/v1/generation/head"),
+    _route("index-raw", f"/p2p/v1/{_INDEX}/raw/(?P<digest>[^/]+)", _get(_NODE), f"/p2p/v1/pushes/raw/{_DIGEST}"),
+    _route(
+        "kept",
+        r"/p2p/v1/kept/(?P<kind>generations|pushes|pins)/(?P<file>[0-9]{8}-[0-9a-f]{16}\.(?:json|sig))",
+        _get(_NODE),
+        "/p2p/v1/kept/generations/00000001-0123456789abcdef.sig",
+    ),
     _route("peer-blob", "/p2p/v1/blobs/(?P<digest>[^/]+)", _get(_NODE), f"/p2p/v1/blobs/{_DIGEST}"),
     _route("wake", "/p2p/v1/wake", {"POST": _NODE}, "/p2p/v1/wake"),
 )

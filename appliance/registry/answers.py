@@ -6,10 +6,12 @@ import json
 
 from flask import Response
 
+from appliance.words import one_line
+
 
 def error(status: int, code: str, message: str, **headers: str) -> Response:
     """An error answer; ``message`` is what skopeo, podman and containerd print, so it is written for people."""
-    body = json.dumps({"errors": [{"code": code, "message": message, "detail": None}]})
+    body = json.dumps({"errors": [{"code": code, "message": one_line(message), "detail": None}]})
     response = Response(body, status=status, content_type="application/json")
     for name, value in headers.items():
         response.headers[name.replace("_", "-")] = value

@@ -8,12 +8,14 @@ containerd hammers, and never an empty 200, after which it asks nobody else.
 from __future__ import annotations
 
 import json
+import os
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from flask import Flask, Request, Response, request
+from gevent.lock import BoundedSemaphore
 
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
@@ -28,12 +30,20 @@ from appliance.registry.conditions import range_header, unmet
 from appliance.registry.fetcher import Fetcher, Unreachable
 from appliance.registry.listener import API_VERSION, Handler, listener, repository_of
 from appliance.registry.ranges import Unsatisfiable, parse_range
+from appliance.registry.repeats import Repeats
 from appliance.store.blobs import BlobStore
 from appliance.store.uploads import Uploads
 
 _PAGE = 1000
 _REFERRERS_BYTES = MANIFEST_LIMIT - 1024
 """Of a page of referrers: clients read it as an index, and take 4 MiB of one. Annotations are a matter of who pushed."""
+
+
+_CHECKS_AT_ONCE = 3
+"""Blobs that are hashed at a time before they are sent again, in each worker: containerd pulls so many layers at once."""
+_TURN_SECONDS = 5.0
+"""How long a request waits until it may have one hashed. With the hash itself that stays below the 30 s after which
+containerd gives an answer up."""
 
 
 class Registry:
@@ -44,6 +54,7 @@ class Registry:
     :param fetcher: gets what other nodes hold.
     :param site_addresses: spellings of listed nodes that mean "no namespace" when sent as ``ns``.
     :param uploads: what repositories uploaded, where pushing is on.
+    :param repeats: what was asked for before; None: nothing is hashed before it is sent again.
     """
 
     def __init__(
@@ -53,12 +64,14 @@ class Registry:
         fetcher: Fetcher,
         site_addresses: Collection[str],
         uploads: Uploads | None = None,
+        repeats: Repeats | None = None,
     ) -> None:
         self._blobs = blobs
         self._catalog = catalog
         self._fetcher = fetcher
         self._site = site_addresses
         self._uploads = uploads
+        self._recheck = None if repeats is None else Recheck(blobs, fetcher, repeats)
 
     def handlers(self) -> dict[str, Handler]:
         """The reading routes of the table, by name; each takes what the path's groups say."""
@@ -140,7 +153,7 @@ class Registry:
         size = descriptor.size if descriptor is not None else self._uploaded(repository, digest)
         if size is None:
             return error(404, "BLOB_UNKNOWN", f"no name of {repository} in {_generation(catalog)} reaches {digest}")
-        return send_blob(self._blobs, self._fetcher, digest, size, request)
+        return send_blob(self._blobs, self._fetcher, digest, size, request, self._recheck)
 
     def _uploaded(self, repository: str, digest: str) -> int | None:
         """Bytes of a blob that the repository uploaded and that no manifest came for yet."""
@@ -217,10 +230,54 @@ def version() -> Response:
     return response
 
 
-def send_blob(blobs: BlobStore, fetcher: Fetcher, digest: str, size: int, asked: Request) -> Response:
+class Recheck:
+    """Hashes a blob before a client gets it whole for the second time: it may have refused what it got first."""
+
+    def __init__(self, blobs: BlobStore, fetcher: Fetcher, repeats: Repeats) -> None:
+        self._blobs = blobs
+        self._fetcher = fetcher
+        self._repeats = repeats
+        self._turns = BoundedSemaphore(_CHECKS_AT_ONCE)
+
+    def __call__(self, held: WholeFile, digest: str, size: int, asked: Request) -> Source:
+        """Return what is to be sent: what lies here, once it is known to be right, or else what comes from a peer.
+
+        Where the agent does not answer, or hashes for longer than a client can wait, what lies here is sent as it is; in
+        the latter case the next request finds the result.
+
+        :param held: the blob as it lies here.
+        :raises Unreachable: when it is damaged and cannot be had now.
+        """
+        file = os.fstat(held.fileno())
+        # containerd, and whatever else runs on this host, all come from 127.0.0.1.
+        if not self._repeats.asked(f"{asked.remote_addr} {asked.user_agent.string}", digest):
+            return held
+        if self._repeats.is_sound(digest, file) or not self._turns.acquire(timeout=_TURN_SECONDS):
+            return held
+        try:
+            source = self._fetcher.source(digest, size, 0, suspect=True)
+        except Unreachable:
+            opened = self._blobs.open(digest)
+            if opened is None:
+                held.close()
+                raise
+            os.close(opened[0])
+            return held
+        finally:
+            self._turns.release()
+        held.close()
+        if os.path.samestat(os.fstat(source.fileno()), file):
+            self._repeats.found_sound(digest, file)
+        return source
+
+
+def send_blob(
+    blobs: BlobStore, fetcher: Fetcher, digest: str, size: int, asked: Request, recheck: Recheck | None = None
+) -> Response:
     """Answer a GET or HEAD of a blob whose digest and size are known, from disk or as it arrives.
 
     :param size: bytes the signed generation says it has; a file of another size is not served.
+    :param recheck: has the last word on a file that is sent whole.
     """
     headers = {
         "Accept-Ranges": "bytes",
@@ -239,17 +296,19 @@ def send_blob(blobs: BlobStore, fetcher: Fetcher, digest: str, size: int, asked:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     source: Source
     opened = blobs.open(digest)
-    if opened is not None and opened[1] == size:
-        source = WholeFile(*opened, failed=lambda: fetcher.suspect(digest))
-    else:
-        if opened is not None:
-            WholeFile(*opened).close()
-        if asked.method == "HEAD":
-            return _blob_head(headers, start, end, wanted is not None)
-        try:
+    try:
+        if opened is not None and opened[1] == size:
+            source = held = WholeFile(*opened, failed=lambda: fetcher.suspect(digest))
+            if recheck is not None and asked.method == "GET" and 0 == start < end == size:
+                source = recheck(held, digest, size, asked)
+        else:
+            if opened is not None:
+                WholeFile(*opened).close()
+            if asked.method == "HEAD":
+                return _blob_head(headers, start, end, wanted is not None)
             source = fetcher.source(digest, size, start)
-        except Unreachable as reason:
-            return error(503, "BLOB_UNKNOWN", f"{digest} is known here but cannot be had now: {reason}")
+    except Unreachable as reason:
+        return error(503, "BLOB_UNKNOWN", f"{digest} is known here but cannot be had now: {reason}")
     if asked.method == "HEAD":
         source.close()
         return _blob_head(headers, start, end, wanted is not None)

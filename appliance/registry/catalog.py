@@ -22,7 +22,7 @@ from appliance.store.blobs import BlobStore
 from appliance.store.closure import Needed, reach, reader, walk
 from appliance.store.generations import Generation, Generations
 from appliance.store.pushes import Pushed, Pushes
-from appliance.store.signed import Entry, SignedIndex
+from appliance.store.signed import Entry, Referrer, SignedIndex
 
 _LOG = logging.getLogger("appliance.catalog")
 T = TypeVar("T", Generation, Pushed)
@@ -52,11 +52,18 @@ class Layer:
 
     :param names: the index's names.
     :param blobs: where the manifests are read from when a repository is first asked for.
+    :param referrers: manifests without a name; each is served in every repository that serves what it refers to.
     """
 
-    def __init__(self, names: Mapping[str, Entry], blobs: BlobStore) -> None:
+    def __init__(
+        self, names: Mapping[str, Entry], blobs: BlobStore, referrers: Mapping[str, Referrer] | None = None
+    ) -> None:
         self._blobs = blobs
         self._names = names
+        self._subjects = {digest: referrer.subject for digest, referrer in (referrers or {}).items()}
+        self._by_subject: dict[str, list[Entry]] = {}
+        for referrer in (referrers or {}).values():
+            self._by_subject.setdefault(referrer.subject, []).append(referrer.entry)
         self._order = sorted(names)
         self._asked: dict[str, Repository] = {}
 
@@ -117,10 +124,20 @@ class Layer:
             return []
         return [item.descriptor for item in closure.values() if item.is_lost]
 
+    def subject(self, digest: str) -> str | None:
+        """Return the digest that a referrer without a name refers to; None for every other manifest."""
+        return self._subjects.get(digest)
+
     def _reached(self, repository: str, entries: Iterable[Entry]) -> Iterator[Needed]:
         read = reader(self._blobs)
-        for entry in entries:
-            yield from walk(entry, read)
+        pending, seen = list(entries), set[str]()
+        while pending:
+            for item in walk(pending.pop(), read):
+                yield item
+                # A signature may be signed in its turn.
+                if item.is_manifest and item.descriptor.digest not in seen:
+                    seen.add(item.descriptor.digest)
+                    pending += self._by_subject.get(item.descriptor.digest, ())
 
 
 class PushedLayer(Layer):
@@ -169,7 +186,7 @@ class Catalog:
         if before is not None and before.generation is generation:
             self._seeded = before._seeded
         else:
-            self._seeded = Layer(generation.names if generation else {}, blobs)
+            self._seeded = Layer(generation.names, blobs, generation.referrers) if generation else Layer({}, blobs)
         if before is not None and before.pushed is pushed:
             self._pushed = before._pushed
         else:
@@ -264,7 +281,8 @@ class Catalog:
             manifest = item.manifest
             if manifest is None:
                 continue
-            subject = manifest.subject.digest if manifest.subject is not None else None
+            # A manifest that says nothing itself may have come with a packer's note of what it belongs to.
+            subject = manifest.subject.digest if manifest.subject is not None else self._seeded.subject(key)
             if subject == digest or (subject is None and key in by_tag):
                 yield item.descriptor, manifest
 

@@ -18,8 +18,11 @@ class Unreachable(Exception):
 class Fetcher(Protocol):
     """Gets blobs that other nodes hold."""
 
-    def source(self, digest: str, size: int, start: int) -> Source:
-        """Bytes of a blob from ``start`` on; returns when the first is at hand, raises :class:`Unreachable`."""
+    def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> Source:
+        """Bytes of a blob from ``start`` on; returns when the first is at hand, raises :class:`Unreachable`.
+
+        :param suspect: hash what lies here before any byte of it counts.
+        """
         ...
 
     def mend(self, digest: str, size: int) -> None:
@@ -40,7 +43,7 @@ class NoFetcher:
     def __init__(self, suspect: Callable[[str], None] = lambda digest: None) -> None:
         self.suspect = suspect
 
-    def source(self, digest: str, size: int, start: int) -> Source:
+    def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> Source:
         """Always unreachable."""
         raise Unreachable("this store has no peers to fetch it from")
 

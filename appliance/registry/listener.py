@@ -93,7 +93,8 @@ def repository_of(name: str, site_addresses: Collection[str], status: int = 400)
 
 def bare_app() -> Flask:
     """A Flask application that neither redirects nor merges slashes: ``//`` is never another repository's name."""
-    app = Flask("appliance", static_folder=None)
+    # Not "appliance": what the server logs would pass the handler that Flask gives its logger, which writes to the server's log.
+    app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
     app.add_url_rule("/healthz", view_func=lambda: document({"status": "ok"}), endpoint="healthz")

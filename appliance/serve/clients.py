@@ -12,17 +12,17 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from appliance import bounds
+from appliance.countedlog import CountedLog, origin
 
 _UNACKED, _ACKED, _NOT_SENT = 24, 120, 144
 """Offsets in Linux' ``struct tcp_info`` (include/uapi/linux/tcp.h): packets in flight, bytes acknowledged and received,
 bytes not sent yet. Since Linux 4.6."""
 _INFO_BYTES = 160
-_TELL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,16 @@ class Client:
     """One connection.
 
     :param sock: as the requests are read from it.
-    :param address: where it comes from, for the log.
+    :param address: where it comes from, for limits and the log.
+    :param is_node: whether that is the address of a listed node.
     """
 
-    def __init__(self, sock: Any, address: object, now: float) -> None:
+    def __init__(self, sock: Any, address: str, now: float, *, is_node: bool = False) -> None:
         self.sock = sock
-        self.address = str(address[0]) if isinstance(address, tuple) and address else "a local client"
+        self.address = address
+        self.is_node = is_node
+        self.shaking = False
+        """Whether it is in its TLS handshake, which has its own end."""
         self.method: str | None = None
         """Of the request that is being answered; None while one is waited for."""
         self.reading = False
@@ -135,7 +139,7 @@ class Client:
     def verdict(self, now: float) -> str | None:
         """Why this connection should be ended; None while all is well."""
         if self.method is None:
-            # The time for a handshake and for a head has its own end.
+            # The time for the head of another request has its own end.
             return None
         if self._begins:
             # Here and not when the request came: most are over before anybody looks.
@@ -148,6 +152,10 @@ class Client:
         if self._giving.look(now, seen.given, self.reading and not seen.owed):
             return f"sent fewer than {bounds.LEAST_BYTES} bytes of its body in {bounds.STALL_SECONDS:g} s"
         return None
+
+    def is_silent(self, now: float) -> bool:
+        """Whether its first request should have come by now."""
+        return self.fresh and not self.shaking and now - self.since >= bounds.FIRST_HEAD_SECONDS
 
     def idle_since(self) -> float:
         """Since when nothing has moved that the client should have moved."""
@@ -173,29 +181,54 @@ class Client:
 class Clients:
     """All connections of a worker.
 
+    With ``listed``, whoever connects is a stranger until it proves to be more, and addresses are what can be told before:
+    none has more than its part, and strangers together leave room for the listed nodes. One over a limit is closed at
+    once. Where all room is taken, an address that has more than the one that comes gives one of its connections up.
+
     :param most: how many it may have.
-    :param warn: takes a line for the log.
+    :param log: takes what strangers cause.
+    :param listed: gives the addresses of the listed nodes; None where all clients are of this host.
     :param clock: monotonic seconds.
     """
 
-    def __init__(self, most: int, warn: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        most: int,
+        log: CountedLog,
+        listed: Callable[[], Collection[str]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._most = most
-        self._warn = warn
+        self._log = log
+        self._listed = listed
         self._clock = clock
         self._here: set[Client] = set()
-        self._quiet: dict[str, tuple[int, str]] = {}
-        self._told = clock() - _TELL_SECONDS
+        self._by_origin: dict[str, set[Client]] = {}
 
-    def enter(self, sock: Any, address: object) -> Client:
-        """A client has connected."""
-        client = Client(sock, address, self._clock())
+    def enter(self, sock: Any, address: object) -> Client | None:
+        """A client has connected; None where it is one too many, which is counted."""
+        said = str(address[0]) if isinstance(address, tuple) and address else "a local client"
+        listed = self._listed() if self._listed is not None else ()
+        # A node's address is its own; a stranger's may be one of many that it has.
+        where = said if said in listed else origin(said)
+        client = Client(sock, where, self._clock(), is_node=where in listed)
+        why = self._refusal(client) if self._listed is not None else None
+        if why is not None:
+            self._log.count("connections closed at once", where, why)
+            return None
         self._here.add(client)
-        self._make_room()
+        self._by_origin.setdefault(where, set()).add(client)
+        if self._listed is None:
+            self._make_room(self._here, self._most)
         return client
 
     def leave(self, client: Client) -> None:
         """Its connection is over."""
         self._here.discard(client)
+        same = self._by_origin.get(client.address, set())
+        same.discard(client)
+        if not same:
+            self._by_origin.pop(client.address, None)
 
     def now(self) -> float:
         """Monotonic seconds, as all of this counts them."""
@@ -205,20 +238,16 @@ class Clients:
         """Look at each once, and end those that have stopped."""
         now = self._clock()
         for client in list(self._here):
+            if self._listed is not None and client.is_silent(now):
+                # No line: an honest client may keep a spare connection.
+                client.cut()
+                continue
             why = client.verdict(now)
             if why is not None:
-                self._warn(f"{client.address} {why}; the connection is closed")
+                self._log.count(f"connections closed that {why}", client.address)
                 client.cut()
-        self._make_room()
-        self._tell()
-
-    def note(self, what: str, last: str) -> None:
-        """Count something that is told in one line a minute: a scan of ports must not fill the log.
-
-        :param last: who or what it was this time.
-        """
-        self._quiet[what] = (self._quiet.get(what, (0, ""))[0] + 1, last)
-        self._tell()
+        if self._listed is None:
+            self._make_room(self._here, self._most)
 
     def cut_all(self, which: Callable[[Client], bool]) -> int:
         """End those; returns how many there were."""
@@ -227,18 +256,48 @@ class Clients:
             client.cut()
         return len(chosen)
 
-    def _make_room(self) -> None:
-        if len(self._here) < self._most:
-            return
-        longest = min(self._here, key=Client.idle_since)
-        if self._clock() - longest.idle_since() >= bounds.YIELD_SECONDS:
-            self.note(f"made room for others at the bound of {self._most}", longest.address)
-            longest.cut()
+    def _refusal(self, client: Client) -> str | None:
+        """Why a connection is not taken; None where there is room, or room was made."""
+        same = self._by_origin.get(client.address, set())
+        limit = bounds.NODE_CONNECTIONS if client.is_node else bounds.ADDRESS_CONNECTIONS
+        if len(same) >= limit:
+            return f"the address has {limit}"
+        if not client.is_node:
+            if sum(other.fresh for other in same) >= bounds.ADDRESS_UNASKED:
+                return f"no request has come on {bounds.ADDRESS_UNASKED} of the address"
+            strangers = [other for other in self._here if not other.is_node]
+            if len(strangers) >= bounds.STRANGERS and not self._displace(strangers, len(same), bounds.STRANGERS):
+                return f"strangers have {bounds.STRANGERS}"
+        if len(self._here) >= self._most and not self._displace(self._here, len(same), self._most):
+            return f"there are {self._most}"
+        return None
 
-    def _tell(self) -> None:
-        now = self._clock()
-        if self._quiet and now - self._told >= _TELL_SECONDS:
-            said = (f"{count} {what} (the last: {last})" for what, (count, last) in sorted(self._quiet.items()))
-            self._warn(f"connections that were closed: {'; '.join(said)}")
-            self._quiet.clear()
-            self._told = now
+    def _displace(self, among: Collection[Client], own: int, bound: int) -> bool:
+        """Have the address with the most connections give one up that is not being served, if that is fair."""
+        counts: dict[str, int] = {}
+        for client in among:
+            counts[client.address] = counts.get(client.address, 0) + 1
+        greedy = max(counts, key=lambda address: counts[address])
+        if counts[greedy] > own + 1:
+            resting = [client for client in self._by_origin[greedy] if client.method is None]
+            if resting:
+                self._end(min(resting, key=Client.idle_since), bound)
+                return True
+        return self._make_room(among, bound)
+
+    def _make_room(self, among: Iterable[Client], bound: int) -> bool:
+        clients = list(among)
+        if len(clients) < bound:
+            return True
+        longest = min(clients, key=Client.idle_since)
+        if self._clock() - longest.idle_since() < bounds.YIELD_SECONDS:
+            return False
+        self._end(longest, bound)
+        return True
+
+    def _end(self, client: Client, bound: int) -> None:
+        self._log.count(f"connections closed to make room for others at the bound of {bound}", client.address)
+        client.cut()
+        if self._listed is not None:
+            # Its place is free now, and not when its greenlet notices.
+            self.leave(client)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Sequence
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from appliance.config import Config, CurrentConfig, Peer
@@ -64,11 +68,32 @@ def run(
     current = CurrentConfig(config)
     # One that a killed agent left behind says that there is one, and refuses whoever believes it.
     config.agent_socket.unlink(missing_ok=True)
-    agent = multiprocessing.get_context("spawn").Process(target=serve_unit, args=("agent", current))
-    agent.start()
-    try:
+    # gunicorn sets its own handlers once it is there; until then a signal has to end the agent as well.
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
+    agent = os.fork()
+    if agent == 0:
+        serve_unit("agent", current)
+        return
+    with _ended_with_this_process(agent):
         serve_unit("peer", current)
+
+
+@contextlib.contextmanager
+def _ended_with_this_process(child: int) -> Iterator[None]:
+    """End a child process when this process leaves the block; processes that were forked in it leave the child alone."""
+    me, handle = os.getpid(), os.pidfd_open(child)
+    try:
+        yield
     finally:
-        if agent.pid is not None and agent.is_alive():
-            agent.terminate()
-        agent.join()
+        # gunicorn's workers are forked in the block, and their SystemExit passes here too.
+        if os.getpid() == me:
+            # By its descriptor: gunicorn reaps every child, so the number may be another process's by now.
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGTERM)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child, 0)
+
+
+def _end(number: int, frame: Any) -> NoReturn:
+    sys.exit(0)

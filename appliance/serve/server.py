@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
 
-from appliance import bounds
-from appliance.serve.systemd import drop_listener, keep_listener, kept_listener, notify
+from appliance import bounds, logs
+from appliance.serve.systemd import Handed, notify
 
 if TYPE_CHECKING:
     import ssl
@@ -37,6 +38,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
     :param make: builds the application inside each worker, after gevent has patched it.
     :param workers: how many processes serve.
     :param tls: makes the TLS context; None for plain HTTP.
+    :param listed: gives the addresses of the listed nodes, for which strangers leave room; None where all clients are
+        of this host.
     """
 
     def __init__(
@@ -46,13 +49,17 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
         *,
         workers: int,
         tls: Callable[[], ssl.SSLContext] | None = None,
+        listed: Callable[[], Collection[str]] | None = None,
+        handed: Handed | None = None,
+        handed_only: bool = False,
     ) -> None:
+        self.listed = listed
+        self.handed = handed or Handed()
         self._bind = bind
         self._make = make
         self._workers = workers
         self._tls = tls
-        host, _, port = bind.rpartition(":")
-        self._kept = kept_listener(host.strip("[]"), int(port))
+        self._kept = self.handed.listener(bind, required=handed_only)
         super().__init__()
 
     def load_config(self) -> None:
@@ -73,6 +80,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
             "limit_request_field_size": bounds.HEADER_BYTES,
             "umask": 0o027,
             "loglevel": "warning",
+            "logger_class": _Log,
             "control_socket_disable": True,
             "forwarded_allow_ips": "",
             "proc_name": "appliance",
@@ -95,16 +103,17 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
         """Serve until a signal ends it."""
         from appliance.serve.worker import preload
 
-        try:
-            preload()
-            _Arbiter(self).run()
-        except SystemExit as ended:
-            if ended.code:
-                drop_listener()
-            raise
-        except BaseException:
-            drop_listener()
-            raise
+        preload()
+        _Arbiter(self).run()
+
+
+class _Log(Logger):  # type: ignore[misc]  # gunicorn carries no types
+    """gunicorn's log, in the appliance's form: clients choose words in it."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(logs.Formatter(self.error_fmt, self.datefmt))
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn carries no types
@@ -117,7 +126,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn carries no types
     def start(self) -> None:
         super().start()
         for listener in self.LISTENERS:
-            keep_listener(listener.fileno())
+            self.app.handed.keep(listener.fileno())
 
     def murder_workers(self) -> None:
         super().murder_workers()

@@ -15,9 +15,11 @@ from appliance.peers.app import create_app as create_peer_app
 from appliance.registry.app import Registry, create_app
 from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.credentials import Operators
+from appliance.registry.loopback import LoopbackNames
 from appliance.registry.publishing import Publishing, check_publisher
 from appliance.registry.push import Pushing
 from appliance.registry.recent import Recent
+from appliance.registry.repeats import Repeats
 from appliance.store import form
 from appliance.store.blobs import BlobStore
 from appliance.store.garbage import Collector
@@ -43,8 +45,11 @@ class Parts:
     collector: Callable[[], Collector]
 
 
-def assemble(current: CurrentConfig) -> Parts:
-    """Build the pieces from a configuration; the store is made where there is none."""
+def assemble(current: CurrentConfig, repeats: Repeats | None = None) -> Parts:
+    """Build the pieces from a configuration; the store is made where there is none.
+
+    :param repeats: what clients asked for before, as all workers of a listener know it.
+    """
     config = current.get()
     blobs = BlobStore(config.store, free_percent=config.free_percent, limit=config.store_limit)
     form.prepare(blobs)
@@ -59,22 +64,23 @@ def assemble(current: CurrentConfig) -> Parts:
     blobs.space.collectable = lambda: collector().plan().size
     catalog = CurrentCatalog(blobs, generations, pushes)
     agent = AgentClient(config.agent_socket)
-    registry = Registry(blobs, catalog, agent, current.site_addresses, uploads if config.push_users else None)
+    registry = Registry(blobs, catalog, agent, current.site_addresses, uploads if config.push_users else None, repeats)
     return Parts(blobs, generations, pushes, pins, uploads, catalog, agent, registry, collector)
 
 
-def mirror(current: CurrentConfig) -> Flask:
+def mirror(current: CurrentConfig, repeats: Repeats) -> Flask:
     """The local listener: plain HTTP for this host's containerd."""
-    parts = assemble(current)
+    parts = assemble(current, repeats)
     app = create_app(parts.registry)
     # Here alone: the other listener asks who is calling.
-    app.wsgi_app = Recent(app.wsgi_app, parts.catalog, current.get)  # type: ignore[method-assign]  # Flask's own way
+    recent = Recent(app.wsgi_app, parts.catalog, current.get)
+    app.wsgi_app = LoopbackNames(recent, current.get().mirror_listen)  # type: ignore[method-assign]  # Flask's own way
     return app
 
 
-def peer(current: CurrentConfig) -> Flask:
+def peer(current: CurrentConfig, repeats: Repeats) -> Flask:
     """The listener for other nodes, and for operators where pushing is on."""
-    config, parts = current.get(), assemble(current)
+    config, parts = current.get(), assemble(current, repeats)
 
     def wake() -> None:
         # The agent looks every half-minute anyway; a call it cannot take now is no reason to fail the caller.
@@ -122,4 +128,4 @@ def agent(current: CurrentConfig) -> Flask:
     return running.application()
 
 
-APPLICATIONS: dict[str, Callable[[CurrentConfig], Flask]] = {"mirror": mirror, "peer": peer, "agent": agent}
+LISTENERS: dict[str, Callable[[CurrentConfig, Repeats], Flask]] = {"mirror": mirror, "peer": peer}

@@ -4,9 +4,11 @@ taken in what all workers need.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import importlib
+import signal
 import ssl
 import warnings
 from typing import Any
@@ -19,10 +21,21 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
+from gunicorn import util
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from appliance import bounds
+from appliance.countedlog import CountedLog, origin
 from appliance.registry.body import BrokenOff
 from appliance.serve.clients import Client, Clients
 from appliance.serve.closing import close_at_once
@@ -31,6 +44,14 @@ _SHARED = ("queue", "select", "selectors", "signal", "subprocess", "time")
 _BEAT_SECONDS = 1.0
 _SOON = ("GET", "HEAD", None)
 """Methods of downloads; None is a client from which no request has come."""
+
+_STATUS = {
+    LimitRequestLine: (414, "URI Too Long"),
+    LimitRequestHeaders: (431, "Request Header Fields Too Large"),
+    UnsupportedTransferCoding: (501, "Not Implemented"),
+    ExpectationFailed: (417, "Expectation Failed"),
+}
+"""Answers to requests that are none; 400 to the others."""
 
 
 class _Listener:
@@ -44,12 +65,38 @@ class _Listener:
         return self._name
 
 
+class _Server(StreamServer):  # type: ignore[misc]  # gevent's is untyped here
+    """gevent's accept loop, which asks for each connection whether it is taken, before a greenlet is made for it."""
+
+    refused = 64
+    """Connections that are closed in one turn of the loop, at most: others are to be served meanwhile."""
+
+    def __init__(self, clients: Clients, *arguments: Any, **more: Any) -> None:
+        self._clients = clients
+        super().__init__(*arguments, **more)
+
+    def do_read(self) -> Any:
+        """The next connection that is taken, with its client."""
+        for _ in range(self.refused):
+            came = super().do_read()
+            if came is None:
+                return None
+            sock, address = came
+            client = self._clients.enter(sock, address)
+            if client is not None:
+                return sock, address, client
+            sock.close()
+        return None
+
+
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
     """Takes connections in turns, waits for none of them for ever, and stops without cutting what can be finished.
 
     gunicorn's own loop makes the TLS handshake without an end, tells no client from another, and waits at a stop for
     every idle connection.
     """
+
+    _is_hurried = False
 
     def patch(self) -> None:
         """Complete what was begun in the parent, which itself waits, forks and takes signals without gevent."""
@@ -61,7 +108,9 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
 
     def run(self) -> None:
         """Serve until a signal ends it."""
-        self._clients = Clients(self.worker_connections, self.log.warning)
+        self._log = CountedLog(self.log.warning)
+        listed = self.app.listed
+        self._clients = Clients(self.worker_connections, self._log, listed)
         self._by_socket: dict[Any, Client] = {}
         self._stopping = Event()
         context = ssl_context(self.cfg) if self.cfg.is_ssl else None
@@ -69,7 +118,9 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
         for listener in self.sockets:
             listener.setblocking(1)
             handle = functools.partial(self._take, context, _Listener(listener.getsockname()))
-            server = StreamServer(listener, handle=handle, spawn=Pool(self.worker_connections))
+            # Where strangers are told from nodes there is a bound already; a full pool would let nodes wait behind strangers.
+            pool = Pool(self.worker_connections if listed is None else None)
+            server = _Server(self._clients, listener, handle=handle, spawn=pool)
             if self.cfg.workers > 1:
                 # The other workers listen too: whoever is free takes the next one.
                 server.max_accept = 1
@@ -83,6 +134,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
             server.close()
         self._finish([server.pool for server in servers])
         sweeper.kill()
+        self._log.flush()
+        # Python gives a signal its default action back before it ends, and the parent logs whoever died of one.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         """SIGTERM: stop, and do not sleep until the next beat before."""
@@ -91,11 +146,20 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
         if stopping is not None:
             stopping.set()
 
+    def handle_quit(self, sig: Any, frame: Any) -> None:
+        """SIGINT and SIGQUIT: stop, and wait for no answer.
+
+        gunicorn raises SystemExit in a greenlet here. A terminal sends SIGINT to the parent as well, which sends SIGQUIT: the
+        second SystemExit met the end of the interpreter, and gevent printed a traceback.
+        """
+        self._is_hurried = True
+        self.handle_exit(sig, frame)
+
     def _finish(self, pools: list[Pool]) -> None:
         """Let answers end: connections at rest at once, downloads soon, the rest later. All end by FIN."""
         begun = self._clients.now()
         # The pools too: a connection that was just accepted is in one before it is among the clients.
-        while any(len(pool) for pool in pools):
+        while any(len(pool) for pool in pools) and not self._is_hurried:
             spent = self._clients.now() - begun
             if spent >= bounds.PUSH_GRACE_SECONDS + _BEAT_SECONDS:
                 break
@@ -111,19 +175,22 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
             except Exception:
                 self.log.exception("looking at the connections failed; it goes on")
 
-    def _take(self, context: ssl.SSLContext | None, listener: _Listener, sock: Any, address: Any) -> None:
+    def _take(
+        self, context: ssl.SSLContext | None, listener: _Listener, sock: Any, address: Any, client: Client
+    ) -> None:
         """Answer one connection from its handshake to its end."""
-        client = self._clients.enter(sock, address)
         try:
             if context is not None:
                 # The plain socket is a shell from here on.
                 sock = client.sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-                late = TimeoutError(f"not within {bounds.HANDSHAKE_SECONDS:g} s")
-                with gevent.Timeout(bounds.HANDSHAKE_SECONDS, late):
+                late = TimeoutError(f"not within {bounds.FIRST_HEAD_SECONDS:g} s")
+                client.shaking = True
+                with gevent.Timeout(bounds.FIRST_HEAD_SECONDS, late):
                     sock.do_handshake()
+                client.shaking = False
         except (OSError, ValueError) as problem:
             # Port scans, other authorities' clients, and those who left: nothing that a line each would help with.
-            self._clients.note("did not finish the TLS handshake", f"{client.address}, {_why(problem)}")
+            self._log.count("TLS handshakes that were not finished", client.address, _why(problem))
             sock.close()
             self._clients.leave(client)
             return
@@ -156,6 +223,19 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
             raise StopIteration from None
         finally:
             client.served(self._clients.now())
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer and count what is no request; gunicorn's own way is a line for each."""
+        if isinstance(exc, (InvalidResponseHeader, InvalidResponseHeaderName)) or not isinstance(
+            exc, (ParseException, ssl.SSLError)
+        ):
+            super().handle_error(req, client, addr, exc)
+            return
+        self._log.count("malformed requests", origin(str(addr[0])), _why(exc))
+        if isinstance(exc, ParseException):
+            status, reason = _STATUS.get(type(exc), (400, "Bad Request"))
+            with contextlib.suppress(OSError):
+                util.write_error(client, status, reason, "")
 
 
 def _is_over(spent: float, client: Client) -> bool:

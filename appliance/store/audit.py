@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -109,6 +110,61 @@ def audit(store: Path, generations: Iterable[Generation], noted: str | None = No
         found.remarks.append(f"The last {gap} bytes are not in the chain yet; the next line will cover them.")
     _hold_against(found, published, generations)
     return found
+
+
+@dataclass
+class Survey:
+    """What of the log can be read, with every line that cannot; :func:`audit` stops at the first.
+
+    :param size: bytes; None where there is no log.
+    :param sound: lines that can be read, whether they fit or not.
+    :param damaged: places in the file, from 1, of lines that are damaged, or of the line after one that is.
+    :param cut: bytes of a last line that was cut short; it begins as each line does.
+    :param published: number and digest of the generations that it says were published or signed anew here.
+    :param given_up: digests that it says were given up.
+    """
+
+    size: int | None = None
+    sound: int = 0
+    damaged: list[int] = field(default_factory=list)
+    cut: int = 0
+    published: set[tuple[int, str]] = field(default_factory=set)
+    given_up: set[str] = field(default_factory=set)
+
+
+def survey(store: Path) -> Survey:
+    """Read the whole log; raises OSError where it cannot be read."""
+    found = Survey()
+    with contextlib.suppress(FileNotFoundError):
+        found.size = (store / FILE).stat().st_size
+    seen, before, gap = 0, hashlib.sha256(), 0
+    unread: list[int] = []
+    for place, raw in enumerate(read_lines(store), 1):
+        line = parse_line(raw)
+        if line is not None:
+            found.sound += 1
+            _take_note(found, line)
+        if line is None or not is_chained(line):
+            before.update(raw)
+            gap += len(raw)
+            if line is None:
+                unread.append(place)
+                found.cut = len(raw) if raw[:1] == b"{" and not raw.endswith(b"\n") else 0
+            continue
+        if _misfit(line, seen, before.hexdigest(), gap) is not None:
+            found.damaged += unread or [place]
+        seen, before, gap, unread = line["seq"], hashlib.sha256(raw), 0, []
+    found.damaged += unread[:-1] if found.cut else unread
+    return found
+
+
+def _take_note(found: Survey, line: dict[str, Any]) -> None:
+    said = {"publish": line, "take-over": line.get("generation")}.get(str(line.get("action")))
+    if isinstance(said, dict) and type(said.get("number")) is int:
+        found.published.add((said["number"], str(said.get("digest"))))
+    given_up = line.get("given_up")
+    if isinstance(given_up, list):
+        found.given_up.update(item for item in given_up if isinstance(item, str))
 
 
 def _misfit(line: dict[str, Any], seen: int, before: str, gap: int) -> str | None:

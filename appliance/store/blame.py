@@ -46,7 +46,7 @@ def blame(digests: Iterable[str], blobs: BlobStore, generations: Generations, pu
     """
     marker, kept, pushed = Marker(reader(blobs)), generations.kept(), pushes.current()
     wanted = set(digests)
-    named = [(generation, _needing(generation.names, wanted, marker, shallow=False)) for generation in kept]
+    named = [(generation, _needing(dict(generation.entries), wanted, marker, shallow=False)) for generation in kept]
     operators = _needing(pushed.names if pushed else {}, wanted, marker, shallow=True)
     found = {}
     for digest in sorted(wanted):
@@ -69,7 +69,7 @@ def _needing(names: dict[str, Entry] | Any, wanted: set[str], marker: Marker, *,
 def _medium(first: Generation | None, kept: list[Generation], *, pushed: bool) -> str:
     if first is None:
         return "a push of an operator" if pushed else "a medium that is not known here"
-    sources = ", ".join(first.sources) or "no source that was noted"
+    sources = "; ".join(first.origin) or "no source that was noted"
     # What the oldest one that is kept needs may have come with any before it.
     before = " or before" if first.digest == kept[0].digest and first.number > 1 else ""
     return f"{sources} (generation {first.number} of {first.created}{before})"

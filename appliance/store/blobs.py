@@ -17,10 +17,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from appliance.errors import fail
+from appliance.errors import fail, system_error
 from appliance.oci.blob import HEAD_BYTES, StoredBlob, check_put
 from appliance.oci.digests import check_digest, hasher, is_digest
 from appliance.oci.piecemap import BIG_BLOB, PieceHasher, PieceMap
+from appliance.sizes import size_words
+from appliance.store.files import sync_directory, write_atomically
 from appliance.store.lanes import Lanes
 from appliance.store.room import Room
 
@@ -42,6 +44,7 @@ _DIRECTORIES = (
     "pushes",
     "uploads",
     "claims",
+    "staged",
 )
 
 
@@ -66,8 +69,13 @@ class BlobStore:
         """Piece maps of the big blobs that passed through :meth:`put` of this object, by blob digest."""
         self.mapped: Collection[str] = ()
         """Digests of blobs whose piece map is here already: it is not made again."""
-        self.bytes_written = 0
-        """Bytes of the blobs that :meth:`put` of this object brought and that were not here."""
+        self.placed: dict[str, int] = {}
+        """Digest to size in bytes of the blobs that :meth:`put` of this object stored and that were not here before."""
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of the blobs in :attr:`placed`."""
+        return sum(self.placed.values())
 
     def create(self) -> None:
         """Make the directories and the two files of an empty layout, where they are not there yet."""
@@ -92,8 +100,8 @@ class BlobStore:
             write_atomically(self.root / "index.json", EMPTY_INDEX)
 
     def require(self) -> None:
-        """Refuse a directory that is no store (APL-0301)."""
-        if not (self.root / "oci-layout").is_file():
+        """Refuse a directory that is no store (APL-0301); one that only lost its ``oci-layout`` is one."""
+        if not (self.root / "oci-layout").is_file() and not (self.root / "generations").is_dir():
             fail(
                 "APL-0301",
                 "there is no store here",
@@ -101,6 +109,13 @@ class BlobStore:
                 why="oci-layout is missing",
                 fix="Name the store's directory, or seed it first with 'appliance seed'",
             )
+
+    def require_writable(self) -> None:
+        """Refuse a store that takes no change (APL-0311): a disk with errors is mounted read-only."""
+        probe = self.root / "incoming" / secrets.token_hex(16)
+        with self.writing("a file"):
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            probe.unlink()
 
     def path(self, digest: str) -> Path:
         """Where the blob lies or would lie; the digest is checked before it becomes a path."""
@@ -237,7 +252,7 @@ class BlobStore:
                 self._guard(lambda _: os.fsync(handle), b"", total, where)
                 os.fchmod(handle, 0o444)
                 self._guard(lambda _: self._place(temporary, digest), b"", total, where)
-                self.bytes_written += total
+                self.placed[digest] = total
         if pieces is not None:
             self.piece_maps[digest] = pieces.finish(digest)
         return StoredBlob(digest, total, head)
@@ -397,15 +412,10 @@ class BlobStore:
             self._failed(error, total, where)
 
     def _failed(self, error: OSError, total: int, where: str) -> NoReturn:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            fail(
-                "APL-0310",
-                "not enough room in the store",
-                where=str(self.root),
-                why=f"the file system is full after {total} bytes of {where or 'a blob'}",
-                fix="Free space there, then run the same again",
-            )
-        fail("APL-0311", "cannot write to the store", where=str(self.root), why=error.strerror or str(error))
+        refused = system_error(error, str(self.root), "cannot write to the store")
+        if refused.code == "APL-0310":
+            refused.why = f"the file system is full after {size_words(total)} of {where or 'a blob'}"
+        raise refused from error
 
     def _place(self, temporary: Path, digest: str) -> None:
         target = self.path(digest)
@@ -418,31 +428,6 @@ class BlobStore:
         with self.staying():
             os.rename(temporary, target)
         sync_directory(target.parent)
-
-
-def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Replace a file by one rename, durable before this returns."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        _unlink(temporary)
-        raise
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames and new names in a directory durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _writer(handle: int) -> Callable[[Any], object]:

@@ -119,7 +119,7 @@ def needed_by_pushes(pushed: Pushed, blobs: BlobStore) -> dict[str, Needed]:
 def needed(generation: Generation, blobs: BlobStore) -> dict[str, Needed]:
     """Every blob a generation needs, by digest, piece maps included (they count as manifests: every node has them)."""
     found: dict[str, Needed] = {}
-    for entry in generation.names.values():
+    for _, entry in generation.entries:
         for item in walk(entry, reader(blobs)):
             found.setdefault(item.descriptor.digest, item)
     for descriptor in generation.piece_maps.values():

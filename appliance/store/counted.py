@@ -95,15 +95,27 @@ class CountedIndex(SignedIndex[C]):
         keep: int,
     ) -> None:
         directory, noun = blobs.root / of.KIND, f"index of {of.KIND}"
-        super().__init__(blobs.root / f"{of.KIND}.json", directory, trust, parse, damaged, noun)
+        super().__init__(blobs.root / f"{of.KIND}.json", directory, trust, parse, damaged, of.KIND, noun)
         self._of = of
         self._keep = keep
 
     def replace(self, names: Mapping[str, Entry], piece_maps: Mapping[str, Descriptor] | None = None) -> C:
-        """Sign and publish the state that has exactly ``names``; one process at a time."""
+        """Sign and publish the state that has exactly ``names``; one process at a time.
+
+        :raises ApplianceError: where the current one is damaged or gone: its number would be given again.
+        """
+        if self.is_gone():
+            self._damaged(str(self.index), "it is not there any more")
         following = self._of.after(self.current(), names, piece_maps or {}, now())
         self.publish(following)
         return following
+
+    def is_gone(self) -> bool:
+        """The signatures tell an index that was lost from one that was never written.
+
+        A signature of the first one alone says neither: it is written before its index.
+        """
+        return not self.index.exists() and any(number > 1 for number, _ in self._known()) and not self.index.exists()
 
     def _replace(self, item: C, signature: Signature | None) -> None:
         # A store may be older than this index.

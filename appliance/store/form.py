@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from appliance.errors import fail
-from appliance.store.blobs import BlobStore, write_atomically
+from appliance.store.blobs import BlobStore
+from appliance.store.files import write_atomically
 
-_FILE = "form"
+FILE = "form"
+"""Its name in the store."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def check(root: Path, conversions: Sequence[Conversion] = CONVERSIONS) -> int:
     """The form that a store has; refuses (APL-0343) one that this release must not use."""
     own = len(conversions) + 1
     try:
-        found, usable_from = map(int, (root / _FILE).read_text(encoding="ascii").split())
+        found, usable_from = map(int, (root / FILE).read_text(encoding="ascii").split())
     except FileNotFoundError:
         return 1
     except ValueError as error:
@@ -68,7 +70,7 @@ def prepare(blobs: BlobStore, conversions: Sequence[Conversion] = CONVERSIONS) -
         while (form := check(root, conversions)) <= len(conversions):
             step = conversions[form - 1]
             step.convert(root)
-            write_atomically(root / _FILE, f"{form + 1} {step.usable_from}\n".encode())
+            write_atomically(root / FILE, f"{form + 1} {step.usable_from}\n".encode())
     finally:
         os.close(handle)
 
@@ -77,7 +79,7 @@ def _refuse(root: Path, why: str) -> NoReturn:
     fail(
         "APL-0343",
         "this release does not know the form of the store",
-        where=str(root / _FILE),
+        where=str(root / FILE),
         why=why,
         fix="Nothing was changed. Install the newer release again",
     )

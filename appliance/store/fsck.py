@@ -12,7 +12,8 @@ from appliance.oci.digests import is_digest
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import Needed, needed, needed_by_pins, needed_by_pushes
 from appliance.store.damage import hash_file
-from appliance.store.generations import Generations, parse
+from appliance.store.generations import Generations
+from appliance.store.inspection import Fault, Inspected, Inspector
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 
@@ -28,6 +29,8 @@ class Report:
     :param missing: digests of blobs that should be here and are not.
     :param damaged: digests of the blobs that are not what they should be.
     :param quarantined: digests that lie in quarantine and are not back yet.
+    :param faults: files that are no blobs and are damaged.
+    :param remarks: what an interrupted command left and the next one completes, one sentence each; no damage.
     """
 
     blobs: int = 0
@@ -37,6 +40,8 @@ class Report:
     missing: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def look_at_quarantine(self, blobs: BlobStore) -> None:
         """Note what lies in quarantine now."""
@@ -48,8 +53,13 @@ class Report:
             "blobs": self.blobs,
             "bytes": self.size,
             "problems": self.problems,
+            "remarks": self.remarks,
             "elsewhere": len(self.elsewhere),
             "quarantined": self.quarantined,
+            "damage": [
+                {"kind": fault.kind, "path": fault.path, "why": fault.why, "lost": fault.lost, "fix": fault.about.fix}
+                for fault in self.faults
+            ],
         }
 
 
@@ -60,13 +70,15 @@ def check(
     *,
     whole: bool,
     pins: Pins | None = None,
+    node: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Hash every blob, and see that the current generation and what was pushed can be served.
+    """Hash every blob, read every other file, and see that the current generation and what was pushed can be served.
 
     :param whole: whether every blob of both has to be here (a publisher, a store without a site), or
         only its manifests (any other node).
     :param pins: what has to be kept beside them: on a publisher all of it, on any other node what it ever had of it.
+    :param node: this node's id, where it is known.
     :param progress: called with the bytes hashed so far.
     """
     report = Report()
@@ -80,7 +92,12 @@ def check(
             report.damaged.append(digest)
         if progress is not None:
             progress(report.size)
-    report.problems += _damaged_files(blobs)
+    for fault in look(Inspected(blobs, generations, pushes, pins, node, publishes=whole)):
+        if fault.fleeting:
+            report.remarks.append(f"{fault.words(blobs.root)}; the next command, or the agent, completes it")
+        else:
+            report.faults.append(fault)
+    report.problems += [*(fault.words(blobs.root) for fault in report.faults), *_strays(blobs)]
     report.look_at_quarantine(blobs)
     wanted: dict[str, Needed] = {}
     try:
@@ -90,7 +107,8 @@ def check(
         wanted |= needed_by_pushes(pushed, blobs) if pushed else {}
         wanted |= needed(current, blobs) if current else {}
     except (ApplianceError, OSError) as error:
-        report.problems.append(str(error))
+        if not any(fault.kind in ("generation", "pushes", "pins") for fault in report.faults):
+            report.problems.append(str(error))
         return report
     for digest, item in {**kept, **wanted}.items():
         size_here = blobs.size(digest)
@@ -106,18 +124,19 @@ def check(
     return report
 
 
-def _damaged_files(blobs: BlobStore) -> list[str]:
-    """What is wrong with the kept generations, and names under ``blobs/`` that are no digests."""
+def look(store: Inspected) -> list[Fault]:
+    """Return the files that are damaged, and what an interrupted command left; nothing that a process was just writing."""
+    inspector = Inspector(store)
+    faults = inspector.look()
+    if not any(fault.fleeting for fault in faults):
+        return faults
+    still = {fault.key for fault in inspector.look()}
+    return [fault for fault in faults if fault.key in still]
+
+
+def _strays(blobs: BlobStore) -> list[str]:
+    """Return what is wrong with names under ``blobs/`` that are no digests."""
     problems = []
-    for path in sorted((blobs.root / "generations").glob("*.json")):
-        try:
-            raw = path.read_bytes()
-            generation = parse(raw, str(path))
-        except (ApplianceError, OSError) as error:
-            problems.append(str(error))
-            continue
-        if generation is None or not path.name.endswith(f"-{generation.digest.partition(':')[2][:16]}.json"):
-            problems.append(f"{path} is damaged: its bytes are another generation's")
     for path in sorted((blobs.root / "blobs").glob("*/*")):
         if not is_digest(f"{path.parent.name}:{path.name}"):
             problems.append(f"{path} is no blob")

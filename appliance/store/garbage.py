@@ -23,14 +23,16 @@ from typing import Any, NoReturn
 from appliance.errors import ApplianceError, fail
 from appliance.oci.digests import digest_of, is_digest
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, Manifest, parse_manifest
-from appliance.store.blobs import BlobStore, sync_directory
+from appliance.store.blobs import BlobStore
 from appliance.store.closure import reader
+from appliance.store.files import sync_directory
 from appliance.store.generations import Generation, Generations, lock, parse
 from appliance.store.journal import note
 from appliance.store.marking import Marker, Marks, Root, exclusive
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 from appliance.store.signed import Entry
+from appliance.store.staged import StagedReadings
 from appliance.store.uploads import Uploads
 
 GRACE_SECONDS = 3600.0
@@ -129,6 +131,7 @@ class Collector:
     :param running: what the site's nodes run.
     :param grace: seconds; what was placed since then stays.
     :param lost: digests of manifests that no node has any more; that nothing is kept for them was agreed to.
+    :param keep_staged: whether a verified medium that waits for an answer keeps its blobs.
     :param clock: the time, in seconds since 1970.
     """
 
@@ -141,6 +144,7 @@ class Collector:
     running: Sequence[Image] = ()
     grace: float = GRACE_SECONDS
     lost: Collection[str] = ()
+    keep_staged: bool = True
     clock: Callable[[], float] = time.time
 
     @functools.cached_property
@@ -186,7 +190,28 @@ class Collector:
         :param swept: counts what went, also where this ends with an error.
         :raises ApplianceError: APL-0311 where the disk takes no change, APL-0321 as :meth:`plan`.
         """
-        waiting = list(plan.doomed.items())
+        self._remove(plan.doomed, swept)
+        with self.blobs.removing():
+            for path, size in plan.leftovers.items():
+                with self.blobs.writing(path.name), contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+                    swept.size += size
+            self.generations.remove_stray_signatures()
+
+    def remove_unneeded(self, digests: Collection[str]) -> Swept:
+        """Remove those of some blobs that nothing needs, whatever their age; only for whoever holds the store's lock.
+
+        :raises ApplianceError: as :meth:`sweep`.
+        """
+        swept, found = Swept(), dict[str, os.stat_result]()
+        for digest in digests:
+            with contextlib.suppress(FileNotFoundError):
+                found[digest] = self.blobs.path(digest).lstat()
+        self._remove(found, swept)
+        return swept
+
+    def _remove(self, doomed: Mapping[str, os.stat_result], swept: Swept) -> None:
+        waiting = list(doomed.items())
         directories: set[Path] = set()
         marks, state = Marks(), None
         try:
@@ -208,12 +233,6 @@ class Collector:
             with self.blobs.writing("a removal"):
                 for directory in directories:
                     sync_directory(directory)
-        with self.blobs.removing():
-            for path, size in plan.leftovers.items():
-                with self.blobs.writing(path.name), contextlib.suppress(FileNotFoundError):
-                    path.unlink()
-                    swept.size += size
-            self.generations.remove_stray_signatures()
 
     def largest(self, count: int = 5) -> list[tuple[str, int]]:
         """What would free most if the site went without it, as (name, bytes that it alone needs); the largest first.
@@ -227,7 +246,7 @@ class Collector:
         current = complete[-1] if complete else None
         reached: dict[str, set[str]] = {}
         for generation in complete:
-            for name, entry in generation.names.items():
+            for name, entry in generation.entries:
                 label = name if generation is current else f"generation {generation.number}"
                 reached.setdefault(label, set()).update(self._marker.reaches(Root("", name, entry)))
         pushed, pinned = self.pushes.current(), self.pins.current()
@@ -274,7 +293,7 @@ class Collector:
     def _roots(self, complete: Iterable[Generation], notes: list[str]) -> Iterator[Root]:
         for generation in complete:
             label = f"generation {generation.number}"
-            for name, entry in generation.names.items():
+            for name, entry in generation.entries:
                 yield Root("generations", f"{name} of {label}", entry)
             for blob, descriptor in generation.piece_maps.items():
                 yield Root("generations", f"the piece map of {blob}", Entry(descriptor), leaf=True)
@@ -294,6 +313,14 @@ class Collector:
         for digest, piece_map in self.uploads.claims():
             for descriptor in (_bare(digest), *([piece_map] if piece_map else ())):
                 yield Root("uploads", f"{digest}, which was uploaded", Entry(descriptor), leaf=True)
+
+        for digest in self._staged():
+            yield Root("staged", f"{digest}, which waits for an answer", Entry(_bare(digest)), leaf=True)
+
+    def _staged(self) -> Iterator[str]:
+        if self.keep_staged:
+            readings = StagedReadings(self.blobs.root, self.clock)
+            yield from (digest for digest, _ in readings.claims() if self.blobs.has(digest))
 
     def _running(self, notes: list[str]) -> Iterator[Root]:
         """What runs, as far as it is here: an image that the site was not given by its mirror has nothing here."""
@@ -389,7 +416,9 @@ class Collector:
 
     def _state(self) -> tuple[object, ...]:
         """Changes with every root that may change while the store's lock is held."""
-        return self.generations.state(), self.pushes.state(), frozenset(digest for digest, _ in self.uploads.claims())
+        uploads = frozenset(digest for digest, _ in self.uploads.claims())
+        staged = StagedReadings(self.blobs.root).state() if self.keep_staged else None
+        return self.generations.state(), self.pushes.state(), uploads, staged
 
     def _names(self, complete: Iterable[Generation], doomed: dict[str, os.stat_result]) -> list[Freed]:
         """Whose blobs go: names of generations that are not kept complete and whose bytes are still here."""
@@ -399,7 +428,7 @@ class Collector:
         for generation in self.generations.newest_first() if doomed else ():
             if generation.number in numbers:
                 continue
-            for name, entry in generation.names.items():
+            for name, entry in generation.entries:
                 with contextlib.suppress(ApplianceError):
                     reached = self._marker.reaches(Root("", "", entry))
                     size = sum(doomed[digest].st_size for digest in set(reached) if digest in doomed)
@@ -428,6 +457,8 @@ def collect(collector: Collector, *, expect: str | None = None) -> tuple[Plan, S
                 why=f"confirmed was plan {expect}, this would be plan {plan.id}",
                 fix="Nothing was removed. Make the plan again and look at it",
             )
+        if not collector.keep_staged:
+            StagedReadings(root).drop_all_but()
         try:
             collector.sweep(plan, swept)
         finally:

@@ -9,18 +9,30 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
 from appliance.errors import ApplianceError, fail
+from appliance.media import MediumIdentity, media_words
 from appliance.oci import mediatypes
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor
-from appliance.store.blobs import BlobStore, write_atomically
-from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
+from appliance.store.blobs import BlobStore
+from appliance.store.files import write_atomically
+from appliance.store.signed import (
+    CREATED,
+    PREFIX,
+    Entry,
+    Referrer,
+    SignedIndex,
+    list_names,
+    read_names,
+    read_referrers,
+    reading,
+)
 from appliance.trust import Signature, Trust
 
 NUMBER = PREFIX + "generation"
@@ -49,8 +61,11 @@ class Generation:
     :param piece_maps: digest of a big blob to the descriptor of its piece map.
     :param raw: its bytes.
     :param digest: digest of its bytes: what it is signed, compared and kept by.
-    :param media: source to what the medium says of itself (``site``, ``created``, ``id``, ``note``), where it does.
+    :param media: source to the medium that it was; see :class:`appliance.media.MediumIdentity`. Of an older release: to what
+        the medium said of itself, where it did.
     :param by: who made it; empty where a release that did not ask made it.
+    :param referrers: digest to :class:`Referrer`: signatures and attestations of what the names reach, without names of
+        their own.
     """
 
     number: int
@@ -64,10 +79,25 @@ class Generation:
     digest: str = ""
     media: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     by: str = ""
+    referrers: Mapping[str, Referrer] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """Everything that is served, each with its name, or for a referrer with words that stand for one."""
+        yield from self.names.items()
+        for digest, referrer in self.referrers.items():
+            yield f"{digest} (refers to {referrer.subject})", referrer.entry
 
     def comes_from(self, text: str) -> bool:
-        """Whether it was made from a source or medium of this name: a path, or the id of a medium."""
-        return text in self.sources or any(label.get("id") == text for label in self.media.values())
+        """Return whether it was made from a source or medium of this name: a path, or a name of the medium."""
+        return text in self.sources or any(
+            MediumIdentity.from_dict(said).is_called(text) for said in self.media.values()
+        )
+
+    @property
+    def origin(self) -> list[str]:
+        """The media that it was made from, in words."""
+        return media_words(self.sources, self.media)
 
     @property
     def summary(self) -> dict[str, object]:
@@ -91,8 +121,12 @@ def make(
     sources: Iterable[str],
     media: Mapping[str, Mapping[str, str]] | None = None,
     by: str = "",
+    referrers: Mapping[str, Referrer] | None = None,
 ) -> Generation:
-    """The generation that follows ``parent`` and serves exactly ``names``; its bytes depend on nothing else."""
+    """Return the generation that follows ``parent`` and serves exactly ``names`` and ``referrers``.
+
+    Its bytes depend on nothing else.
+    """
     generation = Generation(
         number=parent.number + 1 if parent else 1,
         parent=parent.digest if parent else None,
@@ -103,6 +137,7 @@ def make(
         piece_maps=dict(sorted(piece_maps.items())),
         media={source: dict(label) for source, label in (media or {}).items()},
         by=by,
+        referrers=dict(sorted((referrers or {}).items())),
     )
     raw = _serialise(generation)
     return replace(generation, raw=raw, digest=digest_of(raw))
@@ -124,7 +159,7 @@ def _serialise(generation: Generation) -> bytes:
     index = {
         "schemaVersion": 2,
         "mediaType": mediatypes.OCI_INDEX,
-        "manifests": list_names(generation.names, generation.piece_maps),
+        "manifests": list_names(generation.names, generation.piece_maps, generation.referrers.values()),
         "annotations": annotations,
     }
     return json.dumps(index, separators=(",", ":")).encode()
@@ -159,6 +194,7 @@ def parse(raw: bytes, where: str) -> Generation | None:
             digest=digest_of(raw),
             media=media,
             by=annotations.get(BY, ""),
+            referrers=read_referrers(index["manifests"]),
         )
 
 
@@ -176,7 +212,8 @@ class Generations(SignedIndex[Generation]):
     """The generations of one store: the current one, the kept ones, and the way to replace it."""
 
     def __init__(self, blobs: BlobStore, trust: Trust) -> None:
-        super().__init__(blobs.root / "index.json", blobs.root / "generations", trust, parse, _damaged, "generation")
+        directory = blobs.root / "generations"
+        super().__init__(blobs.root / "index.json", directory, trust, parse, _damaged, "generation", "generation")
 
     def newest_first(self) -> Iterator[Generation]:
         """Every generation that was served and whose bytes are kept, one at a time, the current one first.
@@ -235,15 +272,36 @@ class Generations(SignedIndex[Generation]):
             else:
                 forgotten.append(number)
         for number in forgotten:
-            for path in self._directory.glob(f"{number:08d}-*.*"):
-                path.unlink(missing_ok=True)
+            # The bytes last: a signature without them says that a generation was lost.
+            for end in ("sig", "json"):
+                for path in self._directory.glob(f"{number:08d}-*.{end}"):
+                    path.unlink(missing_ok=True)
         return sorted(forgotten)
 
+    def lost(self, limit: int, published: Collection[tuple[int, str]] = ()) -> list[tuple[int, str]]:
+        """Return number and beginning of the digest of generations whose bytes should be here and are not.
+
+        They left their signature. What is no history any more is not among them.
+
+        :param limit: the current number; what has a higher one was never served here.
+        :param published: those that this node is known to have published.
+        """
+        here = {item for item in self._known() if self.file(*item, ".json").exists()}
+        missing = {*self._known(), *published} - here
+        oldest = min(here, default=(0, ""))[0]
+        with contextlib.suppress(FileNotFoundError):
+            size = sum(self.file(*item, ".json").stat().st_size for item in here)
+            if len(here) < HISTORY and size < HISTORY_BYTES // 2:
+                oldest = 0
+        return sorted(item for item in missing if max(oldest, limit - HISTORY) < item[0] <= limit)
+
     def remove_stray_signatures(self) -> None:
-        """Remove signatures without their generation; only where nobody publishes or follows meanwhile."""
-        for path in self._directory.glob("*.sig"):
-            if not path.with_suffix(".json").exists():
-                path.unlink(missing_ok=True)
+        """Remove signatures of what is no history, or was never served; only where nobody publishes or follows meanwhile."""
+        current = self.current()
+        lost = self.lost(current.number) if current else []
+        for item in self._known():
+            if item not in lost and not self.file(*item, ".json").exists():
+                self.file(*item, ".sig").unlink(missing_ok=True)
 
     def _read(self) -> bytes | None:
         """Every store has the file from its first moment: without it, it was lost."""

@@ -17,7 +17,9 @@ from appliance.store.signed import Entry
 from appliance.times import parse_time
 
 _LISTED = 20
-_UNTOLD = {"added": None, "moved": None, "completed": None, "removed": None}
+_UNTOLD = dict.fromkeys(
+    ("added", "moved", "completed", "removed", "referrers_added", "referrers_removed"),
+)
 
 
 class Held:
@@ -60,9 +62,9 @@ def history(generations: Generations, blobs: BlobStore, keep: int) -> list[dict[
     for generation in generations.newest_first():
         newest = newest or generation
         if later is not None and later.parent == generation.digest:
-            rows[later.number] |= Changes.between(generation.names, later.names).as_dict()
+            rows[later.number] |= Changes.of(generation, later).as_dict()
         told = {key: rows.get(generation.number, _UNTOLD)[key] for key in _UNTOLD}
-        lost = held.missing(generation.names).values()
+        lost = held.missing(dict(generation.entries)).values()
         rows[generation.number] = {
             **generation.summary,
             "cause": generation.cause,
@@ -73,7 +75,7 @@ def history(generations: Generations, blobs: BlobStore, keep: int) -> list[dict[
         }
         later = generation
     if later is not None and later.parent is None:
-        rows[later.number] |= Changes.between({}, later.names).as_dict()
+        rows[later.number] |= Changes.of(None, later).as_dict()
     return [rows[number] for number in sorted(rows)]
 
 
@@ -106,7 +108,7 @@ def find(
 
     :param to: its number.
     :param at: a time of ISO 8601: what was served then, as the publisher's clock had it.
-    :param medium: a source or the id of a medium: the last one made from it.
+    :param medium: a source, or the id, label or UUID of a medium: the last one made from it.
     :raises ApplianceError: APL-0352 where there is none, with those that there are; APL-0353 for what is no time.
     """
     wanted: Callable[[Generation], bool]
@@ -125,7 +127,7 @@ def find(
 
 def _not_there(generations: Generations, asked: str) -> NoReturn:
     there = [
-        f"{generation.number} of {generation.created} from {', '.join(generation.sources) or 'nothing'}"
+        f"{generation.number} of {generation.created} from {'; '.join(generation.origin) or 'nothing'}"
         for generation in generations.newest_first()
     ]
     more = f"; and {len(there) - _LISTED} more" if len(there) > _LISTED else ""
@@ -133,7 +135,7 @@ def _not_there(generations: Generations, asked: str) -> NoReturn:
         "APL-0352",
         "there is no such generation",
         where=str(generations.index.parent),
-        why=f"{asked}; there are: {'; '.join(there[:_LISTED]) or 'none'}{more}",
+        why=f"{asked}; there are: {' | '.join(there[:_LISTED]) or 'none'}{more}",
         fix="Nothing was changed. 'appliance history' shows them all, and what each of them changed",
     )
 

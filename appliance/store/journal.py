@@ -14,14 +14,15 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from appliance.actor import actor
-from appliance.store.blobs import sync_directory
 from appliance.store.changes import Changes
-from appliance.store.generations import Generation
+from appliance.store.files import sync_directory
+from appliance.store.generations import Generation, Generations
 from appliance.times import now
 
 FILE = "journal.jsonl"
@@ -34,9 +35,7 @@ def note(store: Path, line: Mapping[str, Any]) -> None:
 
     :param line: ``action`` and what belongs to it; ``time`` and ``by`` are added where they are not given.
     """
-    with _open(store / FILE) as handle:
-        # A worker that takes a push and a seeding write at the same time: only one of them follows the last line.
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with _locked(store / FILE) as handle:
         size = os.fstat(handle).st_size
         seq, last = _last(handle, size)
         cut = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
@@ -47,6 +46,16 @@ def note(store: Path, line: Mapping[str, Any]) -> None:
         _append(handle, size, (b"\n" if cut else b"") + text.encode() + b"\n")
         if size == 0:
             sync_directory(store)
+
+
+def set_aside(store: Path) -> str:
+    """Move a log without any line that can be read out of the way, as evidence; returns its new name."""
+    path = store / FILE
+    name = f"journal-damaged-{time.time_ns()}.jsonl"
+    with _locked(path):
+        os.rename(path, path.with_name(name))
+        sync_directory(store)
+    return name
 
 
 def record(store: Path, generation: Generation, changes: Changes, **more: Any) -> None:
@@ -74,6 +83,13 @@ def is_recorded(store: Path, generation: Generation) -> bool:
     return any(line["digest"] == generation.digest for line in publications(store))
 
 
+def catch_up(store: Path, generations: Generations, item: Generation) -> None:
+    """Append the line of a generation that has none; only under the store's lock."""
+    parent = generations.find(item.number - 1)
+    known = parent is not None or item.number == 1
+    record(store, item, Changes.of(parent, item) if known else Changes.of(None, None), caught_up=True)
+
+
 def was_published(store: Path, current: Generation | None, source: str) -> bool:
     """Whether a source, as the operator names it, is in what was published here before."""
     if current is not None and source in current.sources:
@@ -92,7 +108,8 @@ def publications(store: Path) -> Iterator[dict[str, Any]]:
 def _is_publication(line: Mapping[str, Any]) -> bool:
     """Whether a line is one that :func:`record` writes, as far as it goes: anything may stand in a file that was edited."""
     media, moved = line.get("media") or {}, line.get("moved") or {}
-    others = [line.get("added") or {}, line.get("removed") or {}]
+    kinds = ("added", "removed", "referrers_added", "referrers_removed")
+    others = [line.get(kind) or {} for kind in kinds]
     return (
         isinstance(line.get("digest"), str)
         and _are_words(line.get("sources"))
@@ -126,6 +143,18 @@ def parse_line(raw: bytes) -> dict[str, Any] | None:
 def is_chained(line: Mapping[str, Any] | None) -> bool:
     """Whether a line is one of the chain."""
     return line is not None and type(line.get("seq")) is int and isinstance(line.get("prev"), str)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Open the log alone: a worker that takes a push and a seeding write at the same time, and only one follows the last line."""
+    while True:
+        with _open(path) as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            # It may have been set aside while this waited.
+            if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):
+                yield handle
+                return
 
 
 @contextlib.contextmanager

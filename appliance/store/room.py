@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from appliance.errors import ApplianceError, fail
+from appliance.sizes import size_words
 
 NEAR = 0.9
 """Share of what a store may take from which on it is near its limit."""
@@ -84,18 +85,19 @@ class Room:
             "APL-0310",
             "not enough room in the store",
             where=str(self._root),
-            why=f"needed {needed} bytes, available {left} bytes: {self._sums()}",
+            # The bytes too: what is needed and what is there may differ by less than their words show.
+            why=f"needed {size_words(needed)} ({needed} bytes), available {size_words(left)} ({left} bytes): {self._sums()}",
             fix="Free space there or give the store a larger file system, then run the same again",
         )
 
     def _sums(self) -> str:
-        sums = f"{self._free()} bytes on the file system of {self._root} (kept free: {self._free_percent:g} % of it, "
-        sums += f"at least {self._reserve} bytes)"
+        sums = f"{size_words(self._free())} on the file system of {self._root} (kept free: {self._free_percent:g} % of it, "
+        sums += f"at least {size_words(self._reserve)})"
         if self._limit is not None:
-            sums += f"; the store has {self.used()} bytes of the {self._limit} that mirror_store_limit allows it"
+            sums += f"; the store has {size_words(self.used())} of the {size_words(self._limit)} that mirror_store_limit allows it"
         estimate = self._estimate()
         if estimate is not None:
-            sums += f"; 'appliance gc' would free up to {estimate} bytes"
+            sums += f"; 'appliance gc' would free up to {size_words(estimate)}"
         return sums
 
     def _estimate(self) -> int | None:

@@ -16,9 +16,11 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from appliance.errors import ApplianceError, fail
 from appliance.oci import mediatypes
-from appliance.oci.manifests import IMAGE_NAME, REF_NAME, Descriptor
+from appliance.oci.digests import check_digest, digest_of
+from appliance.oci.manifests import IMAGE_NAME, REF_NAME, SUBJECT, Descriptor
 from appliance.oci.names import parse_reference
-from appliance.store.blobs import write_atomically
+from appliance.store.files import write_atomically
+from appliance.store.head import IndexHead
 from appliance.trust import Signature, Trust
 
 PREFIX = "vnd.k3s-airgap-appliance."
@@ -46,6 +48,18 @@ class Entry:
 
     descriptor: Descriptor
     absent: frozenset[str] = _NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """A manifest without a name that refers to another one: a signature, an attestation, an SBOM.
+
+    :param entry: what it is.
+    :param subject: digest of the manifest that it refers to.
+    """
+
+    entry: Entry
+    subject: str
 
 
 class NameIndex(Protocol):
@@ -98,26 +112,37 @@ def reading(raw: bytes, damaged: Callable[[str], NoReturn]) -> Iterator[dict[str
         damaged(f"{type(error).__name__}: {error}")
 
 
-def list_names(names: Mapping[str, Entry], piece_maps: Mapping[str, Descriptor]) -> list[dict[str, Any]]:
-    """The ``manifests`` of an index that serves exactly these names."""
-    manifests: list[dict[str, Any]] = []
-    for name, entry in names.items():
-        annotations = {IMAGE_NAME: name, REF_NAME: name}
-        if entry.absent:
-            annotations[ABSENT] = " ".join(sorted(entry.absent))
-        manifests.append(replace(entry.descriptor, annotations=annotations).to_dict())
+def list_names(
+    names: Mapping[str, Entry],
+    piece_maps: Mapping[str, Descriptor],
+    referrers: Iterable[Referrer] = (),
+) -> list[dict[str, Any]]:
+    """Return the ``manifests`` of an index that serves exactly these names, with what refers to their manifests.
+
+    A referrer has no name: a release that does not know referrers passes over entries that are neither named nor piece
+    maps, so it reads the index all the same.
+    """
+    manifests = [_listing(entry, {IMAGE_NAME: name, REF_NAME: name}) for name, entry in names.items()]
+    manifests += [_listing(item.entry, {SUBJECT: item.subject}) for item in referrers]
     for blob, descriptor in piece_maps.items():
         manifests.append(replace(descriptor, annotations={PIECES_OF: blob}).to_dict())
     return manifests
 
 
+def _listing(entry: Entry, annotations: dict[str, str]) -> dict[str, Any]:
+    if entry.absent:
+        annotations[ABSENT] = " ".join(sorted(entry.absent))
+    return replace(entry.descriptor, annotations=annotations).to_dict()
+
+
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """A descriptor of an index, and what it is listed as: a name, the piece map of a blob, or neither."""
+    """A descriptor of an index, and what it is listed as: a name, the piece map of a blob, a referrer, or nothing known."""
 
     entry: Entry
     name: str | None = None
     pieces_of: str | None = None
+    subject: str | None = None
 
 
 def _listed(item: dict[str, Any]) -> dict[str, Any] | _Listed:
@@ -133,7 +158,9 @@ def _listed(item: dict[str, Any]) -> dict[str, Any] | _Listed:
     # A name that nobody can parse, or finds only by another spelling, must stop here, not in every mirror that follows.
     if name is not None and str(parse_reference(name)) != name:
         fail("APL-0202", "a name of an index is not written out in full", where=name[:200])
-    return _Listed(Entry(bare, frozenset(notes[ABSENT].split()) if ABSENT in notes else _NONE), name)
+    entry = Entry(bare, frozenset(notes[ABSENT].split()) if ABSENT in notes else _NONE)
+    subject = check_digest(notes[SUBJECT]) if name is None and SUBJECT in notes else None
+    return _Listed(entry, name, subject=subject)
 
 
 def read_names(manifests: Iterable[object]) -> tuple[dict[str, Entry], dict[str, Descriptor]]:
@@ -153,6 +180,15 @@ def read_names(manifests: Iterable[object]) -> tuple[dict[str, Entry], dict[str,
     return names, piece_maps
 
 
+def read_referrers(manifests: Iterable[object]) -> dict[str, Referrer]:
+    """Return the referrers of an index that :func:`reading` reads, by digest."""
+    return {
+        item.entry.descriptor.digest: Referrer(item.entry, item.subject)
+        for item in manifests
+        if isinstance(item, _Listed) and item.subject is not None
+    }
+
+
 T = TypeVar("T", bound=NameIndex)
 
 
@@ -167,6 +203,7 @@ class SignedIndex(Generic[T]):
     :param trust: who may sign.
     :param parse: reads the bytes; None for an index that was never written.
     :param damaged: raises the error of what is none; called with where and why.
+    :param kind: what its heads call it, and peers.
     :param noun: what one of them is called in errors.
     """
 
@@ -177,9 +214,11 @@ class SignedIndex(Generic[T]):
         trust: Trust,
         parse: Callable[[bytes, str], T | None],
         damaged: Callable[[str, str], NoReturn],
+        kind: str,
         noun: str,
     ) -> None:
         self.index = index
+        self.kind = kind
         self._directory = directory
         self._trust = trust
         self._parse = parse
@@ -207,10 +246,20 @@ class SignedIndex(Generic[T]):
     def state(self) -> tuple[int, int, int] | None:
         """Changes whenever the index is replaced: a rename gives the file another inode and time. None where it is not there."""
         try:
-            status = self.index.stat()
+            return _state(self.index.stat())
         except FileNotFoundError:
             return None
-        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def is_gone(self) -> bool:
+        """Whether the file of the index was lost, where :meth:`current` does not say so itself."""
+        return False
+
+    def signatures_state(self) -> int | None:
+        """Changes whenever a signature is written, by the rename; None where there are none."""
+        try:
+            return self._directory.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
 
     def is_last(self, item: T) -> bool:
         """Whether what was read some time ago is still what was current here last, as far as that can be known."""
@@ -261,6 +310,61 @@ class SignedIndex(Generic[T]):
                     for path in self._directory.glob(f"{number:08d}-{start}.*"):
                         path.unlink(missing_ok=True)
 
+    def known(self) -> list[tuple[int, str]]:
+        """Return number and beginning of the digest of everything that has files beside the index, by number."""
+        return self._known()
+
+    def file(self, number: int, start: str, suffix: str) -> Path:
+        """Return where the ``.json`` or ``.sig`` of one of them lies or would lie."""
+        return self._directory / f"{number:08d}-{start}{suffix}"
+
+    @property
+    def signs(self) -> bool:
+        """Whether each of them has a signature: not without a PKI (development)."""
+        return self._trust.signs
+
+    def why_unsound(self, number: int, raw: bytes | None, signature: bytes) -> str | None:
+        """Return why a ``.sig`` file is not what it was; None where it is sound.
+
+        It has to be of a node of the site. Whether that node is a seed today does not matter: it was one once.
+
+        :param number: number of what it signs.
+        :param raw: what it signs; None where that is not at hand, so that only the form is looked at.
+        """
+        try:
+            read = Signature.from_json(signature)
+            if raw is not None:
+                self._trust.check(raw, read, [read.signer])
+                if read.head is not None:
+                    self.check_head(self._head(number, digest_of(raw), raw), read, [read.signer])
+        except ApplianceError as error:
+            return error.why or error.what
+        return None
+
+    def put_signature(self, number: int, start: str, raw: bytes, signature: Signature | None = None) -> None:
+        """Write the ``.sig`` of one of them.
+
+        :param raw: what it signs, for the publisher, which signs it anew.
+        :param signature: another node's copy of it, already checked; None: this node signs.
+        """
+        head = self._head(number, digest_of(raw), raw)
+        made = self._trust.sign(raw, head.to_bytes()) if signature is None else self._with_sound_head(head, signature)
+        if made is not None:
+            self._directory.mkdir(exist_ok=True)
+            write_atomically(self.file(number, start, ".sig"), made.to_json())
+
+    def check_signature(self, raw: bytes, signature: Signature, besides: Collection[str]) -> None:
+        """Refuse (APL-0606) a signature that is neither a seed's nor that of one of the nodes ``besides``."""
+        self._trust.check(raw, signature, besides)
+
+    def head(self, item: T) -> IndexHead:
+        """Return the head of an index."""
+        return self._head(item.number, item.digest, item.raw)
+
+    def check_head(self, head: IndexHead, signature: Signature | None, besides: Collection[str] = ()) -> None:
+        """Refuse (APL-0606) a head that neither a seed nor one of the nodes ``besides`` has signed."""
+        self._trust.check(head.to_bytes(), None if signature is None else signature.of_head(), besides)
+
     def signature(self, item: T) -> Signature | None:
         """The signature that came with an index, None where there is none (development)."""
         try:
@@ -282,7 +386,7 @@ class SignedIndex(Generic[T]):
                 why=f"{len(item.raw)} bytes, {SIZE_LIMIT} are the limit",
                 fix="Take names away that nobody needs, then do the same again; what was served is served on",
             )
-        signature = self._trust.sign(item.raw)
+        signature = self._sign(item)
         with self.switching():
             current = self.current()
             if item.number != (current.number if current else 0) + 1:
@@ -298,19 +402,23 @@ class SignedIndex(Generic[T]):
     def sign_anew(self) -> bool:
         """Sign the current index where its signer is no seed any more; true when that was so.
 
-        For the seed that follows a lost publisher: nodes that come later take only what a listed seed has signed.
+        For the seed that follows a lost publisher: nodes that come later take only what a listed seed has signed. What this
+        node signed without a head, or with a wrong one, gets its head.
         """
         current = self.current()
         if current is None:
             return False
+        signature, is_new = None, False
         try:
-            self._trust.check(current.raw, self.signature(current))
+            signature = self.signature(current)
+            self._trust.check(current.raw, signature)
         except ApplianceError:
-            signature = self._trust.sign(current.raw)
-            if signature is not None:
-                write_atomically(self._file(current, ".sig"), signature.to_json())
-            return True
-        return False
+            is_new = True
+        if is_new or (signature is not None and self._needs_head(current, signature)):
+            made = self._sign(current)
+            if made is not None:
+                write_atomically(self._file(current, ".sig"), made.to_json())
+        return is_new
 
     def accept(
         self,
@@ -328,24 +436,40 @@ class SignedIndex(Generic[T]):
         :returns: the index that is followed now, None when the current one is as new.
         :raises ApplianceError: APL-0606 for a wrong signature, APL-0306 for another index of the same number.
         """
-        self._trust.check(raw, signature, besides)
-        offered = self._parse(raw, f"a peer's {self._noun}")
-        if offered is None or not self._is_newer(offered, signature):
+        offered = self.check(raw, signature, besides)
+        if offered is None or not self.is_newer(offered, signature):
             return None
         prepare(offered)
+        return offered if self.switch_to(offered, signature) else None
+
+    def check(self, raw: bytes, signature: Signature | None, besides: Collection[str] = ()) -> T | None:
+        """Read an index that a peer sent, once its signature is found valid; None for the empty one of a fresh store.
+
+        :raises ApplianceError: APL-0606 for a wrong signature, and where what it signs cannot be read.
+        """
+        self._trust.check(raw, signature, besides)
+        return self._parse(raw, f"a peer's {self._noun}")
+
+    def switch_to(self, offered: T, signature: Signature | None) -> bool:
+        """Make an index the current one; false where another one became that meanwhile.
+
+        :raises ApplianceError: APL-0306 for another index of the current number.
+        """
         with self.switching():
             # A publisher may have made one while the manifests came.
-            if not self._is_newer(offered, signature):
-                return None
+            if not self.is_newer(offered, signature):
+                return False
             self._replace(offered, signature)
-        return offered
+        return True
 
-    def _is_newer(self, offered: T, signature: Signature | None) -> bool:
+    def is_newer(self, offered: T, signature: Signature | None) -> bool:
         """Whether an index is to be followed; refuses (APL-0306) another one of the current number.
 
         In the place of one that is damaged, the same one or a newer one; without a trace of what it was, none: it might be a step back.
         """
         try:
+            if self.is_gone():
+                self._damaged(str(self.index), "it is not there any more")
             current = self.current()
         except ApplianceError:
             last = self.newest()
@@ -375,10 +499,44 @@ class SignedIndex(Generic[T]):
         finally:
             os.close(handle)
 
+    def open(self, state: tuple[int, int, int]) -> int | None:
+        """Open the file of the index; None where it was replaced since it had this :meth:`state`."""
+        try:
+            handle = os.open(self.index, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        if _state(os.fstat(handle)) == state:
+            return handle
+        os.close(handle)
+        return None
+
     def _replace(self, item: T, signature: Signature | None) -> None:
         if signature is not None:
-            write_atomically(self._file(item, ".sig"), signature.to_json())
+            kept = self._with_sound_head(self.head(item), signature)
+            write_atomically(self._file(item, ".sig"), kept.to_json())
         write_atomically(self.index, item.raw)
+
+    def _head(self, number: int, digest: str, raw: bytes) -> IndexHead:
+        return IndexHead(self.kind, number, digest, len(raw))
+
+    def _sign(self, item: T) -> Signature | None:
+        return self._trust.sign(item.raw, self.head(item).to_bytes())
+
+    def _with_sound_head(self, head: IndexHead, signature: Signature) -> Signature:
+        """Return a signature that was found valid, without its head where that is not."""
+        return signature if self._is_head_sound(head, signature) else signature.without_head()
+
+    def _needs_head(self, item: T, signature: Signature) -> bool:
+        """Return whether this node signed an index without a valid head."""
+        return signature.signer == self._trust.node and not self._is_head_sound(self.head(item), signature)
+
+    def _is_head_sound(self, head: IndexHead, signature: Signature) -> bool:
+        try:
+            # By whoever signed the index.
+            self.check_head(head, signature, [signature.signer])
+        except ApplianceError:
+            return False
+        return True
 
     def _read(self) -> bytes | None:
         """The bytes of the index; None where there is none yet."""
@@ -414,7 +572,7 @@ class SignedIndex(Generic[T]):
         return not of_number or beginning(item.digest) in of_number
 
     def _file(self, item: T, suffix: str) -> Path:
-        return self._directory / f"{item.number:08d}-{beginning(item.digest)}{suffix}"
+        return self.file(item.number, beginning(item.digest), suffix)
 
     def _forget(self, keep: int, item: T) -> None:
         """Remove the files of all but the last ``keep`` numbers, and never those of ``item``."""
@@ -423,6 +581,10 @@ class SignedIndex(Generic[T]):
             if number in numbers and number != item.number:
                 for path in self._directory.glob(f"{number:08d}-{start}.*"):
                     path.unlink(missing_ok=True)
+
+
+def _state(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def beginning(digest: str) -> str:

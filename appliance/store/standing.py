@@ -15,20 +15,22 @@ from typing import Any, NoReturn
 
 from appliance.config import Config
 from appliance.errors import ApplianceError, fail
-from appliance.store.blobs import write_atomically
+from appliance.oci.digests import is_digest
+from appliance.store.files import write_atomically
 
-_FILE = "standing.json"
+FILE = "standing.json"
+"""Its name in the store."""
 
 
 def is_settled(store: Path) -> bool:
     """Whether the mark is there."""
-    return (store / _FILE).exists()
+    return (store / FILE).exists()
 
 
 def given_up(store: Path) -> frozenset[str]:
     """Digests of the indexes of other nodes that the operator gave up, while the mark is there."""
     try:
-        found = json.loads((store / _FILE).read_bytes())["given_up"]
+        found = json.loads((store / FILE).read_bytes())["given_up"]
     except (OSError, ValueError, KeyError, TypeError):
         return frozenset()
     return frozenset(map(str, found))
@@ -42,12 +44,38 @@ def settle(store: Path, node: str, give_up: Collection[str] = ()) -> None:
     known = given_up(store)
     if not is_settled(store) or not known.issuperset(give_up):
         mark = {"node": node, "given_up": sorted(known.union(give_up))}
-        write_atomically(store / _FILE, json.dumps(mark).encode())
+        write_atomically(store / FILE, json.dumps(mark).encode())
+
+
+def is_sound(store: Path, node: str | None, logged: Collection[str] = ()) -> bool:
+    """Whether the mark can be read and is this node's, where there is one.
+
+    :param node: its id; None where that is not known.
+    :param logged: digests that the audit log says were given up; none where it does not say.
+    """
+    try:
+        mark = json.loads((store / FILE).read_bytes())
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(mark, dict):
+        return False
+    given_up, owner = mark.get("given_up"), mark.get("node")
+    is_readable = isinstance(given_up, list) and all(map(is_digest, given_up)) and isinstance(owner, str)
+    return is_readable and node in (None, owner) and (not logged or set(logged).issuperset(given_up or ()))
+
+
+def write_again(store: Path, node: str, given_up: Collection[str]) -> None:
+    """Replace a mark that is damaged: that it is there is what it says, and the audit log knows the rest."""
+    write_atomically(store / FILE, json.dumps({"node": node, "given_up": sorted(given_up)}).encode())
 
 
 def unsettle(store: Path) -> None:
     """Take it away."""
-    (store / _FILE).unlink(missing_ok=True)
+    # On a file system that is mounted read-only even what is not there cannot be removed.
+    if is_settled(store):
+        (store / FILE).unlink(missing_ok=True)
 
 
 def require(store: Path, config: Config) -> None:

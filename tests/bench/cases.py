@@ -19,6 +19,7 @@ from tests.bench.load import CONNECTIONS, Load, press
 from tests.bench.processes import Child, Failed, peak_pss
 from tests.bench.pushes import Layer, push
 from tests.bench.report import Goal, Result
+from tests.bench.scale import Scale
 from tests.bench.servers import Server, Site
 from tests.bench.sinks import Address, digest, download, downloading
 
@@ -256,34 +257,36 @@ def _await_answer(child: Child, port: int, path: str, seconds: float = 60) -> No
     raise Failed(f"port {port} did not answer in {seconds} s: {child.log[-2000:]}")
 
 
-def memory(case: str, site: Site, path: str, theirs: Server, pulls: int) -> list[Result]:
+def memory(case: str, site: Site, path: str, theirs: Server, scale: Scale) -> list[Result]:
     """Memory of a node's three units at rest, after every worker has answered; and what many pulls add to it."""
+    seconds = min(2, scale.load_seconds)
+
+    def settled(child: Child) -> int:
+        # "At rest" is a state and has no event; this long after the last answer it is looked at, in every server alike.
+        time.sleep(scale.rest_seconds)
+        return child.pss()
+
     with ExitStack() as stack:
         agent = stack.enter_context(site.unit("agent"))
         mirror, peer = site.serve("mirror", stack), site.serve("peer", stack)
         for address in (Address(mirror.port, path), Address(peer.port, path, site.client_tls())) * CONNECTIONS:
             download(address, 1, 1)
         rest = {
-            name: _settled(unit) for name, unit in (("agent", agent), ("mirror", mirror.child), ("peer", peer.child))
+            name: settled(unit) for name, unit in (("agent", agent), ("mirror", mirror.child), ("peer", peer.child))
         }
-        press(mirror, path, 2)
-        before, done = _settled(mirror.child), 0
-        while done < pulls:
-            done += press(mirror, path, 2).requests
-        after = _settled(mirror.child)
+        press(mirror, path, seconds)
+        before, done = settled(mirror.child), 0
+        while done < scale.pulls:
+            done += press(mirror, path, seconds).requests
+        after = settled(mirror.child)
     press(theirs, path, 1)
     whole, goal = sum(rest.values()) / _MB, Goal(150, "most", of="ours")
+    pulls, grown = f"mirror after {scale.pulls} pulls", Goal(1.05, "most")
     return [
-        Result(case, "three units at rest", "MB", theirs.name, [whole], [_settled(theirs.child) / _MB], goal),
+        Result(case, "three units at rest", "MB", theirs.name, [whole], [settled(theirs.child) / _MB], goal),
         *(Result(case, f"unit {name} at rest", "MB", "", [size / _MB]) for name, size in rest.items()),
-        Result(case, f"mirror after {pulls} pulls", "MB", "before", [after / _MB], [before / _MB], Goal(1.05, "most")),
+        Result(case, pulls, "MB", "before", [after / _MB], [before / _MB], grown),
     ]
-
-
-def _settled(child: Child) -> int:
-    # "At rest" is a state and has no event; this long after the last answer it is looked at, in every server alike.
-    time.sleep(1)
-    return child.pss()
 
 
 def _turns(items: Sequence[T], repetitions: int) -> Iterator[T]:

@@ -88,14 +88,18 @@ class Result:
         }
 
 
-def table(results: Sequence[Result]) -> str:
-    """The results in Markdown, one line each."""
+def table(results: Sequence[Result], *, goals: bool = True) -> str:
+    """Return the results in Markdown, one line each.
+
+    :param goals: whether they are held against their goals.
+    """
     rows = [("case", "measure", "against", "ratio", "ours : theirs", "goal", "")]
     for result in results:
         ratio = "" if result.ratio is None else f"{_ratio(result.ratio)} ×"
         pair = _number(result.ours) + ("" if result.theirs is None else f" : {_number(result.theirs)}")
-        goal = "" if result.goal is None else result.goal.text(result.unit)
-        verdict = "" if result.goal is None else "met" if result.goal.met(result) else "**missed**"
+        held = result.goal if goals else None
+        goal = "" if held is None else held.text(result.unit)
+        verdict = "" if held is None else "met" if held.met(result) else "**missed**"
         rows.append((result.case, result.measure, result.peer, ratio, f"{pair} {result.unit}", goal, verdict))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [

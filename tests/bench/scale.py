@@ -13,6 +13,7 @@ class Scale:
     :param images: images of the big repository (one tag each), and repositories of the big catalog.
     :param repetitions: turns that each server gets for one figure.
     :param load_seconds: seconds that one turn of manifest requests lasts.
+    :param rest_seconds: seconds after the last answer at which memory counts as memory at rest.
     :param pulls: manifest requests, at least, between the two measurements of memory under load.
     :param push_bytes: size of the blob that is pushed.
     :param seed_bytes: size of the image that is seeded.
@@ -23,6 +24,7 @@ class Scale:
     images: int
     repetitions: int
     load_seconds: int
+    rest_seconds: float
     pulls: int
     push_bytes: int
     seed_bytes: int
@@ -34,6 +36,7 @@ FULL = Scale(
     images=10_000,
     repetitions=5,
     load_seconds=4,
+    rest_seconds=1.0,
     pulls=10_000,
     push_bytes=1 << 30,
     seed_bytes=4 << 30,
@@ -44,9 +47,10 @@ QUICK = Scale(
     images=100,
     repetitions=1,
     load_seconds=1,
+    rest_seconds=0.1,
     pulls=200,
-    push_bytes=32 << 20,
-    seed_bytes=32 << 20,
+    push_bytes=16 << 20,
+    seed_bytes=8 << 20,
     seedings=1,
 )
 """Shows that everything works; its figures say nothing."""

@@ -16,6 +16,7 @@ import yaml
 
 from appliance import pki, trust
 from appliance.registry.credentials import line_for
+from appliance.store import standing
 from tests.bench.processes import Child, Failed, free_port, wait_for
 from tests.bench.sinks import Address
 
@@ -74,6 +75,10 @@ class Site:
         }
         self.config.write_text(yaml.safe_dump(document))
         (root / "users").write_text(line_for(_OPERATOR, _PASSWORD) + "\n")
+        # A publisher asks every listed node before it publishes, and the other one here is off. It never had anything, so
+        # the mark that `appliance take-over --without b` would leave is true.
+        self.store.mkdir()
+        standing.settle(self.store, PUBLISHER)
 
     @property
     def authorization(self) -> str:

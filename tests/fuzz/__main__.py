@@ -28,7 +28,7 @@ from tests.fuzz.targets import NAMES, load, words
 _INPUT_SECONDS = 20
 _MEMORY_MIB = 1024
 _MINIMISE_SECONDS = 30
-_MOST_BYTES = {"tars": 16384, "documents": 8192, "media": 4096, "streams": 4096, "requests": 2048}
+_MOST_BYTES = {"tars": 16384, "documents": 8192, "media": 4096, "streams": 4096, "requests": 2048, "peers": 2048}
 _KEPT_FILE = 3000
 _KEPT_FILES = 50
 _KEPT_BYTES = 14_000
@@ -139,9 +139,14 @@ def replay(name: str, files: Sequence[str]) -> int:
 
 
 def keep(names: Sequence[str]) -> int:
-    """Merge: of inputs that reach the same, the smallest (libFuzzer's ``-merge``), as far as the tree has room."""
+    """Merge: of inputs that reach the same, the smallest (libFuzzer's ``-merge``), as far as the tree has room.
+
+    A target that was not fuzzed here has nothing to keep.
+    """
     for name in names:
         corpus = OUTPUT / name / "corpus"
+        if not corpus.is_dir():
+            continue
         with tempfile.TemporaryDirectory(prefix="apl-fuzz-") as merged:
             shutil.copytree(CORPUS / name, merged, dirs_exist_ok=True)
             with (OUTPUT / name / "log.keep").open("wb") as sink:

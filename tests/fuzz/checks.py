@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from appliance.errors import ApplianceError
+from tests.hostile import acting
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 _PAGES = {page.stem for page in (ROOT / "docs" / "runbooks").glob("APL-*.md")}
 _LINE_LIMIT = 12_000
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]")
-"""Controls (ECMA-48: they move cursors and change colours), line separators, and what UTF-8 cannot write."""
 
 
 def plain(text: str) -> None:
     """Text for an operator's terminal: one line, no control characters, of a bearable length."""
-    found = _UNPRINTABLE.search(text)
-    assert found is None, f"unprintable {found.group()!r} in {text[:300]!r}"
+    assert acting(text) == [] and "\n" not in text, f"not one plain line: {text[:300]!r}"
     assert len(text) <= _LINE_LIMIT, f"a line of {len(text)} characters: {text[:300]!r}"
 
 

@@ -56,6 +56,7 @@ class Sandbox:
         assert self._outside() == self._before, "written outside of the store"
         found = {path.name for path in self.store.root.iterdir()}
         allowed = {"blobs", "index.json", "oci-layout", "generations", "journal.jsonl", "lock", "partial", "incoming"}
+        allowed |= {"staged"}
         assert found <= allowed | {"quarantine", "pushes", "uploads", "claims", "pushes.json", "store.lock"}, found
         for name in ("incoming", "partial", "uploads", "claims", "pushes", "quarantine"):
             assert not any((self.store.root / name).iterdir()), f"left over in {name}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import lzma
 import sys
 import tarfile
@@ -16,11 +17,15 @@ from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
 from appliance.store import generations, pins, pushes
 from appliance.store.signed import Entry
+from tests.badpeers import entries
+from tests.badpeers.answers import Reply, sent
 from tests.fuzz import CORPUS
+from tests.fuzz.targets import peers
 from tests.unit.archives import made as archives
 from tests.unit.store import made
 
 _DIGEST = "sha256:" + "ab" * 32
+_SHORT, _WIRE_SEED = 600, 300
 _CONFIG = '{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["$1"]}}'
 _MANIFEST = (
     f'{{"schemaVersion":2,"mediaType":"{mediatypes.OCI_MANIFEST}","config":{{"mediaType":"{mediatypes.OCI_CONFIG}",'
@@ -82,6 +87,34 @@ def _media() -> dict[str, str]:
                 *image,
                 "* " + _MANIFEST[:-1] + f',"subject":{_entry(3)}}}',
                 f"index.json {_index(_entry(3, 'a/b:1'), _entry(4))}",
+                _LAYOUT,
+            ]
+        ),
+        "signature-of-a-signature": "\n".join(
+            [
+                "t",
+                *image,
+                "* " + _MANIFEST[:-1] + f',"subject":{_entry(3)}}}',
+                "* " + _MANIFEST[:-1] + f',"subject":{_entry(4)}}}',
+                f"index.json {_index(_entry(3, 'a/b@$3'), _entry(4), _entry(5))}",
+                _LAYOUT,
+            ]
+        ),
+        "noted-subject": "\n".join(
+            [
+                "d",
+                *image,
+                "* " + _MANIFEST[:-1] + ',"annotations":{"x":"y"}}',
+                "index.json " + _index(_entry(3, "a/b:1@$3"), _entry(4, **{"io.containerd.manifest.subject": "$3"})),
+                _LAYOUT,
+            ]
+        ),
+        "build-cache": "\n".join(
+            [
+                "t",
+                *image,
+                f"* {loop}{_entry(1, kind='application/vnd.buildkit.cacheconfig.v0+json')}]}}",
+                f"index.json {_index(_entry(4, 'a:1', mediatypes.OCI_INDEX))}",
                 _LAYOUT,
             ]
         ),
@@ -225,6 +258,79 @@ def _streams() -> dict[str, bytes]:
     }
 
 
+class _Asked:
+    """A request to a bad peer whose signatures are the marks that the target puts its own in for."""
+
+    method, path = "GET", "/p2p/v1/generation"
+
+    def at(self, path: str) -> _Asked:
+        return self
+
+    def honest(self) -> Reply:
+        signature = {"signer": "a", "certificate": "$C", "signature": "$S"}
+        return Reply(200, json.dumps({"raw": "$R", "signature": signature}).encode(), {})
+
+    def blob(self) -> bytes:
+        return b""
+
+    def sign(self, content: bytes) -> dict[str, str]:
+        return {"signer": "c", "certificate": "$D", "signature": "$T"}
+
+
+class _HeadAsked(_Asked):
+    """A request for a head."""
+
+    path = "/p2p/v1/generation/head"
+
+    def honest(self) -> Reply:
+        signature = {"signer": "a", "certificate": "$C", "signature": "$S", "head": "$H"}
+        # The size is a number: its mark is no JSON before the target has put it in.
+        head = {"kind": "generation", "number": 1, "digest": "$G", "size": 0, "signature": signature}
+        return Reply(200, json.dumps(head).encode(), {})
+
+
+def _peers() -> dict[str, bytes]:
+    """Return what the catalogue of bad peers answers, as far as it is short; what is long there is a mark here."""
+    known = {name: number for number, name in enumerate(peers.KINDS)}
+    found = {f"ping-{name}": (known["ping"], 0, 0, body) for name, (_, body) in entries.PINGS.items()}
+    for name, (_, lie) in entries.LIES.items():
+        # These two change the bytes of a certificate, which is no mark: they are inputs of another kind.
+        if name not in ("version-7", "certificate-bits"):
+            body = sent(entries.lying(lie)(_Asked())).partition(b"\r\n\r\n")[2]
+            found[f"generation-{name}"] = (known["generation"], 0, 0, body)
+    for name, (_, lie) in entries.HEADS.items():
+        body = sent(entries.lying(lie)(_HeadAsked())).partition(b"\r\n\r\n")[2]
+        found[f"head-{name}"] = (known["head"], 0, 0, body.replace(b'"size": 0', b'"size": $Z'))
+    for name, (_, steps) in entries.WIRE.items():
+        found[f"wire-{name}"] = (known["wire"], 0, 0, sent(steps)[:_WIRE_SEED])
+    honest = _Asked().honest().body
+    found |= {f"{index}-honest": (known[index], 0, 0, honest) for index in entries.INDEXES}
+    found |= {
+        "ping-deep": (known["ping"], 255, 0, b"@"),
+        "ping-deep-within": (known["ping"], 60, 0, b'{"generation":{"number":@,"digest":"x"}}'),
+        "ping-many-keys": (known["ping"], 0, 2, b"[^0]"),
+        "wire-status-line-long": (known["wire"], 15, 0, b"@"),
+        "generation-deep": (known["generation"], 255, 0, b"@"),
+        "generation-raw-deep": (known["generation"], 255, 0, honest.replace(b"$R", b"@")),
+        "generation-brackets": (known["generation"], 0, 255, b"[^0]"),
+        "pushes-brackets": (known["pushes"], 0, 255, b"[^0]"),
+        "pins-deep": (known["pins"], 255, 0, b"@"),
+        "head-honest": (known["head"], 0, 0, _HeadAsked().honest().body.replace(b'"size": 0', b'"size": $Z')),
+        "head-deep": (known["head"], 255, 0, b"@"),
+        "head-brackets": (known["head"], 0, 255, b"[^0]"),
+        "signature": (known["signature"], 0, 0, json.dumps(_Asked().sign(b"")).encode()),
+        "signature-with-head": (known["signature"], 0, 0, json.dumps(_Asked().sign(b"") | {"head": "$I"}).encode()),
+        "signature-publisher": (known["signature"], 0, 0, json.dumps(json.loads(honest)["signature"]).encode()),
+        "signature-as-publisher": (known["signature"], 0, 0, b'{"signer":"a","certificate":"$D","signature":"$T"}'),
+        "certificate": (known["certificate"], 0, 0, b""),
+        # Where a certificate has its version (RFC 5280 4.1), and a few places in its names, dates and key.
+        "certificate-version-7": (known["certificate"], 0, 0, bytes([0, 12, 6])),
+        "certificate-bits": (known["certificate"], 0, 0, bytes([0, 40, 255, 0, 90, 0, 1, 0, 255])),
+    }
+    short = {name: (kind, deep, wide, text) for name, (kind, deep, wide, text) in found.items() if len(text) <= _SHORT}
+    return {name: bytes([kind, deep, wide]) + text for name, (kind, deep, wide, text) in short.items()}
+
+
 def seeds() -> dict[str, dict[str, bytes]]:
     """Target to name to input."""
     plain: dict[str, dict[str, str]] = {
@@ -266,6 +372,7 @@ def seeds() -> dict[str, dict[str, bytes]]:
         "tars": {name: b"\0" + raw for name, raw in _tars().items()},
         "documents": _documents(),
         "streams": _streams(),
+        "peers": _peers(),
         # Begin, append twice, finish; begin and cancel; a wrong digest; a restart in between.
         "uploads": {
             "whole": bytes([0, 0, 1, 0, 5, 1, 0, 1, 0, 6, 1, 0, 3, 0, 0, 0, 0, 0, 0]),

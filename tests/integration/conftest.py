@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -157,6 +158,13 @@ class Node:
         self._words += ["--scrub-rate", str(rate)]
         self.start()
 
+    def serve_by(self, workers: int) -> None:
+        """Start again with so many processes that answer."""
+        self.process.kill()
+        self._words += ["--workers", str(workers)]
+        self.start()
+        self.ready()
+
     def ready(self) -> None:
         wait_for("listening", lambda: self.ping() is not None)
         wait_for("the agent", lambda: self.store.joinpath("agent.sock").exists())
@@ -227,10 +235,27 @@ class Relay:
 
     :param rate: bytes a second towards the client; 0: as fast as it goes.
     :param silent_after: bytes after which a connection says nothing any more and stays open.
+    :param cuts: how many connections are ended once ``cut_after`` bytes have passed.
+    :param reset: end them by a reset and not by a FIN.
+    :param drips_after: bytes after which a connection gives one byte each half-second, so that it is never silent.
+    :param late: seconds by which each small answer comes later.
     """
 
-    def __init__(self, target: int, *, rate: int = 0, silent_after: int | None = None) -> None:
+    def __init__(
+        self,
+        target: int,
+        *,
+        rate: int = 0,
+        silent_after: int | None = None,
+        cuts: int = 0,
+        cut_after: int = 0,
+        reset: bool = False,
+        drips_after: int | None = None,
+        late: float = 0.0,
+    ) -> None:
+        self._drips_after, self._late = drips_after, late
         self._target, self._rate, self._silent_after = target, rate, silent_after
+        self.cuts, self._cut_after, self._reset = cuts, cut_after, reset
         self.sent = 0
         self._closing = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -251,13 +276,30 @@ class Relay:
                 if self._silent_after is not None and passed + len(data) > self._silent_after:
                     self._closing.wait()
                     return
+                if self._late and len(data) <= 4096:
+                    self._closing.wait(self._late)
                 client.sendall(data)
                 passed += len(data)
                 self.sent += len(data)
+                if self.cuts and passed >= self._cut_after:
+                    self.cuts -= 1
+                    if self._reset:
+                        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    # The other thread reads there: close() alone sends nothing before that one returns.
+                    client.shutdown(socket.SHUT_RD if self._reset else socket.SHUT_RDWR)
+                    server.shutdown(socket.SHUT_RDWR)
+                    return
+                if self._drips_after is not None and passed >= self._drips_after:
+                    self._drip(client, server)
+                    return
                 if self._rate and len(data) > 4096:
                     self._closing.wait(len(data) / self._rate)
             # The other thread reads there: without this its end would come only when that one returns.
             client.shutdown(socket.SHUT_RDWR)
+
+    def _drip(self, client: socket.socket, server: socket.socket) -> None:
+        while (data := server.recv(1)) and not self._closing.wait(0.5):
+            client.sendall(data)
 
     @staticmethod
     def _up(client: socket.socket, server: socket.socket) -> None:

@@ -7,6 +7,7 @@ folder. Where Debian 12 has no tool for a format, ``tests/unit/archives/test_for
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ import pytest
 from appliance.archives.contents import ArchiveContents
 from appliance.archives.dispatch import read_source
 from appliance.archives.docker import DIGESTS_LOST
-from appliance.archives.expand import expand_sources
+from appliance.archives.expand import find_sources
 from appliance.archives.sink import HashingSink
 from appliance.errors import ApplianceError
 from tests.unit.archives.test_formats import Docker25, buildx
@@ -203,6 +204,45 @@ def test_skopeo_oci_archive_and_layout_keep_digests(work: Path, layout: Path, oc
     assert len(contents.nameless) == 2
 
 
+@pytest.mark.parametrize("tag", ["", ":1"])
+def test_skopeo_oci_archive_of_an_image_called_by_its_digest(
+    work: Path, layout: Path, oci_digest: str, tag: str
+) -> None:
+    name = f"ksd.test.com/ksd/nginx{tag}@{oci_digest}"
+    path, other = work / "by-digest.tar", work / "by-another-digest.tar"
+    run("skopeo", "copy", "-q", f"oci:{layout}:one", f"oci-archive:{path}:{name}")
+    assert found(path) == [(name, oci_digest)]
+    run("skopeo", "copy", "-q", f"oci:{layout}:two", f"oci-archive:{other}:{name}")
+    with pytest.raises(ApplianceError, match=rf"APL-0165.*by-another-digest\.tar.*{oci_digest}"):
+        read(other)
+    assert [str(image.reference) for image in read(other, NAME).images] == [NAME]
+    path.unlink()
+    other.unlink()
+
+
+def test_absolute_layer_names_are_read_as_containerd_reads_them(work: Path, layout: Path, ctr: Ctr) -> None:
+    """Buildpacks write "/<hex>.tar" into archive and manifest.json."""
+    source, path, name = work / "relative.tar", work / "absolute.tar", f"{NAME}-absolute"
+    run("skopeo", "copy", "-q", f"oci:{layout}:one", f"docker-archive:{source}:{name}")
+    with tarfile.open(source) as old, tarfile.open(path, "w") as new:
+        for member in [member for member in old if member.isreg()]:
+            content = old.extractfile(member)
+            assert content is not None
+            data = content.read()
+            if member.name == "manifest.json":
+                (listed,) = json.loads(data)
+                data = json.dumps([{**listed, "Layers": [f"/{layer}" for layer in listed["Layers"]]}]).encode()
+            elif member.name.endswith(".tar"):
+                member.name = f"/{member.name}"
+            member.size = len(data)
+            new.addfile(member, io.BytesIO(data))
+    with tarfile.open(path) as absolute:
+        assert any(member.name.startswith("/") for member in absolute)
+    assert found(path) == found(source)
+    ctr("images", "import", "--no-unpack", source)
+    assert found(path) == [(name, ctr_digest(ctr, name))]
+
+
 def test_layout_made_into_a_tar_by_hand(work: Path, layout: Path, oci_digest: str) -> None:
     path = work / "by-hand.tar"
     run("tar", "-C", layout, "-cf", path, ".")
@@ -328,6 +368,22 @@ def test_podman_save(work: Path, layout: Path, storage: list[object], ctr: Ctr, 
     assert read(work / "podman-docker-dir").format == "dir"
 
 
+def test_two_platforms_put_together_by_podman(work: Path, layout: Path, storage: list[object]) -> None:
+    """The way out that APL-0125 has for two docker-archives of one name."""
+    list_, path, own = "ksd.test.com/podman/both:1", work / "podman-both.tar", work / "layout-both"
+    shutil.copytree(layout, own)
+    run("podman", *storage, "manifest", "create", list_)
+    for tag, arch in (("one", "amd64"), ("two", "arm64")):
+        run("umoci", "config", "--image", f"{own}:{tag}", "--architecture", arch)
+        archive = work / f"for-{arch}.tar"
+        run("skopeo", "copy", "-q", f"oci:{own}:{tag}", f"docker-archive:{archive}:{list_}")
+        run("podman", *storage, "manifest", "add", list_, f"docker-archive:{archive}")
+    run("podman", *storage, "manifest", "push", "--all", list_, f"oci-archive:{path}:{list_}")
+    (image,) = [image for image in read(path).images if image.reference]
+    assert str(image.reference) == list_
+    assert sorted(map(str, image.platforms)) == ["linux/amd64", "linux/arm64"]
+
+
 def test_buildah_push(work: Path, storage: list[object], ctr: Ctr) -> None:
     container = run("buildah", *storage, "from", "scratch").strip()
     content = work / "content"
@@ -405,7 +461,7 @@ def test_k3s_airgap_images(work: Path, docker: Ctr, ctr: Ctr) -> None:
     run("gzip", "-k", plain)
     shutil.move(f"{plain}.gz", medium)
     ctr("images", "import", "--no-unpack", plain)
-    sources = expand_sources([medium]).sources
+    sources = find_sources(medium).sources
     assert [source.name for source in sources] == [f"{plain.name}.gz", packed.name]
     for source in sources:
         names = ["docker.io/rancher/one:v1", "docker.io/rancher/two:v1"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -79,3 +81,25 @@ def test_a_mirror_that_is_down_costs_one_refused_connection(site: Site, containe
     b.process.kill()
     containerd.pull("quay.io/team/two:2")
     assert TWO.digest in containerd.ctr("images", "list")
+
+
+_CLOSES = """
+import socket, sys
+from appliance.serve.systemd import close_clients
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("ready", flush=True)
+close_clients(listener.fileno(), 100)
+"""
+
+
+def test_a_mirror_that_cannot_start_costs_closed_connections(site: Site, containerd: Containerd) -> None:
+    a, b = site.pair(NAMES)
+    containerd.trust(b.port, a.port)
+    b.process.kill()
+    closes = Process([sys.executable, "-c", _CLOSES, str(b.port)], containerd.root / "closes.log")
+    wait_for("it to listen", lambda: "ready" in closes.log)
+    begun = time.monotonic()
+    containerd.pull("quay.io/team/two:2")
+    assert time.monotonic() - begun < 10, "containerd waits 30 s for an answer"
+    assert TWO.digest in containerd.ctr("images", "list")
+    closes.kill()

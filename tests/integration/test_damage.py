@@ -147,6 +147,40 @@ def test_a_layer_that_cannot_be_read_on_ends_by_fin_and_the_resume_gets_the_rest
     assert "Traceback" not in b.process.log
 
 
+PULL = {"User-Agent": "containerd/v2.3.4"}
+
+
+def test_a_wrong_layer_is_given_to_a_client_once(site: Site) -> None:
+    """Whichever of the workers it comes to: the second pull is right, mapped or not, and with the size that is listed."""
+    _, b = pair(site)
+    b.serve_by(3)
+    small = ONE.layers[0]
+    for digest, path, raw in ((LAYER, BLOB, RAW), (small, f"/v2/library/both/blobs/{small}", ONE.blobs[small])):
+        flip(file_of(b, digest))
+        status, _, body = request(b.port, path, headers=PULL)
+        assert status == 200
+        # What containerd refuses, since nobody had looked before it.
+        assert made.sha(body) != digest
+        for _ in range(6):
+            assert request(b.port, path, headers=PULL)[2] == raw
+    assert quarantine(b) == sorted([LAYER, small])
+    assert b.process.log.count("APL-0315") == 2
+
+
+def test_a_wrong_layer_that_nobody_else_holds_is_given_once_and_then_503(site: Site) -> None:
+    a, b = pair(site)
+    flip(file_of(b, LAYER))
+    a.process.kill()
+    assert made.sha(request(b.port, BLOB, headers=PULL)[2]) != LAYER
+    for _ in range(2):
+        status, _, body = request(b.port, BLOB, headers=PULL)
+        assert status == 503
+        assert f"127.0.0.1:{a.port}".encode() in body
+    a.start()
+    a.ready()
+    wait_for("it to be back", lambda: request(b.port, BLOB, headers=PULL)[2] == RAW, 60)
+
+
 def test_fsck_finds_a_flipped_byte_and_with_repair_it_is_mended(site: Site) -> None:
     _, b = pair(site)
     flip(file_of(b, LAYER))
@@ -179,6 +213,8 @@ def test_a_damaged_index_of_names_comes_back_by_itself(site: Site, damage: Calla
     # It says so when it is done.
     wait_for("the agent to say so", lambda: "is put back from the copy here" in node.process.log)
     assert "APL-0305" in node.process.log
+    # The agent runs before the mirror listens.
+    node.ready()
     assert request(node.port, BLOB)[2] == RAW
     assert json.loads(appliance("fsck", "--store", node.store, "--json").stdout)["problems"] == []
     # Its history and the numbers go on.
@@ -188,3 +224,32 @@ def test_a_damaged_index_of_names_comes_back_by_itself(site: Site, damage: Calla
     # This publisher knows no peers, and tells nobody.
     AgentClient(nodes["follower"].store / "agent.sock").wake()
     wait_for("the next generation", lambda: nodes["follower"].generation() == 2)
+
+
+@pytest.mark.parametrize("damage", [lose, cut])
+def test_an_older_generation_comes_back_from_the_other_node(site: Site, damage: Callable[[Path], None]) -> None:
+    """At the next start for sure, and the layout's file with it."""
+    a, b = pair(site)
+    a.seed(made.write_oci_archive(site.root / "next.tar", {"quay.io/t/next:1": ONE}))
+    AgentClient(b.store / "agent.sock").wake()
+    wait_for("the next generation", lambda: b.generation() == 2)
+    b.process.kill()
+    (older,) = (b.store / "generations").glob("00000002-*.json")
+    raw = older.read_bytes()
+    damage(older)
+    (b.store / "oci-layout").write_bytes(b"rot")
+    found = run(*APPLIANCE, "fsck", "--store", b.store, check=False)
+    assert found.returncode == 1
+    assert str(older) in found.stdout and "oci-layout" in found.stdout
+    b.start()
+    b.ready()
+    wait_for("it to be back", lambda: older.exists() and older.read_bytes() == raw, 60)
+    wait_for("the layout", lambda: (b.store / "oci-layout").read_bytes() != b"rot", 60)
+    (first,) = (b.store / "generations").glob("00000001-*.json")
+    raw = first.read_bytes()
+    cut(first)
+    wait_for("the one before to come from the other node", lambda: first.read_bytes() == raw, 60)
+    shown = AgentClient(b.store / "agent.sock").status()["health"]["damage"]
+    assert {item["kind"] for item in shown} == {"generation-copy", "layout"}
+    assert all(item["healed"] for item in shown)
+    assert "Traceback" not in b.process.log

@@ -23,8 +23,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from appliance.bundle.seed import seed
-from appliance.config import Config
+from appliance.bundle.seed import Request, seed
 from appliance.errors import ApplianceError
 from appliance.store.audit import audit
 from appliance.store.blobs import BlobStore
@@ -58,8 +57,7 @@ class World:
 def run_seed(store: Path, source: Path) -> str:
     blobs = BlobStore(store, reserve=0)
     try:
-        config = Config(node="local", store=store)
-        done = seed(config, blobs, made.generations(blobs), made.pushes(blobs), [str(source)])
+        done = seed(made.target(blobs), Request([str(source)]))
     except ApplianceError as error:
         return error.code
     return "published" if done.published else "nothing new"

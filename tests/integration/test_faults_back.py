@@ -16,7 +16,7 @@ import pytest
 from appliance.bundle.consent import Consent
 from appliance.bundle.publish import Publisher
 from appliance.bundle.rollback import roll_back
-from appliance.bundle.seed import seed
+from appliance.bundle.seed import Request, seed
 from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.store.blobs import BlobStore
@@ -58,9 +58,7 @@ def roll_it_back(store: Path) -> str:
 
 def remove_it(store: Path) -> str:
     blobs = BlobStore(store, reserve=0)
-    config = Config(node="local", store=store)
-    pins, pushes = made.pins(blobs), made.pushes(blobs)
-    return ended(lambda: seed(config, blobs, made.generations(blobs), pushes, [], remove=[B], pins=pins).published)
+    return ended(lambda: seed(made.target(blobs), Request([], remove=[B])).published)
 
 
 def ended(work: Callable[[], bool]) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Node, Relay, Site, appliance, free_port, request, run, wait_for
+from tests.integration.conftest import Node, Relay, Site, appliance, free_port, request, run, wait_for, workers_of
 from tests.unit.store import made
 
 ONE, TWO = made.image(1, size=5000), made.image(2, size=3 << 20, docker=False)
@@ -293,13 +294,11 @@ def test_with_all_peers_dead_a_miss_is_404_and_a_known_blob_503(site: Site) -> N
 def test_an_agent_that_is_dead_takes_nothing_with_it(site: Site) -> None:
     a, b, _ = site.trio()
     all_follow([b], publish(site, a, {A: ONE}))
-    children = Path(f"/proc/{b.process.popen.pid}/task/{b.process.popen.pid}/children")
-    agents = [
-        int(pid) for pid in children.read_text().split() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-    for pid in agents:
-        os.kill(pid, signal.SIGKILL)
-    assert agents
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.connect(str(b.store / "agent.sock"))
+        (agent, _, _) = struct.unpack("3i", asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    assert agent in workers_of(b.process.popen.pid)
+    os.kill(agent, signal.SIGKILL)
     assert request(b.port, "/v2/library/one/manifests/1")[2] == ONE.raw
     wait_for("503", lambda: request(b.port, f"/v2/library/one/blobs/{ONE.layers[0]}")[0] in (200, 503), 5)
 

@@ -31,8 +31,8 @@ kept = int(sys.argv[1])
 os.dup2(kept, 3)
 if kept != 3:
     os.close(kept)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="listener")
-os.execv(sys.argv[2], sys.argv[2:])
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES=sys.argv[2])
+os.execv(sys.argv[3], sys.argv[3:])
 """
 
 _SO_MAX_PACING_RATE = 47
@@ -40,13 +40,16 @@ _SO_MAX_PACING_RATE = 47
 
 
 class Systemd:
-    """What systemd does for one unit with ``FileDescriptorStoreMax=1``: keep its listening socket while it restarts."""
+    """Stand-in for systemd and one unit: keep its listening socket while it restarts (``FileDescriptorStoreMax=1``), or
+    make one that it never gives up (a socket unit).
+    """
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._env = {**os.environ, "NOTIFY_SOCKET": str(path)}
         self.kept: int | None = None
+        self._name = "listener"
         self.said: list[str] = []
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -57,20 +60,25 @@ class Systemd:
             if message.startswith(b"close"):
                 return
             if b"FDSTORE=1" in message:
-                assert b"FDNAME=listener" in message
+                assert b"FDNAME=listener" in message and self._name == "listener"
                 # systemd knows a socket that it has already.
                 if self.kept is None:
                     self.kept = descriptors.pop()
-            if b"FDSTOREREMOVE=1" in message:
+            if b"FDSTOREREMOVE=1" in message and self._name == "listener":
                 self.forget()
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    def listen(self, port: int) -> None:
+        """Start a socket unit."""
+        if self.kept is None:
+            self.kept, self._name = socket.create_server(("127.0.0.1", port)).detach(), "appliance-mirror.socket"
 
     def start(self, words: Sequence[str], log: Path) -> Process:
         self.said.clear()
         if self.kept is None:
             return Process(list(words), log, self._env)
-        handed = [sys.executable, "-c", _HAND_OVER, str(self.kept), *words]
+        handed = [sys.executable, "-c", _HAND_OVER, str(self.kept), self._name, *words]
         return Process(handed, log, self._env, pass_fds=(self.kept,))
 
     def forget(self) -> None:
@@ -97,6 +105,9 @@ class Service(Unit):
 
     def start(self, name: str) -> Process:
         words = [*self._program, "unit", name, "--config", str(self.config)]
+        if name == "mirror":
+            self.systemd[name].listen(self.port)
+            words.append("--socket-unit")
         return self.systemd[name].start(words, self.tls.root / f"{name}.log")
 
     def stop(self, name: str) -> float:
@@ -123,8 +134,7 @@ class Service(Unit):
 def service(root: Path) -> Iterator[Service]:
     """It ends with the test."""
     running = Service(root, lowered(None, DOWNLOAD_GRACE_SECONDS=1.5, PUSH_GRACE_SECONDS=8.0))
-    for systemd in running.systemd.values():
-        wait_for("the listener to be kept", lambda systemd=systemd: systemd.kept is not None)  # type: ignore[misc]  # bound at once
+    wait_for("the listener to be kept", lambda: running.systemd["peer"].kept is not None)
     yield running
     running.kill()
 
@@ -159,7 +169,7 @@ def begin(service: Service, name: str, start: int = 0) -> tuple[socket.socket, h
     """A download whose client reads nothing but the head for now."""
     client = service.connect(name, 4096)
     ranged = f"Range: bytes={start}-\r\n" if start else ""
-    client.sendall(f"GET {BLOB} HTTP/1.1\r\nHost: x\r\n{ranged}\r\n".encode())
+    client.sendall(f"GET {BLOB} HTTP/1.1\r\nHost: localhost\r\n{ranged}\r\n".encode())
     response = http.client.HTTPResponse(client)
     response.begin()
     return client, response
@@ -250,28 +260,78 @@ def test_a_worker_that_is_killed_is_replaced_and_nobody_is_refused(service: Serv
     assert not any(isinstance(problem, ConnectionRefusedError) for problem in prober.problems)
 
 
-def test_a_unit_that_cannot_start_is_down_and_does_not_let_its_clients_wait(service: Service) -> None:
+def closed_at_once(service: Service) -> bool:
+    """Return whether the mirror closes a connection that asks for something at once."""
+    with service.connect("mirror") as client:
+        client.settimeout(0.5)
+        try:
+            client.sendall(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return client.recv(1) == b""
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
+
+
+def test_a_mirror_that_cannot_start_closes_each_connection_at_once(service: Service) -> None:
+    """The socket stays open: systemd holds it, so that nobody else gets the port."""
     service.stop("mirror")
     good = service.config.read_text()
     service.config.write_text(good + "\nunknown: key\n")
-    failed = service.start("mirror")
-    assert failed.popen.wait(20) == 1
-    wait_for("the listener to be let go", lambda: service.systemd["mirror"].kept is None)
-    with pytest.raises(ConnectionRefusedError):
-        service.connect("mirror")
+    service.processes["mirror"] = service.start("mirror")
+    wait_for("a closed connection", lambda: closed_at_once(service))
+    assert "unknown" in service.processes["mirror"].log, "the error comes first"
+    assert all(closed_at_once(service) for _ in range(20))
     service.config.write_text(good)
+    popen = service.processes["mirror"].popen
+    popen.terminate()
+    assert popen.wait(5) == -signal.SIGTERM
     service.processes["mirror"] = service.start("mirror")
     wait_for("an answer", lambda: request(service.port, "/healthz")[0] == 200)
 
 
-def test_a_listener_of_another_address_is_not_taken(service: Service) -> None:
+def test_a_mirror_whose_workers_do_not_start_closes_each_connection_at_once(service: Service) -> None:
     service.stop("mirror")
-    old, new = service.port, free_port()
-    service.config.write_text(service.config.read_text().replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}"))
+    (service.store / "form").write_text("9 9\n")
     service.processes["mirror"] = service.start("mirror")
-    wait_for("an answer", lambda: request(new, "/healthz")[0] == 200)
+    wait_for("a closed connection", lambda: closed_at_once(service))
+    assert all(closed_at_once(service) for _ in range(20))
+    service.processes["mirror"].popen.terminate()
+    assert service.processes["mirror"].popen.wait(5) == -signal.SIGTERM
+
+
+def test_the_mirror_takes_no_socket_but_the_socket_units(service: Service) -> None:
+    service.stop("mirror")
+    service.config.write_text(service.config.read_text().replace(f":{service.port}", f":{free_port()}"))
+    service.processes["mirror"] = service.start("mirror")
+    assert service.processes["mirror"].popen.wait(20) == 1
+    assert "APL-0405: systemd gave the mirror no listening socket" in service.processes["mirror"].log
+
+
+def test_a_peer_listener_that_cannot_start_is_down_and_does_not_let_its_clients_wait(service: Service) -> None:
+    service.stop("peer")
+    good = service.config.read_text()
+    service.config.write_text(good + "\nunknown: key\n")
+    failed = service.start("peer")
+    assert failed.popen.wait(20) == 1
+    wait_for("the listener to be let go", lambda: service.systemd["peer"].kept is None)
     with pytest.raises(ConnectionRefusedError):
-        service.connect("mirror")
+        service.connect("peer")
+    service.config.write_text(good)
+    service.processes["peer"] = service.start("peer")
+    wait_for("an answer", lambda: service.tls.ask("/healthz", None)[0] == 200)
+
+
+def test_a_kept_listener_of_another_address_is_not_taken(service: Service) -> None:
+    service.stop("peer")
+    old, new = service.tls.port, free_port()
+    service.config.write_text(service.config.read_text().replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}"))
+    service.processes["peer"] = service.start("peer")
+    service.tls.port = new
+    wait_for("an answer", lambda: service.tls.ask("/healthz", None)[0] == 200)
+    service.tls.port = old
+    with pytest.raises(ConnectionRefusedError):
+        service.connect("peer")
 
 
 def test_a_real_pull_goes_on_across_restarts(service: Service) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -126,13 +127,19 @@ def test_a_disk_that_fills_up_under_a_blob(root: Path) -> None:
     assert done.stdout.strip() == "APL-0310"
 
 
-def test_root_opens_the_sources_and_reads_nothing_of_them(root: Path) -> None:
-    """What plan and seed read, they read as the owner of the store, through what root opened before."""
+def _private_medium(root: Path) -> tuple[Path, Path]:
+    """Make a store with an owner other than root, and a medium that only root may read."""
     root.chmod(0o755)
     store, medium = root / "store", root / "medium"
     store.mkdir()
     os.chown(store, 65534, 65534)
     medium.mkdir(mode=0o700)
+    return store, medium
+
+
+def test_root_opens_the_sources_and_reads_nothing_of_them(root: Path) -> None:
+    """Plan and seed read a medium as the owner of the store, through descriptors that root opened before."""
+    store, medium = _private_medium(root)
     source = made.write_oci_archive(medium / "a.tar", {A: OLD})
     source.chmod(0o600)
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
@@ -153,11 +160,7 @@ def test_root_opens_the_sources_and_reads_nothing_of_them(root: Path) -> None:
 
 def test_root_opens_all_parts_of_an_archive(root: Path) -> None:
     """A haul in parts on a medium that only root may read, each with its checksum, or one for the whole."""
-    root.chmod(0o755)
-    store, medium = root / "store", root / "medium"
-    store.mkdir()
-    os.chown(store, 65534, 65534)
-    medium.mkdir(mode=0o700)
+    store, medium = _private_medium(root)
     raw = made.write_oci_archive(root / "whole.tar", {A: OLD}).read_bytes()
     for number in range(3):
         part = medium / f"haul.tar.{number:03}"
@@ -171,6 +174,35 @@ def test_root_opens_all_parts_of_an_archive(root: Path) -> None:
     for named in (medium, medium / "haul.tar.001"):
         appliance("plan", "--store", store, named)
     appliance("seed", "--store", store, medium)
+
+
+def test_root_knows_archives_by_their_first_bytes_and_the_owner_of_the_store_reads_them(root: Path) -> None:
+    """A medium that only root may read, with an archive without the name of one, parts of ``split``, and what is no archive."""
+    store, medium = _private_medium(root)
+    raw = made.write_oci_archive(root / "whole.tar", {A: OLD}).read_bytes()
+    other = made.write_oci_archive(root / "other.tar", {B: NEW}).read_bytes()
+    files = {
+        "app": raw,
+        "b.tar.aa": other[:5000],
+        "b.tar.ab": other[5000:],
+        "notes.gz": gzip.compress(b"notes"),
+        "k3s": b"x",
+    }
+    for name, data in files.items():
+        (medium / name).write_bytes(data)
+        (medium / name).chmod(0o600)
+    listed = medium / "SHA256SUMS"
+    listed.write_text(f"{hashlib.sha256(raw).hexdigest()}  app\n{'0' * 64}  gone.tar\n")
+    refused = appliance("plan", "--store", store, medium, check=False)
+    assert (refused.returncode, refused.stderr.split(":")[0]) == (1, "APL-0157")
+    listed.write_text(f"{hashlib.sha256(raw).hexdigest()}  app\n")
+    shown = json.loads(appliance("seed", "--store", store, "--json", medium).stdout)
+    assert {Path(item["path"]).name: item["kind"] for item in shown["left_out"]} == {
+        "notes.gz": "no-images",
+        "k3s": "other",
+    }
+    assert {item["name"] for item in shown["added"]} == {A, B}
+    assert {path.stat().st_uid for path in store.rglob("*")} == {65534}
 
 
 def test_root_opens_all_of_a_layout_and_reads_nothing_of_it(root: Path) -> None:

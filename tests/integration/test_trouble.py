@@ -132,7 +132,7 @@ def start(root: Path) -> Iterator[Callable[..., Unit]]:
 
 
 def get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 def answer(sock: socket.socket, path: str) -> tuple[int, bytes]:
@@ -175,7 +175,7 @@ def all_ended(socks: Sequence[socket.socket], seconds: float = 15) -> None:
 
 
 def test_half_open_handshakes_are_ended_and_hold_up_nobody(start: Callable[..., Unit]) -> None:
-    unit = start(HANDSHAKE_SECONDS=4.0)
+    unit = start(FIRST_HEAD_SECONDS=4.0, NODE_CONNECTIONS=1000)
     before = unit.rest("peer")
     words = hello()
     hanging = [unit.bare("peer") for _ in range(300)]
@@ -214,7 +214,7 @@ def test_headers_that_come_byte_by_byte_have_an_end(start: Callable[..., Unit], 
     unit = start(HEAD_SECONDS=2.0)
     slow = [unit.connect(name) for _ in range(10)]
     for sock in slow:
-        sock.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        sock.sendall(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
     begun = time.monotonic()
     with unit.connect(name) as client:
         # And the second request of a connection, as the first.
@@ -287,13 +287,13 @@ def test_a_client_that_reads_slowly_gets_all_of_it(start: Callable[..., Unit], n
 def patch(unit: Unit, name: str = "peer") -> tuple[socket.socket, str]:
     """A connection on which an upload has begun, and where its bytes go."""
     sock = unit.connect(name)
-    sock.sendall(f"POST /v2/team/app/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nAuthorization: {BASIC}\r\n\r\n".encode())  # fmt: skip
+    sock.sendall(f"POST /v2/team/app/blobs/uploads/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nAuthorization: {BASIC}\r\n\r\n".encode())  # fmt: skip
     response = http.client.HTTPResponse(sock, method="POST")
     response.begin()
     assert response.status == 202, response.read()
     where = str(response.headers["Location"])
     response.read()
-    head = f"PATCH {where} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nAuthorization: {BASIC}\r\n\r\n"
+    head = f"PATCH {where} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\nAuthorization: {BASIC}\r\n\r\n"
     sock.sendall(head.encode())
     return sock, where
 
@@ -342,11 +342,14 @@ def test_at_the_bound_who_waits_longest_makes_room(start: Callable[..., Unit], n
         sock = unit.bare(name, 4096)
         if name == "mirror" and number % 2:
             sock.sendall(get(BLOB))
-    for _ in range(3):
-        begun = time.monotonic()
+
+    def served() -> bool:
+        # The peers' listener closes at once what is too much for an address, and the local one lets it wait.
         with unit.connect(name) as client:
-            assert answer(client, MANIFEST) == (200, SMALL.raw)
-        assert time.monotonic() - begun < 10
+            return answer(client, MANIFEST) == (200, SMALL.raw)
+
+    for _ in range(3):
+        wait_for("an answer", served, 10)
     assert descriptors(unit.worker(name)) < 60
 
 
@@ -405,7 +408,7 @@ def test_hundreds_that_leave_while_the_blob_is_fetched_leave_nothing_behind(site
     parts = workers_of(node.process.popen.pid)
     wait_for("a beat", lambda: list(site.root.glob("count.*")))
     (worker,) = {int(path.suffix[1:]) for path in site.root.glob("count.*[0-9]")}
-    agent = next(pid for pid in parts if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    (agent,) = parts - {worker}
     before = descriptors(worker), descriptors(agent), greenlets(site.root / "count", worker)
     chance = Random(1)
     clients = [
@@ -434,11 +437,14 @@ def test_hundreds_that_leave_while_the_blob_is_fetched_leave_nothing_behind(site
 @pytest.mark.parametrize(
     ("head", "status"),
     [
-        (b"GET /v2/" + b"a" * 5000 + b"/tags/list HTTP/1.1\r\nHost: x\r\n\r\n", 414),
-        (b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 5000 + b"\r\n\r\n", 431),
-        (b"GET /v2/ HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 70 + b"\r\n", 431),
-        (b"PUT /v2/a/manifests/1 HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", 400),
-        (b"PUT /v2/a/manifests/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"GET /v2/" + b"a" * 5000 + b"/tags/list HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+        (b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 5000 + b"\r\n\r\n", 431),
+        (b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 70 + b"\r\n", 431),
+        (b"PUT /v2/a/manifests/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", 400),
+        (
+            b"PUT /v2/a/manifests/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ["mirror", "peer"])
@@ -457,7 +463,7 @@ def test_a_head_without_an_end_is_not_kept(shared: Unit) -> None:
     with shared.bare("mirror") as sock:
         sent = 0
         with contextlib.suppress(OSError):
-            sock.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n")
+            sock.sendall(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n")
             while sent < 64 << 20:
                 sock.sendall(b"X-Y: " + b"z" * 4000 + b"\r\n")
                 sent += 4007
@@ -482,7 +488,7 @@ def test_a_body_that_nobody_wants_is_not_kept(shared: Unit, name: str, method: s
     worker = shared.worker(name)
     before = memory(worker)
     with shared.connect(name) as sock:
-        sock.sendall(f"{method} /p2p/v1/wake HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 34}\r\n\r\n".encode())
+        sock.sendall(f"{method} /p2p/v1/wake HTTP/1.1\r\nHost: localhost\r\nContent-Length: {1 << 34}\r\n\r\n".encode())
         with contextlib.suppress(OSError):
             for _ in range(64):
                 sock.sendall(bytes(1 << 20))

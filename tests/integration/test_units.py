@@ -21,7 +21,7 @@ from appliance import pki
 from appliance.config import CurrentConfig, load
 from appliance.peers.client import PeerError, Peers
 from appliance.store import standing
-from tests.integration.conftest import APPLIANCE, Process, appliance, free_port, request, wait_for, workers_of
+from tests.integration.conftest import APPLIANCE, Process, appliance, free_port, request, run, wait_for, workers_of
 from tests.unit.store import made
 
 A = "docker.io/library/a:1"
@@ -114,6 +114,16 @@ def test_who_is_let_in(tls: Tls) -> None:
     assert tls.ask("/p2p/v1/wake", tls.pki("b"), method="POST")[0] == 204
     assert tls.ask("/healthz", None) == tls.ask("/healthz", tls.pki("gone"))
     assert tls.ask(f"/p2p/v1/blobs/{layer}", tls.pki("b"))[1] == made.image(1, size=2 << 20).blobs[layer]
+
+
+@pytest.mark.parametrize(
+    ("suite", "spoken"), [("ECDHE-ECDSA-AES128-SHA256", False), ("ECDHE-ECDSA-AES256-GCM-SHA384", True)]
+)
+def test_openssl_gets_no_cbc(tls: Tls, suite: str, spoken: bool) -> None:
+    words = ["openssl", "s_client", "-connect", f"127.0.0.1:{tls.port}", "-tls1_2", "-cipher", suite]
+    done = run(*words, "-CAfile", tls.root / "ca" / "ca.crt", input="", check=False)
+    assert (done.returncode == 0) is spoken, done.stdout + done.stderr
+    assert (f"Cipher is {suite}" in done.stdout) is spoken
 
 
 def test_a_removed_node_is_refused_on_the_connection_that_it_has(tls: Tls) -> None:

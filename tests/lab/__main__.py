@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.command == "build":
         tree = build_root()
-        remove_old_roots(tree)
+        remove_old_roots()
         print(tree)
         return 0
     if args.command == "down":

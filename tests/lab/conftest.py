@@ -36,8 +36,8 @@ def nothing_leaves(request: pytest.FixtureRequest) -> Iterator[None]:
     """After each test of the site: the sink has seen no attempt. A test that makes one on purpose resets the log."""
     if "site" in request.fixturenames:
         site: Site = request.getfixturevalue("site")
-    elif "life" in request.fixturenames:
-        site = request.getfixturevalue("life").site
+    elif of := next((name for name in ("life", "stage") if name in request.fixturenames), ""):
+        site = request.getfixturevalue(of).site
     else:
         yield
         return

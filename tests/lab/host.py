@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from tests.lab import cgroups
 from tests.lab.base import LabError, Process, children_of, run, wait_for
 from tests.lab.keeper import BRIDGE
-from tests.lab.root import build_root
+from tests.lab.root import RELEASE, build_root
 from tests.lab.sink import SINK_ADDRESS, SINK_ADDRESS_6
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class HostSpec:
     :param address: its IPv4 address on the bridge.
     :param firewall: ``nftables``, ``firewalld``, ``ufw`` or ``none``.
     :param outward: whether it has a default route and a resolver; both lead into the sink.
+    :param release: code name of its release of Debian.
     :param store_size_mib: size of a file system of its own for /var/lib/appliance; None: no such file system.
     """
 
@@ -76,6 +77,7 @@ class HostSpec:
     firewall: str
     outward: bool
     store_size_mib: int | None = None
+    release: str = RELEASE
 
 
 class Host:
@@ -97,12 +99,13 @@ class Host:
         """The host's file system as the keeper mounted it, seen from outside."""
         return Path(f"/proc/{self.site.keeper.pid}/root{self.state}/root")
 
-    def prepare(self, tree: Path) -> None:
-        """Make a pristine disk: identity, network and firewall on an overlay over the common tree.
+    def prepare(self) -> None:
+        """Make a pristine disk: identity, network and firewall on an overlay over the tree of its release.
 
         /var/lib lies on the state directory's own file system, because overlayfs (containerd's snapshots) cannot have
         its upper layer on another overlay.
         """
+        tree = build_root(self.spec.release)
         for part in ("upper", "work", "root", "media", "lib"):
             (self.state / part).mkdir(parents=True)
         (self.state / "lib/dpkg").mkdir()
@@ -130,7 +133,7 @@ class Host:
         for part in ("root", "media"):
             self.site.inside(["umount", "--recursive", self.state / part])
         shutil.rmtree(self.state)
-        self.prepare(build_root())
+        self.prepare()
 
     def _mount(self, what: str | Path, kind: str, where: Path, options: str) -> None:
         self.site.inside(["mount", "-t", kind, "-o", options, what, where])
@@ -344,6 +347,16 @@ class Host:
             said = (done.stdout[-4000:] + done.stderr[-4000:]).strip()
             raise LabError(f"host {self.name}: exit {done.returncode}: {line}\n{said}")
         return done
+
+    def inside(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the host past its network, which may be cut.
+
+        :raises LabError: when the host is off.
+        """
+        init = self._init
+        if init is None:
+            raise LabError(f"host {self.name} is off")
+        return run(["nsenter", f"--target={init.pid}", "-m", "-n", "-p", "-u", *argv], check=False, timeout=20)
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file on the running host; its directory is made where missing."""

@@ -23,6 +23,8 @@ from tests.lab.story import KUBECTL, STICK, Run, must_pull, playbook, pull, serv
 
 LIVING = "life"
 STORE = "/var/lib/appliance"
+NOBODY_HAS = "ksd.test.com/ksd/forgotten:1"
+_MANIFESTS = "/var/lib/rancher/k3s/server/manifests"
 
 
 @dataclass
@@ -139,6 +141,21 @@ def appliance(host: Host, *words: str, store: bool = True) -> Any:
     where = ["--store", "/var/lib/appliance"] if store else []
     command = ["/opt/appliance/current/venv/bin/appliance", words[0], *where, *words[1:], "--json"]
     return json.loads(host.run(command, check=False).stdout)
+
+
+def add_pod(server: Host, name: str, image: str) -> None:
+    """Let a server have a pod on itself, as operators do it: by a manifest in K3s's directory."""
+    spec = {"nodeName": server.name, "containers": [{"name": name, "image": image, "imagePullPolicy": "IfNotPresent"}]}
+    metadata = {"name": name, "namespace": "default"}
+    document = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    server.write(f"{_MANIFESTS}/{name}.json", json.dumps(document))
+    # K3s looks into the directory every quarter of a minute.
+    until(lambda: f'"{name}"' in server.run(f"{KUBECTL} get pods -A -o json", check=False).stdout, name, 60)
+
+
+def remove_pod(server: Host, name: str, real: bool) -> None:
+    """Take a pod and its manifest away; the stand-in for K3s takes the pod with the manifest."""
+    server.run(f"rm {_MANIFESTS}/{name}.json" + (f"; {KUBECTL} delete pod {name}" if real else ""))
 
 
 def container(host: Host, real: bool) -> str:

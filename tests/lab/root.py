@@ -1,4 +1,4 @@
-"""The tree all hosts of the lab boot from: Debian bookworm, built once and kept in the cache.
+"""The trees that hosts of the lab boot from, one for each release of Debian, built once and kept in the cache.
 
 The recipe below is the key: a change to it builds a new tree, nothing else does. Packages come from wherever this
 machine's own apt takes bookworm from.
@@ -18,6 +18,8 @@ from pathlib import Path
 from tests.lab.base import LabError, cache_dir, check_controller, run
 
 RELEASE = "bookworm"
+"""Release of Debian of every host that asks for no other one."""
+NEXT_RELEASE = "trixie"
 
 PACKAGES = [
     "busybox-static",
@@ -48,8 +50,12 @@ PACKAGES = [
     "util-linux",
 ]
 
+# A host of another release is there for what its Python and its systemd do otherwise: one firewall, nothing that pushes.
+LEFT_OUT = {"docker.io", "exfat-fuse", "firewalld", "ufw"}
+
 # What Debian would start by itself and what a host without a network must not: enabled per host, or not at all.
 DISABLED = ["containerd", "docker", "docker.socket", "firewalld", "ufw", "nftables", "e2scrub_reap", "getty@tty1"]
+_ONLY_WITH = {"docker": "docker.io", "docker.socket": "docker.io", "firewalld": "firewalld", "ufw": "ufw"}
 MASKED = [
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -112,15 +118,15 @@ PasswordAuthentication no
 UseDNS no
 """
 
-CUSTOMIZE = f"""
+CUSTOMIZE = """
 set -eu
 cd "$1"
 rm -f etc/ssh/ssh_host_* etc/hostname etc/resolv.conf
 rm -f etc/apt/apt.conf.d/99mmdebstrap etc/apt/sources.list etc/apt/sources.list.d/*
 : > etc/machine-id
 install -d -m 0755 usr/lib/lab var/log/journal
-chroot . systemctl -q disable {" ".join(DISABLED)}
-chroot . systemctl -q mask {" ".join(MASKED)}
+chroot . systemctl -q disable {disabled}
+chroot . systemctl -q mask {masked}
 rm -f etc/network/interfaces.d/*
 rm -rf usr/share/doc/* usr/share/man/* usr/share/locale/* var/cache/apt/* var/lib/apt/lists/*
 chroot . python3 -c 'import venv, ssl, sqlite3, ctypes'
@@ -130,31 +136,43 @@ chroot . python3 -c 'import venv, ssl, sqlite3, ctypes'
 CLOCK = Path(__file__).with_name("clock.c")
 
 
-def recipe_key() -> str:
-    """The name of the tree this recipe makes: a digest over everything that decides its content."""
+def packages(release: str) -> list[str]:
+    """Return the packages of a release's tree."""
+    return PACKAGES if release == RELEASE else [name for name in PACKAGES if name not in LEFT_OUT]
+
+
+def _customize(release: str) -> str:
+    installed = packages(release)
+    disabled = [unit for unit in DISABLED if _ONLY_WITH.get(unit, unit) in installed or unit not in _ONLY_WITH]
+    return CUSTOMIZE.format(disabled=" ".join(disabled), masked=" ".join(MASKED))
+
+
+def recipe_key(release: str = RELEASE) -> str:
+    """Return the name of the tree that this recipe makes: a digest over everything that decides its content."""
     digest = hashlib.sha256()
-    for part in (RELEASE, *PACKAGES, *DISABLED, *MASKED, INIT, SSHD, CUSTOMIZE, CLOCK.read_text()):
+    for part in (release, *packages(release), INIT, SSHD, _customize(release), CLOCK.read_text()):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:16]
 
 
-def build_root() -> Path:
-    """The tree, built if it is not there yet; about 40 s once, 400 MiB. Two builders at a time are safe.
+def build_root(release: str = RELEASE) -> Path:
+    """Return the tree, built if it is not there yet; about 40 s once, 400 MiB. Two builders at a time are safe.
 
+    :param release: code name of the release of Debian.
     :returns: a directory to be used as the read-only lower layer of an overlay.
     :raises LabError: when mmdebstrap fails, with the end of its log.
     """
     check_controller()
     cache = cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
-    ready = cache / f"root-{recipe_key()}"
+    ready = cache / f"root-{recipe_key(release)}"
     with locked(cache / "root.lock"):
         if ready.is_dir():
             return ready
         for stale in cache.glob("root-*.new"):
             shutil.rmtree(stale)
         new = ready.with_name(ready.name + ".new")
-        _mmdebstrap(new)
+        _mmdebstrap(new, release)
         _write(new / "usr/lib/lab/init", INIT, 0o755)
         _write(new / "etc/ssh/sshd_config.d/lab.conf", SSHD, 0o644)
         run(["gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", new / "usr/lib/lab/clock.so", CLOCK])
@@ -177,16 +195,16 @@ def _write(path: Path, text: str, mode: int) -> None:
     path.chmod(mode)
 
 
-def _mmdebstrap(target: Path) -> None:
+def _mmdebstrap(target: Path, release: str) -> None:
     with tempfile.TemporaryDirectory(prefix="lab-root-") as scratch:
         options = Path(scratch) / "apt.conf"
         options.write_text(_apt_options())
         hook = Path(scratch) / "customize"
-        _write(hook, "#!/bin/sh\n" + CUSTOMIZE, 0o755)
+        _write(hook, "#!/bin/sh\n" + _customize(release), 0o755)
         sources = Path(scratch) / "lab.sources"
-        sources.write_text(_apt_sources())
-        argv = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
-        argv += [f"--aptopt={options}", f'--customize-hook={hook} "$1"', RELEASE, str(target)]
+        sources.write_text(_apt_sources(release))
+        argv = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(packages(release))}"]
+        argv += [f"--aptopt={options}", f'--customize-hook={hook} "$1"', release, str(target)]
         if sources.stat().st_size:
             argv.append(str(sources))
         # Its own mount namespace: whatever it mounts goes with it, even when it is killed.
@@ -204,10 +222,11 @@ def _apt_options() -> str:
     return "".join(f"{line}\n" for line in lines if line.startswith(kept))
 
 
-def _apt_sources() -> str:
-    """This machine's own apt sources for the release, as deb822 stanzas; empty leaves it to mmdebstrap's default.
+def _apt_sources(release: str) -> str:
+    """Return this machine's own apt sources, for a release, as deb822 stanzas; empty leaves it to mmdebstrap's default.
 
-    Sources of other suites are left out: the tree is Debian and nothing else.
+    Sources of other suites are left out: the tree is Debian and nothing else. Another release comes from where this
+    machine takes its own from.
     """
     stanzas: list[str] = []
     parts = Path("/etc/apt/sources.list.d")
@@ -221,7 +240,7 @@ def _apt_sources() -> str:
     for path in [Path("/etc/apt/sources.list"), *sorted(parts.glob("*.list"))]:
         for line in path.read_text().splitlines() if path.exists() else []:
             stanzas += _one_line(line)
-    return "\n".join(stanzas)
+    return "\n".join(stanzas).replace(RELEASE, release)
 
 
 def _deb822(stanza: str) -> dict[str, str]:
@@ -257,12 +276,13 @@ def _one_line(line: str) -> list[str]:
     return [f"Types: deb\nURIs: {words[0]}\nSuites: {words[1]}\nComponents: {' '.join(words[2:])}\n{signed}"]
 
 
-def remove_old_roots(keep: Path) -> None:
+def remove_old_roots() -> None:
     """Delete trees of earlier recipes; one that a running lab stands on is left alone."""
+    keep = {f"root-{recipe_key(release)}" for release in (RELEASE, NEXT_RELEASE)}
     mounted = ""
     for path in Path("/proc").glob("[0-9]*/mounts"):
         with contextlib.suppress(OSError):  # processes end while they are being looked at
             mounted += path.read_text(errors="replace")
     for tree in cache_dir().glob("root-????????????????"):
-        if tree != keep and str(tree) not in mounted:
+        if tree.name not in keep and str(tree) not in mounted:
             shutil.rmtree(tree)

@@ -43,7 +43,7 @@ class Luggage:
     :param wheelhouse: what the appliance is installed from.
     :param files: the two tarballs of the stick.
     :param stick: file-system image of the stick.
-    :param airgap_images: image archives for ``agent/images``; a real K3s needs its pause image.
+    :param airgap_images: image archives for ``agent/images``: the pause image, which every K3s needs.
     """
 
     k3s: Path
@@ -84,7 +84,7 @@ def pack(directory: Path, fs: FileSystem = "ext4") -> Luggage:
         wheelhouse=wheelhouse,
         files=files,
         stick=stick,
-        airgap_images=(docker_archive(pause_image(PAUSE), directory / "pause.tar"),) if real else (),
+        airgap_images=(docker_archive(pause_image(PAUSE), directory / "pause.tar"),),
     )
 
 

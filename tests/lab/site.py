@@ -158,7 +158,8 @@ class Site:
         check_controller()
         if self.is_up():
             raise LabError(f"lab {self.id!r} is up already")
-        tree = build_root()
+        for release in sorted({host.spec.release for host in self.hosts.values()}):
+            build_root(release)
         self.down()
         try:
             self.state.mkdir(parents=True, mode=0o755)
@@ -169,7 +170,7 @@ class Site:
             self._start_keeper()
             self._make_keys()
             with ThreadPoolExecutor(len(self.hosts)) as pool:
-                list(pool.map(lambda host: host.prepare(tree), self.hosts.values()))
+                list(pool.map(lambda host: host.prepare(), self.hosts.values()))
             self._write_ssh()
             self.boot_all()
             self.sink_reset()

@@ -251,7 +251,8 @@ def command_to_share(said: str) -> str:
 def mirrors_stopped(hosts: Sequence[Host]) -> Iterator[None]:
     """With no mirror at all on these hosts."""
     for host in hosts:
-        host.run("systemctl stop appliance-mirror appliance-peer")
+        # The socket and, with it, the mirror: otherwise the next client would start it again.
+        host.run("systemctl stop appliance-mirror.socket appliance-peer")
     try:
         yield
     finally:

@@ -292,6 +292,22 @@ def test_down_leaves_nothing(tmp_path: Path) -> None:
     site.down()  # and again: no error
 
 
+@pytest.mark.whole
+def test_up_and_down_as_make_has_them() -> None:
+    """The two targets, with an id of this run's own: a lab of that name may be up on this machine."""
+    site_id = f"{unique_id()}-z"
+    for target, word in (("lab-up", "up"), ("lab-down", "down")):
+        command = f"-m tests.lab {word}"
+        assert f"python {command}\n" in run(["make", "-n", target], cwd=REPOSITORY).stdout
+    lab = [sys.executable, "-m", "tests.lab", "--id", site_id]
+    try:
+        assert f"lab {site_id!r} is up after" in run([*lab, "up"], cwd=REPOSITORY).stdout
+        assert run([*lab, "exec", "c", "hostname"], cwd=REPOSITORY).stdout == "c\n"
+    finally:
+        run([*lab, "down"], cwd=REPOSITORY)
+    assert site_id not in Site.ids()
+
+
 # Killed by the test; should the test itself be killed, it ends by itself.
 _OWNER = """
 import sys, time
@@ -303,6 +319,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.whole
 def test_a_killed_test_run_takes_its_lab_along() -> None:
     owner = subprocess.Popen([sys.executable, "-c", _OWNER], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
     assert owner.stdout is not None  # a pipe, as asked for

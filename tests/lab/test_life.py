@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,19 @@ import pytest
 from tests.lab import releases
 from tests.lab.host import Host
 from tests.lab.images import NGINX, TOOL, ImageSpec
-from tests.lab.life import LIVING, STORE, Life, appliance, begun, pulling, start_container
+from tests.lab.life import (
+    LIVING,
+    NOBODY_HAS,
+    STORE,
+    Life,
+    add_pod,
+    appliance,
+    begun,
+    pulling,
+    remove_pod,
+    start_container,
+)
+from tests.lab.scenario import PAUSE
 from tests.lab.story import KUBECTL, STICK, UNITS, Run, digest_of, must_pull, status, wait_ready
 from tests.lab.trace import differences, look, look_at
 
@@ -30,9 +44,13 @@ FRESH = ImageSpec("fresh.test/new/app:1", page="hello from what is new", payload
 MOVED_TOOL = ImageSpec(TOOL.name, page="hello from the tool that moved", payload_mib=1)
 # What is served when the backup is taken.
 KEPT = tuple(ImageSpec(name, page=f"{name} as it is kept", payload_mib=1) for name in (TOOL.name, FRESH.name))
-TOKEN = "/etc/rancher/k3s/cluster-token"
+TOKEN, AGENT_TOKEN = "/etc/rancher/k3s/cluster-token", "/etc/rancher/k3s/agent-token"
 # What a backup brings back, and where it lies: on the publisher, and on K3s's server.
-KEPT_FILES = {**{f"{STORE}/{name}": "a" for name in ("index.json", "pins.json", "journal.jsonl")}, TOKEN: "b"}
+KEPT_FILES = {
+    **{f"{STORE}/{name}": "a" for name in ("index.json", "pins.json", "journal.jsonl")},
+    TOKEN: "b",
+    AGENT_TOKEN: "b",
+}
 # What passwd's tools keep of the files before, the directory that Debian's containerd makes for itself (the stand-in runs that one), what
 # Python and ldconfig remember, what systemd mounts for a unit of its own while that runs, and what belongs to kernel modules, which stay
 # until the next boot.
@@ -70,9 +88,29 @@ def test_the_site_is_installed(life: Life) -> None:
         had_before(host)
     life.before = look_at(hosts)
     life.plug("a", NGINX, TOOL)
+    brought = life.luggage
+    life.luggage = replace(brought, airgap_images=())
+    refused = life.start("site.yml", expect=2)
+    life.luggage = brought
+    assert refused.changed == 0 and "APL-0839" in refused.output, refused.output[-4000:]
+    assert f"{PAUSE} (for every pod, on " in refused.output, refused.output[-4000:]
     life.run("site.yml", "-e", "agents_at_once=2")
     assert life.generation() == 1
+    for host in life.up:
+        assert PAUSE in [row["name"] for row in appliance(host, "images")["images"]]
     start_container(life)
+
+
+def test_a_pod_whose_image_nobody_has_ends_verify_in_red(life: Life) -> None:
+    add_pod(life["b"], "bad", NOBODY_HAS)
+    life.variables["verify_pods_timeout"] = 20
+    said = " ".join(life.start("playbooks/verify.yml", expect=2).output.split())
+    del life.variables["verify_pods_timeout"]
+    assert re.search(r"APL-0912: the pod default/bad does not start \[b\]: (ImagePullBackOff|ErrImagePull)", said), (
+        said[-6000:]
+    )
+    assert f"APL-0913: nobody at this site has the image {NOBODY_HAS}" in said, said[-6000:]
+    remove_pod(life["b"], "bad", life.luggage.real)
 
 
 def test_an_update_adds_an_image_of_a_new_registry_and_moves_a_tag(life: Life) -> None:
@@ -82,8 +120,11 @@ def test_an_update_adds_an_image_of_a_new_registry_and_moves_a_tag(life: Life) -
     done = life.run("playbooks/update.yml")
     for run in (seen, done):
         assert f"add   {FRESH.name}" in run.output and f"move  {TOOL.name}" in run.output, run.output[-6000:]
-        assert "restart" not in run.output.partition("Nodes:")[2].partition("TASK")[0], "nothing restarts for images"
-    assert done.output.count("3 names asked for, every one answered as it was published") == 2
+        assert "restart" not in run.output.partition("Nodes:")[2].partition("In short:")[0], (
+            "nothing restarts for images"
+        )
+    # The stick's three, and K3s's pause image, which came with K3s.
+    assert done.output.count("4 names asked for, every one answered as it was published") == 1, "both nodes alike"
     assert life.generation() == 2
     life.serves(MOVED_TOOL, FRESH)
 
@@ -268,6 +309,29 @@ def test_a_node_that_is_built_from_nothing_serves_what_the_site_serves(life: Lif
         life.run("site.yml", "-e", "agents_at_once=2")
     assert life.generation() == before
     must_pull(life["c"], TOOL.name, real=life.luggage.real)
+    # Root there is no administrator of the cluster.
+    assert life["c"].run(f"ls {TOKEN} {AGENT_TOKEN}", check=False).stdout.split() == [AGENT_TOKEN]
+
+
+@pytest.mark.sample(1)
+def test_agents_of_a_site_from_before_get_a_token_of_their_own(life: Life) -> None:
+    """As 0.1.0 left it: one token for all, in its file and in K3s's configuration, on the server and on the agent."""
+    b, c = life["b"], life["c"]
+    token = b.run(f"cat {TOKEN}").stdout
+    b.run(f"sed -i /^agent-token-file/d /etc/rancher/k3s/config.yaml; rm {AGENT_TOKEN}; systemctl restart k3s")
+    c.write(TOKEN, token, 0o600)
+    c.run(
+        f"sed -i 's,^token-file: .*,token-file: {TOKEN},' /etc/rancher/k3s/config.yaml; rm {AGENT_TOKEN};"
+        " systemctl restart k3s-agent"
+    )
+    run = life.run("site.yml", "--tags", "k3s")
+    said = " ".join(run.output.split())
+    assert f"{AGENT_TOKEN} is written: agents get a token of their own" in said, run.output[-4000:]
+    assert f"{TOKEN} is removed: it is the servers' token" in said
+    assert c.run(f"ls {TOKEN} {AGENT_TOKEN}", check=False).stdout.split() == [AGENT_TOKEN]
+    own = c.run(f"cat {AGENT_TOKEN}").stdout
+    assert own == b.run(f"cat {AGENT_TOKEN}").stdout != token == b.run(f"cat {TOKEN}").stdout
+    assert life.run("site.yml", "--tags", "k3s").changed == 0
 
 
 @pytest.mark.whole
@@ -308,7 +372,7 @@ def test_a_backup_is_taken(life: Life) -> None:
     said = life.run("playbooks/backup.yml").output
     (archive,) = backups.iterdir()
     assert archive.stat().st_mode & 0o777 == 0o600
-    assert "K3s's token: in it" in said
+    assert "K3s's token of servers: in it" in said and "K3s's token of agents: in it" in said
     assert ("a copy of its sqlite database" if life.luggage.real else "the lab's stand-in") in said, said[-3000:]
     for host in life.up:
         assert host.run("ls -A /var/tmp | grep backup", check=False).stdout == "", "something was left behind"
@@ -354,6 +418,7 @@ def test_a_release_that_does_not_come_up_is_taken_back(life: Life, tmp_path: Pat
     assert len([name for name in after if after[name] != before[name]]) == 1, "one node was tried, the other one not"
 
 
+@pytest.mark.sample(1)
 def test_a_newer_release_replaces_this_one_node_by_node(life: Life, tmp_path: Path) -> None:
     before = life.generation()
     life.variables["mirror_wheelhouse"] = str(releases.wheelhouse(releases.this_release(tmp_path / "next", "9.0.0")))

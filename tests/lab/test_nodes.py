@@ -248,7 +248,7 @@ def test_a_publisher_that_comes_back_from_nothing_goes_on_from_what_the_others_h
     """a, rebuilt under its old name, is first of mirror_seeds again, and a new stick is in it."""
     a = life.host("a")
     a.run(
-        f"systemctl disable --now {' '.join(UNITS)}; rm -rf /opt/appliance /etc/appliance /var/lib/appliance "
+        f"systemctl disable --now appliance-mirror.socket {' '.join(UNITS)}; rm -rf /opt/appliance /etc/appliance /var/lib/appliance "
         "/etc/systemd/system/appliance-*; systemctl daemon-reload"
     )
     before = status(life.host("b"))["generation"]

@@ -20,6 +20,7 @@ from tests.lab.images import ImageSpec, docker_archive, make_stick, oci_layout
 from tests.lab.keeper import CONTROLLER
 from tests.lab.scenario import Luggage, inventory, pack
 from tests.lab.site import Site
+from tests.lab.squatter import squatters, took
 from tests.lab.story import (
     EXTRA,
     IMPORTED,
@@ -209,9 +210,11 @@ def test_pull_with_a_powered_off(installed: Installed) -> None:
 
 
 def test_whole_site_comes_back_with_dead_clocks(installed: Installed) -> None:
-    site = installed.site
-    site.power_off_all()
-    site.boot_all(clock="1970-01-01 00:10:00")
+    site, squatted = installed.site, installed.site.hosts["b"]
+    with squatters(squatted):
+        site.power_off_all()
+        site.boot_all(clock="1970-01-01 00:10:00")
+        assert took(squatted) == [], "systemd had the port before anybody could ask for it"
     try:
         wait_ready(list(site.hosts.values()), 1, 120)
         for host in site.hosts.values():
@@ -236,20 +239,49 @@ def test_a_run_without_the_stick_after_all_that_changes_nothing(installed: Insta
     assert STICK in run.output
 
 
-def test_a_restart_refuses_nobody_and_a_stop_refuses_at_once(installed: Installed) -> None:
-    """systemd keeps the listening socket while the next process starts, and closes it where none is to come."""
+_ASK = "curl -s -m 20 -o /dev/null -w '%{http_code} ' http://127.0.0.1:5000/healthz"
+
+
+def test_a_restart_refuses_nobody_a_stop_lasts_until_the_next_client_and_the_socket_stops_both(
+    installed: Installed,
+) -> None:
+    """systemd holds the listening socket while no process serves, and starts the next one when somebody asks."""
     host = installed.site.hosts["b"]
-    ask = "curl -s -m 20 -o /dev/null -w '%{http_code} ' http://127.0.0.1:5000/healthz"
-    said = host.run(
-        "for i in 1 2 3; do systemctl restart appliance-mirror; touch /run/lab-restarted; done & "
-        f"while ! test -e /run/lab-restarted; do {ask} || echo refused; done; for i in $(seq 100); do {ask} || echo refused; "
-        "done; wait; rm /run/lab-restarted"
-    ).stdout
-    assert set(said.split()) == {"200"}, said
-    host.run("systemctl stop appliance-mirror")
-    assert host.run(ask, check=False).returncode == 7, "refused"
+    with squatters(host):
+        said = host.run(
+            "for i in 1 2 3; do systemctl restart appliance-mirror; touch /run/lab-restarted; done & "
+            f"while ! test -e /run/lab-restarted; do {_ASK} || echo refused; done; for i in $(seq 100); do {_ASK} || echo refused; "
+            "done; wait; rm /run/lab-restarted"
+        ).stdout
+        assert set(said.split()) == {"200"}, said
+        for end in ("systemctl kill --signal=KILL appliance-mirror", "systemctl stop appliance-mirror"):
+            host.run(end)
+            until(lambda: "200" in host.run(_ASK, check=False).stdout, f"an answer after {end}")
+        assert took(host) == []
+    host.run("systemctl stop appliance-mirror.socket")
+    assert host.run(_ASK, check=False).returncode == 7, "refused"
     host.run("systemctl start appliance-mirror")
-    wait_ready([host])
+    assert host.run(_ASK).stdout.split() == ["200"]
+
+
+def test_who_answers_in_place_of_the_mirror_is_named_and_the_mirror_is_back_when_he_goes(installed: Installed) -> None:
+    host = installed.site.hosts["b"]
+    with squatters(host):
+        host.run("systemctl stop appliance-mirror.socket")
+        until(lambda: took(host), "a squatter to take the port")
+        host.run("systemctl start --no-block appliance-mirror")
+        until(lambda: "APL-0405" in host.run("journalctl -b -u appliance-mirror -n 20").stdout, "the mirror to say so")
+        said = host.run("/opt/appliance/current/venv/bin/appliance status").stdout
+        assert "APL-0917: somebody else answers containerd in place of the mirror: " in said, said
+        assert "python3)" in said, "with the process"
+    until(lambda: "200" in host.run(_ASK, check=False).stdout, "the mirror to be back by itself")
+    assert status(host)["foreign_listeners"] == []
+    assert host.run("systemctl is-active appliance-mirror.socket appliance-mirror").stdout == "active\nactive\n"
+
+
+def test_systemd_has_taken_the_limit_of_memory(installed: Installed) -> None:
+    shown = installed.site.hosts["b"].run(f"systemctl show -p MemoryMax,OOMPolicy {' '.join(UNITS)}").stdout
+    assert sorted(shown.split()) == ["MemoryMax=2684354560"] * 3 + ["OOMPolicy=continue"] * 3
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance import bounds
+from appliance.countedlog import CountedLog
 from appliance.serve import clients
 from appliance.serve.clients import Client, Clients, Pace, Traffic, traffic
 
@@ -82,7 +83,15 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Traffic | None]:
 
 def entered(among: Clients, address: str = "10.0.0.7") -> tuple[Client, FakeSocket]:
     sock = FakeSocket()
-    return among.enter(sock, (address, 1)), sock
+    client = among.enter(sock, (address, 1))
+    assert client is not None
+    return client, sock
+
+
+def clients_of(most: int, lines: list[str], clock: Clock, listed: Collection[str] | None = None) -> Clients:
+    """The connections of a worker whose log is a list, and whose minutes never end."""
+    log = CountedLog(lines.append, lambda seconds, function: None)
+    return Clients(most, log, None if listed is None else lambda: listed, clock)
 
 
 class Unreader:
@@ -98,7 +107,7 @@ class Unreader:
 
 def test_a_client_that_takes_nothing_is_cut_and_named(seen: dict[Any, Traffic | None]) -> None:
     clock, lines = Clock(), list[str]()
-    among = Clients(10, lines.append, clock)
+    among = clients_of(10, lines, clock)
     (good, good_sock), (bad, bad_sock), (server, server_sock) = (entered(among, f"10.0.0.{n}") for n in range(3))
     for client in (good, bad, server):
         client.serving("GET", Unreader(), clock.now)
@@ -111,12 +120,12 @@ def test_a_client_that_takes_nothing_is_cut_and_named(seen: dict[Any, Traffic | 
         among.sweep()
     assert (good_sock.cut, bad_sock.cut, server_sock.cut) == ([], [socket.SHUT_RDWR] * len(bad_sock.cut), [])
     assert bad_sock.cut
-    assert all("10.0.0.1 took fewer than 16384 bytes" in line for line in lines)
+    assert lines == ["connections closed that took fewer than 16384 bytes of its answer in 60 s: 1 from 10.0.0.1"]
 
 
 def test_only_a_body_that_is_waited_for_can_be_late(seen: dict[Any, Traffic | None]) -> None:
     clock, lines = Clock(), list[str]()
-    among = Clients(10, lines.append, clock)
+    among = clients_of(10, lines, clock)
     client, sock = entered(among)
 
     def wait() -> None:
@@ -135,7 +144,7 @@ def test_only_a_body_that_is_waited_for_can_be_late(seen: dict[Any, Traffic | No
 
 
 def test_the_reader_is_watched_once(seen: dict[Any, Traffic | None]) -> None:
-    client, _ = entered(Clients(10, print, Clock()))
+    client, _ = entered(clients_of(10, [], Clock()))
     reader = Unreader()
     client.serving("GET", reader, 1.0)
     watched = reader.chunk
@@ -145,7 +154,7 @@ def test_the_reader_is_watched_once(seen: dict[Any, Traffic | None]) -> None:
 
 def test_at_the_bound_the_one_longest_at_rest_makes_room(seen: dict[Any, Traffic | None]) -> None:
     clock, lines = Clock(), list[str]()
-    among = Clients(3, lines.append, clock)
+    among = clients_of(3, lines, clock)
     first, first_sock = entered(among, "10.0.0.1")
     clock.now += 1
     _, second_sock = entered(among, "10.0.0.2")
@@ -156,12 +165,12 @@ def test_at_the_bound_the_one_longest_at_rest_makes_room(seen: dict[Any, Traffic
     assert not second_sock.cut, "there is room"
     entered(among, "10.0.0.3")
     assert (first_sock.cut, second_sock.cut) == ([], [socket.SHUT_RDWR])
-    assert lines == ["connections that were closed: 1 made room for others at the bound of 3 (the last: 10.0.0.2)"]
+    assert lines == ["connections closed to make room for others at the bound of 3: 1 from 10.0.0.2"]
 
 
 def test_nobody_makes_room_who_has_just_come(seen: dict[Any, Traffic | None]) -> None:
     clock = Clock()
-    among = Clients(2, print, clock)
+    among = clients_of(2, [], clock)
     socks = [entered(among)[1] for _ in range(2)]
     among.sweep()
     assert [sock.cut for sock in socks] == [[], []]
@@ -170,16 +179,104 @@ def test_nobody_makes_room_who_has_just_come(seen: dict[Any, Traffic | None]) ->
     assert sum(len(sock.cut) for sock in socks) == 1
 
 
-def test_what_is_common_is_told_once_a_minute() -> None:
+def test_a_first_request_is_waited_for_as_long_as_a_slow_link_needs(seen: dict[Any, Traffic | None]) -> None:
     clock, lines = Clock(), list[str]()
-    among = Clients(10, lines.append, clock)
-    for _ in range(1000):
-        clock.now += 0.05
-        among.note("did not finish the TLS handshake", "10.0.0.7")
-    assert len(lines) == 1
-    clock.now += 60
+    among = clients_of(10, lines, clock, set())
+    (_, silent_sock), (shaking, shaking_sock), (asks, asks_sock) = (entered(among) for _ in range(3))
+    shaking.shaking = True
+    asks.serving("GET", Unreader(), clock.now)
+    asks.served(clock.now)
+    clock.now += bounds.FIRST_HEAD_SECONDS - 0.1
     among.sweep()
-    assert lines[1:] == ["connections that were closed: 999 did not finish the TLS handshake (the last: 10.0.0.7)"]
+    assert not silent_sock.cut
+    clock.now += 0.1
+    among.sweep()
+    assert silent_sock.cut and not shaking_sock.cut and not asks_sock.cut
+    assert not lines, "a spare connection of an honest client is no news"
+
+
+# ----------------------------------------------------------------------------------------------------- addresses
+
+
+def number_of(among: Clients, addresses: Iterable[str]) -> int:
+    """How many of these connections are taken."""
+    return sum(among.enter(FakeSocket(), (address, 1)) is not None for address in addresses)
+
+
+def test_one_address_has_no_more_than_its_part_and_is_named_once() -> None:
+    lines = list[str]()
+    among = clients_of(bounds.CONNECTIONS, lines, Clock(), {"10.0.0.1"})
+    assert number_of(among, ["10.9.9.9"] * 3000) == bounds.ADDRESS_UNASKED
+    assert number_of(among, ["10.0.0.1"] * 3000) == bounds.NODE_CONNECTIONS
+    assert len(lines) == 1
+    assert "closed at once: 1 from 10.9.9.9" in lines[0]
+
+
+def test_those_that_were_served_count_in_full() -> None:
+    clock = Clock()
+    among = clients_of(bounds.CONNECTIONS, [], clock, {"10.0.0.1"})
+    taken = 0
+    for _ in range(3000):
+        client = among.enter(FakeSocket(), ("10.9.9.9", 1))
+        if client is not None:
+            taken += 1
+            client.serving("GET", Unreader(), clock.now)
+            client.served(clock.now)
+    assert taken == bounds.ADDRESS_CONNECTIONS
+
+
+def test_a_place_is_free_again_when_its_connection_is_over() -> None:
+    among = clients_of(bounds.CONNECTIONS, [], Clock(), set())
+    held = [entered(among)[0] for _ in range(bounds.ADDRESS_UNASKED)]
+    assert number_of(among, ["10.0.0.7"]) == 0
+    among.leave(held[0])
+    among.leave(held[0])
+    assert number_of(among, ["10.0.0.7"] * 2) == 1
+
+
+def test_strangers_from_many_addresses_leave_room_for_nodes() -> None:
+    among = clients_of(bounds.CONNECTIONS, [], Clock(), {"10.0.0.1"})
+    number_of(among, (f"10.9.{n // 250}.{n % 250}" for n in range(3000)))
+    strangers = sum(not client.is_node for client in among._here)
+    assert strangers == bounds.STRANGERS
+    assert number_of(among, ["10.0.0.1"] * 10) == 10
+
+
+def test_a_stranger_that_has_little_gets_in_where_another_has_much(seen: dict[Any, Traffic | None]) -> None:
+    lines = list[str]()
+    among = clients_of(bounds.CONNECTIONS, lines, Clock(), set())
+    number_of(among, (f"10.9.9.{n % 10}" for n in range(3000)))
+    assert number_of(among, ["10.8.8.8"] * 5) == 5
+    assert len(among._here) == bounds.STRANGERS
+    assert any("to make room for others" in line for line in lines)
+
+
+def test_bad_nodes_do_not_keep_a_good_one_out(seen: dict[Any, Traffic | None]) -> None:
+    nodes = {f"10.0.0.{n}" for n in range(9)}
+    among = clients_of(bounds.CONNECTIONS, [], Clock(), nodes)
+    number_of(among, (f"10.0.0.{n % 8}" for n in range(6000)))
+    assert len(among._here) == bounds.CONNECTIONS
+    assert number_of(among, ["10.0.0.8"] * 20) == 20
+
+
+def test_whoever_is_being_served_gives_nothing_up(seen: dict[Any, Traffic | None]) -> None:
+    clock = Clock()
+    among = clients_of(4, [], clock, {"10.0.0.1", "10.0.0.2"})
+    for _ in range(4):
+        entered(among, "10.0.0.1")[0].serving("GET", Unreader(), clock.now)
+    assert number_of(among, ["10.0.0.2"]) == 0
+
+
+def test_ipv6_is_counted_by_network_and_nodes_by_address() -> None:
+    among = clients_of(bounds.CONNECTIONS, [], Clock(), {"2001:db8::1", "10.0.0.1"})
+    assert number_of(among, (f"2001:db8::{n:x}" for n in range(2, 3000))) == bounds.ADDRESS_UNASKED
+    assert number_of(among, ["2001:db8::1"] * 100) == 100
+    assert number_of(among, ["::ffff:10.0.0.1"] * 100) == 100
+
+
+def test_the_local_listener_knows_no_addresses(seen: dict[Any, Traffic | None]) -> None:
+    among = clients_of(bounds.CONNECTIONS, [], Clock())
+    assert number_of(among, ["127.0.0.1"] * bounds.CONNECTIONS) == bounds.CONNECTIONS
 
 
 @pytest.fixture
@@ -229,7 +326,7 @@ def test_the_kernel_tells_what_was_taken_and_what_is_owed(pair: tuple[socket.soc
 
 def test_at_rest_is_who_was_served_and_said_nothing_since(pair: tuple[socket.socket, socket.socket]) -> None:
     here, there = pair
-    client = Client(here, ("127.0.0.1", 1), 0.0)
+    client = Client(here, "127.0.0.1", 0.0)
     assert not client.is_idle(), "its first request may be on its way"
     client.serving("GET", Unreader(), 1.0)
     assert not client.is_idle()

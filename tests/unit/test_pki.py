@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import ipaddress
+import ssl
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -282,8 +283,6 @@ def test_common_name_of_a_peer() -> None:
 
 
 def test_tls_contexts_trust_the_site_only(root: Path) -> None:
-    import ssl
-
     directory = enrol(root, "a")
     server, client = trust.server_context(directory), trust.client_context(directory)
     assert server.verify_mode == ssl.CERT_OPTIONAL
@@ -292,3 +291,96 @@ def test_tls_contexts_trust_the_site_only(root: Path) -> None:
     for context in (server, client):
         assert len(context.get_ca_certs()) == 1
         assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+def agreed(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[str, str] | None:
+    """Return the cipher and the version that two ends settle on in a handshake in memory; None where they do not."""
+    ways = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(ways[0], ways[1], server_hostname="a"),
+        server.wrap_bio(ways[1], ways[0], server_side=True),
+    )
+    done = set()
+    for _ in range(10):
+        for end in ends:
+            try:
+                end.do_handshake()
+                done.add(end)
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                return None
+        if len(done) == 2:
+            cipher = ends[0].cipher()
+            assert cipher is not None
+            return cipher[0], cipher[1]
+    raise AssertionError("neither an end nor an error")
+
+
+def stranger(root: Path, ciphers: str) -> ssl.SSLContext:
+    """A client, or a server, of TLS 1.2 that knows only these suites."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cafile=root / "ca" / "ca.crt")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(ciphers)
+    return context
+
+
+@pytest.mark.parametrize("suite", ["ECDHE-ECDSA-AES128-SHA256", "ECDHE-ECDSA-AES256-SHA384", "ECDHE-ECDSA-AES128-SHA"])
+def test_cbc_is_not_spoken(root: Path, suite: str) -> None:
+    directory = enrol(root, "a")
+    assert agreed(trust.server_context(directory), stranger(root, f"{suite}:@SECLEVEL=0")) is None
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(directory / "node.crt", directory / "node.key")
+    server.maximum_version = ssl.TLSVersion.TLSv1_2
+    server.set_ciphers(f"{suite}:@SECLEVEL=0")
+    assert agreed(server, trust.client_context(directory)) is None
+
+
+def test_authenticated_encryption_is_spoken_and_tls_1_3_by_default(root: Path) -> None:
+    directory = enrol(root, "a")
+    server, client = trust.server_context(directory), trust.client_context(directory)
+    found = agreed(server, client)
+    assert found is not None and found[1] == "TLSv1.3"
+    for suite in ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305"):
+        assert agreed(server, stranger(root, suite)) == (suite, "TLSv1.2")
+    for context in (server, client):
+        assert all(cipher["aead"] for cipher in context.get_ciphers())
+
+
+def test_a_certificate_of_an_unknown_version_is_a_refusal(root: Path) -> None:
+    pem, signature = pki.sign_content(home := enrol(root, "a"), b"content")
+    raw = certificate_bytes(pem)
+    assert raw.count(b"\xa0\x03\x02\x01\x02") == 1
+    odd = raw.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x06")
+    why = pki.why_unsigned(home, b"content", "a", as_pem(odd), signature)
+    assert why is not None
+    assert "InvalidVersion" in why
+
+
+def test_no_byte_of_a_foreign_certificate_raises_anything(root: Path) -> None:
+    """All that cryptography raises, whichever field it reads first, is a refusal."""
+    pem, signature = pki.sign_content(home := enrol(root, "a"), b"content")
+    raw = bytearray(certificate_bytes(pem))
+    for position in range(len(raw)):
+        for value in (0x00, 0xFF, raw[position] ^ 1):
+            changed = bytes([*raw[:position], value, *raw[position + 1 :]])
+            why = pki.why_unsigned(home, b"content", "a", as_pem(changed), signature)
+            # A few bytes around the authority's signature are not under it: with those it is the same certificate.
+            assert why is not None or signed_part(changed) == signed_part(bytes(raw))
+    for odd in ("", "\ud800", "x" * 70_000, pem[:100]):
+        assert pki.why_unsigned(home, b"content", "a", odd, signature) is not None
+        assert pki.why_unsigned(home, b"content", "a", pem, odd) is not None
+
+
+def certificate_bytes(pem: str) -> bytes:
+    return x509.load_pem_x509_certificate(pem.encode()).public_bytes(serialization.Encoding.DER)
+
+
+def signed_part(raw: bytes) -> bytes:
+    return x509.load_der_x509_certificate(raw).tbs_certificate_bytes
+
+
+def as_pem(raw: bytes) -> str:
+    lines = base64.encodebytes(raw).decode()
+    return f"-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-NAMES = ("names", "ranges", "documents", "requests", "uploads", "pushes", "streams", "tars", "media")
+NAMES = ("names", "ranges", "documents", "requests", "uploads", "pushes", "streams", "tars", "media", "peers")
 
 
 def load(name: str) -> Callable[[bytes], None]:

@@ -108,7 +108,7 @@ def _manifest(manifest: Manifest, media_type: str | None, document: dict[str, An
     assert not (manifest.manifests and manifest.blobs)
     listed = document.get("manifests") if manifest.kind == "index" else document.get("layers", document.get("blobs"))
     assert len(manifest.manifests or manifest.layers) == len(listed or [])
-    for descriptor in (*manifest.children, *([manifest.subject] if manifest.subject else [])):
+    for descriptor in (*manifest.blobs, *manifest.manifests, *([manifest.subject] if manifest.subject else [])):
         _descriptor(descriptor)
     dump_json(dict(manifest.annotations)).decode().encode("utf-8")
     assert manifest.artifact_type is None or is_clean_text(manifest.artifact_type)

@@ -32,8 +32,7 @@ from appliance.archives.sink import HashingSink
 from appliance.bundle.plan import Plan, make_plan
 from appliance.bundle.publish import Result
 from appliance.bundle.reading import read_sources
-from appliance.bundle.seed import seed
-from appliance.config import Config
+from appliance.bundle.seed import Request, seed
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.names import parse_reference
@@ -186,16 +185,16 @@ def _plan(box: Sandbox, source: Path) -> Plan:
 
 def _seed(box: Sandbox, source: Path) -> Result:
     store = BlobStore(box.store.root, reserve=0)
-    config = Config(node="local", store=store.root)
-    return seed(config, store, made.generations(store), made.pushes(store), [str(source)])
+    return seed(made.target(store), Request([str(source)]))
 
 
 def _served(box: Sandbox, result: Result) -> None:
     """Every name leads to all that was brought for it, and the store finds nothing wrong with itself."""
     generation = made.generations(box.store).current()
-    for note in result.plan.reading.notes:
+    shown = result.plan.as_dict()
+    for note in shown["notes"]:
         plain(note)
-    json.dumps(result.plan.as_dict())
+    json.dumps(shown)
     if generation is None:
         assert not result.published and not result.plan.reading.names
         return
@@ -207,6 +206,14 @@ def _served(box: Sandbox, result: Result) -> None:
         assert served is not None and served.digest == entry.descriptor.digest
         for digest, item in catalog.closure(reference.name).items():
             assert box.store.size(digest) == item.descriptor.size, (name, digest)
+    for digest, referrer in generation.referrers.items():
+        listing = [
+            repository
+            for repository in catalog.repositories()
+            if digest in {item.digest for item, _ in catalog.referrers(repository, referrer.subject)}
+        ]
+        assert listing, f"{digest} is kept and listed nowhere"
+        assert all(catalog.manifest(repository, digest) is not None for repository in listing)
     try:
         problems = check(box.store, made.generations(box.store), made.pushes(box.store), whole=True).problems
     except ApplianceError as error:

@@ -52,7 +52,7 @@ def _decode(kind: str, pieces: list[bytes]) -> bytes | str:
         decoder.close()
     except ApplianceError as error:
         known(error)
-        assert error.code in ("APL-0102", "APL-0103", "APL-0104")
+        assert error.code in ("APL-0102", "APL-0103", "APL-0104", "APL-0166")
         return error.code
     return bytes(out)
 

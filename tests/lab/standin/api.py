@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from .ctr import Found, Store
 from .members import Member, Members, node_object
+from .pods import Pods, of_kinds
 
 MODE_FILE = Path("/run/k3s/standin-registry-mode")
 MODES = ("share", "404", "slow404", "head-then-404", "stall")
@@ -52,6 +53,7 @@ class Node:
     join: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     port: int = 6443
     mode_file: Path = MODE_FILE
+    pods: Pods | None = None
 
     def mode(self) -> str:
         """How the embedded registry behaves now; a word it does not know counts as ``share``."""
@@ -171,6 +173,9 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/api/v1/nodes":
             items = [node_object(entry) for entry in self.node.members.entries()]
             self._json(200, {"apiVersion": "v1", "kind": "NodeList", "metadata": {}, "items": items})
+        elif path in ("/api/v1/pods", "/api/v1/events"):
+            lists = self.node.pods.lists() if self.node.pods else {}
+            self._json(200, of_kinds(lists, "Pod" if path.endswith("pods") else "Event"))
         elif path.startswith("/api/v1/nodes/"):
             self._one_node(path.removeprefix("/api/v1/nodes/"))
         else:
@@ -186,7 +191,10 @@ class Handler(BaseHTTPRequestHandler):
     def _join(self, document: dict[str, Any]) -> None:
         user, _, password = _credentials(self.headers.get("Authorization", "")).partition(":")
         wanted = self.node.passwords.get(user, "")
-        if self.node.join is None or not wanted or not hmac.compare_digest(wanted.encode(), password.encode()):
+        # A node's certificate is as good as its token to a real one: it may be an agent again, and no server.
+        known = document.get("role") == "agent" and self._known_client()
+        right = bool(wanted) and hmac.compare_digest(wanted.encode(), password.encode())
+        if self.node.join is None or not (right or known):
             self._json(401, _status(401, "Unauthorized", "token is not valid"))
         elif document.get("role") == "server" and user != "server":
             self._json(403, _status(403, "Forbidden", "an agent's token does not let a server join"))

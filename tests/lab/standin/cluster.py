@@ -122,9 +122,6 @@ def answer_join(paths: Paths, document: dict[str, Any], scratch: Path, embedded:
     files = {f"agent/{item.name}": item.read_text("utf-8") for item in sorted(scratch.iterdir())}
     if document["role"] == "server":
         files.update({f"server/tls/{name}": (paths.tls / name).read_text("utf-8") for name in _SERVER_SECRETS})
-        agent_token = paths.token.with_name("agent-token")
-        if agent_token.is_file() and not agent_token.is_symlink():
-            files["server/agent-token"] = agent_token.read_text("utf-8")
     return {"files": files, "embedded_registry": embedded}
 
 
@@ -133,11 +130,13 @@ def join(
     urls: Iterable[str],
     token: str,
     document: dict[str, Any],
+    agent_token: str = "",
     *,
     stopped: Callable[[float], bool],
 ) -> dict[str, Any]:
     """Ask the servers, one after another and again and again, until one lets this node in; write what it gave.
 
+    :param agent_token: what this node, as a server, takes from agents; it is of its own configuration, as in K3s.
     :param stopped: waits that many seconds and says whether to give up.
     :raises JoinError: where a server refuses the token or shows another CA than the token names.
     """
@@ -147,7 +146,7 @@ def join(
     while True:
         for url in candidates:
             try:
-                answer = _ask(url, secret, mark, document)
+                answer = _ask(url, secret, mark, document, paths.agent)
             except (OSError, http.client.HTTPException, ssl.SSLError) as error:
                 if time.monotonic() - told > 10.0 or not told:
                     _log.info("Waiting to retrieve agent configuration; server is not ready: %s: %s", url, error)
@@ -156,8 +155,7 @@ def join(
             for name, text in answer["files"].items():
                 pki.put(paths.data / name, text, 0o600 if name.endswith(".key") else 0o644)
             if document["role"] == "server":
-                agent_token = answer["files"].get("server/agent-token", "")
-                _write_tokens(paths, secret, password(agent_token.strip())[0])
+                _write_tokens(paths, secret, agent_token)
             return answer
         if stopped(1.0):
             raise JoinError("stopped while waiting for a server")
@@ -202,7 +200,7 @@ def _tell(member: Member, members: Members, context: ssl.SSLContext, port: int) 
         connection.close()
 
 
-def _ask(url: str, secret: str, mark: str, document: dict[str, Any]) -> dict[str, Any]:
+def _ask(url: str, secret: str, mark: str, document: dict[str, Any], own: Path) -> dict[str, Any]:
     address = urlsplit(url)
     if address.scheme != "https" or not address.hostname:
         raise JoinError(f"invalid server url: {url}")
@@ -213,6 +211,10 @@ def _ask(url: str, secret: str, mark: str, document: dict[str, Any]) -> dict[str
     if mark and pki.fingerprint(authority) != mark:
         raise JoinError("token CA hash does not match the Cluster CA certificate hash")
     trusted = ssl.create_default_context(cadata=authority)
+    certificate = own / "client-k3s-controller.crt"
+    if certificate.is_file() and (own / "server-ca.crt").read_text("utf-8") == authority:
+        # As K3s does (pkg/agent/run.go): a node that was of this cluster shows its certificate too.
+        trusted.load_cert_chain(certificate, certificate.with_suffix(".key"))
     user = "server" if document["role"] == "server" else "node"
     basic = base64.b64encode(f"{user}:{secret}".encode()).decode()
     body = _talk(host, port, trusted, "/v1-k3s/standin/join", body=json.dumps(document), authorization=f"Basic {basic}")

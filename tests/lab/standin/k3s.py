@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from . import api, cluster, config, hostdirs, images, kubectl, pki, translate
+from . import api, cluster, config, hostdirs, images, kubectl, pki, pods, translate
 from .ctr import Ctr, CtrError, Store
 from .members import Member, Members
 from .options import Options, UsageError, load
@@ -30,6 +30,9 @@ from .version import BANNER, VERSION, version_text
 DEAD_END_PORT = 6449
 DEAD_END = f"http://127.0.0.1:{DEAD_END_PORT}"
 PAUSE_IMAGE = "rancher/mirrored-pause:3.10.2"
+_HELP = f"""
+   --pause-image value   (agent/runtime) Customized pause image (default: "{PAUSE_IMAGE}")
+"""
 _CAP_SYS_RESOURCE = 24
 _PR_SET_PDEATHSIG = 1
 
@@ -59,7 +62,9 @@ def main(argv: list[str]) -> int:
         return kubectl.main(arguments[1:])
     elif command in ("server", "agent"):
         if {"--help", "-h"} & set(arguments):
-            sys.stdout.write(f"{BANNER}\nUSAGE: k3s {command} [OPTIONS], from /etc/rancher/k3s/config.yaml as well\n")
+            sys.stdout.write(
+                f"{BANNER}\nUSAGE: k3s {command} [OPTIONS], from /etc/rancher/k3s/config.yaml as well\n{_HELP}"
+            )
             return 0
         return _node(command, arguments[1:])
     else:
@@ -177,10 +182,11 @@ class Supervisor:
         return [*self.options.many("node-ip"), self.address, self.name, *self.options.many("tls-san")]
 
     def _join(self) -> None:
-        token, url = _token(self.options), self.options.text("server")
+        token, url = _secret(self.options, "token"), self.options.text("server")
+        agent_token = cluster.password(_secret(self.options, "agent-token"))[0]
         known = [f"https://{_bracketed(m.address)}:6443" for m in self.members.others(self.name) if m.role == "server"]
         if self.server and (not url or (self.paths.tls / "server-ca.key").is_file()):
-            cluster.found(self.paths, token, self.options.text("agent-token"))
+            cluster.found(self.paths, token, agent_token)
             self.embedded = self.options.flag("embedded-registry")
             cluster.issue_node(self.paths, self._names(), self.paths.agent)
         else:
@@ -189,7 +195,7 @@ class Supervisor:
             if not token:
                 raise Fatal("--token is required")
             document = {"role": self.options.command, "name": self.name, "names": self._names()}
-            answer = cluster.join(self.paths, [url, *known], token, document, stopped=self.stop.wait)
+            answer = cluster.join(self.paths, [url, *known], token, document, agent_token, stopped=self.stop.wait)
             self.embedded = answer["embedded_registry"]
             if self.server and self.embedded != self.options.flag("embedded-registry"):
                 shutil.rmtree(self.paths.tls)
@@ -264,6 +270,12 @@ class Supervisor:
                 passwords=self._passwords(),
                 cacert=(self.paths.tls / "server-ca.crt").read_text("utf-8"),
                 join=self._let_in,
+                pods=pods.Pods(
+                    self.paths.data / "server" / "manifests",
+                    self.name,
+                    self.options.text("pause-image", PAUSE_IMAGE),
+                    pods.getter(self.ctr, self.layout.merged),
+                ),
             )
         pair = (self.paths.tls, "serving-kube-apiserver") if self.server else (self.paths.agent, "serving-kubelet")
         started = api.start(
@@ -410,9 +422,9 @@ def _follow(directories: tuple[Path, ...], target: Path, stop: threading.Event) 
             _log.debug("a registry directory changed while it was read: %s", error)  # the next look will do
 
 
-def _token(options: Options) -> str:
-    file = options.text("token-file")
-    return options.text("token") or (Path(file).read_text("utf-8").strip() if file else "")
+def _secret(options: Options, name: str) -> str:
+    file = options.text(f"{name}-file")
+    return options.text(name) or (Path(file).read_text("utf-8").strip() if file else "")
 
 
 def _bracketed(address: str) -> str:

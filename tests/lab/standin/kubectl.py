@@ -1,4 +1,4 @@
-"""The little of kubectl that roles and lab tests use: ``get --raw``, ``get nodes`` and ``version``."""
+"""The little of kubectl that roles and lab tests use: ``get --raw``, ``get`` of nodes, pods and events, ``version``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+_LISTS = {"pods": "/api/v1/pods", "events": "/api/v1/events"}
 KUBECONFIG = Path("/etc/rancher/k3s/k3s.yaml")
 
 
@@ -71,7 +72,7 @@ def parse(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
         name, equals, value = argument.lstrip("-").partition("=")
         if argument.startswith("-o") and not argument.startswith("--") and len(argument) > 2:
             name, equals, value = "o", "=", argument[2:].removeprefix("=")
-        if name in ("no-headers", "insecure-skip-tls-verify", "client") and not equals:
+        if name in ("no-headers", "insecure-skip-tls-verify", "client", "all-namespaces", "A") and not equals:
             value = "true"
         elif not equals:
             if not pending:
@@ -88,8 +89,14 @@ def _run(words: list[str], options: Mapping[str, str]) -> str:
         raise KubectlError(f"the stand-in does not know: kubectl {' '.join(words)}")
     if "raw" in options:
         return _get(options["raw"], options)
+    kinds = words[1].split(",") if len(words) == 2 else []
+    if set(kinds) & set(_LISTS) and options.get("output") == "json":
+        # The other kinds that a question may name have no objects here.
+        paths = [_LISTS[kind] for kind in kinds if kind in _LISTS]
+        items = [item for path in paths for item in json.loads(_get(path, options))["items"]]
+        return json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=4) + "\n"
     if words[1:2] not in (["node"], ["nodes"], ["no"]):
-        raise KubectlError(f"the stand-in has nodes only, not {' '.join(words[1:])}")
+        raise KubectlError(f"the stand-in has nodes, pods and events only, not {' '.join(words[1:])}")
     path = "/api/v1/nodes" + (f"/{words[2]}" if len(words) > 2 else "")
     document = json.loads(_get(path, options))
     output = options.get("output", "")

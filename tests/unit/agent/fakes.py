@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +13,23 @@ import gevent
 import urllib3
 
 from appliance.config import Peer
-from appliance.peers.client import PeerError, Peers
+from appliance.peers.client import SMALL_ANSWER, BrokeOff, PeerError, Peers
 
 READ = 64 << 10
+STEP = 1 << 10
+
+
+class Clock:
+    """Time that moves only while a slow peer is waited for."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+CLOCK = Clock()
 
 
 @dataclass
@@ -28,6 +43,8 @@ class FakePeer:
     :param denies: answers HEAD with this status.
     :param silent: does not answer HEAD while the test runs.
     :param slow: turns of the loop before it answers HEAD.
+    :param rate: bytes a second of :data:`CLOCK`, :data:`STEP` at a time; 0: no time passes.
+    :param hangs_at: offset from which on a read does not return; None: never.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -38,9 +55,19 @@ class FakePeer:
     denies: int | None = None
     silent: bool = False
     slow: int = 0
+    rate: float = 0
+    hangs_at: int | None = None
     heads: int = 0
     streams: list[int] = field(default_factory=list)
     answers: dict[str, Callable[[], tuple[int, bytes]]] = field(default_factory=dict)
+
+
+def _named(peer: Peer, ping: bytes) -> bytes:
+    """Give a ping the name of whoever answers with it: tests write it before they say whose it is."""
+    name = json.dumps({"node": peer.id})[1:-1].encode()
+    if b'"node"' in ping or not ping.startswith(b"{"):
+        return ping.replace(b'"node": "x"', name)
+    return b"{" + name + (b"," if ping[1:2] != b"}" else b"") + ping[1:]
 
 
 class _Body:
@@ -57,6 +84,13 @@ class _Body:
             limit = min(limit, self._peer.breaks_at - self._at)
         if self._peer.ends_at is not None:
             limit = min(limit, max(0, self._peer.ends_at - self._at))
+        if self._peer.hangs_at is not None:
+            if self._at >= self._peer.hangs_at:
+                gevent.sleep(3600)
+            limit = min(limit, self._peer.hangs_at - self._at)
+        if self._peer.rate:
+            limit = min(limit, STEP)
+            CLOCK.now += limit / self._peer.rate
         chunk = self._file.read(limit)
         self._at += len(chunk)
         return chunk
@@ -70,6 +104,8 @@ class FakePeers(Peers):
         self._all = tuple(Peer(name, f"http://{name}", name) for name in peers)
         self.down: set[str] = set()
         self.blamed: list[str] = []
+        self.asked: list[tuple[str, str, int]] = []
+        """Peer, path, and the most bytes that the answer might have."""
 
     @property
     def others(self) -> tuple[Peer, ...]:
@@ -84,12 +120,17 @@ class FakePeers(Peers):
     def failed(self, peer: Peer) -> None:
         self.blamed.append(peer.id)
 
-    def broken(self, peer: Peer, error: Exception) -> PeerError:
+    def broken(self, peer: Peer, error: Exception, delivered: int = 0) -> PeerError:
+        if delivered:
+            return BrokeOff(f"{peer.id}: {error}")
         self.failed(peer)
         return PeerError(f"{peer.id}: {error}")
 
-    def ask(self, peer: Peer, method: str, path: str, **bounds: float) -> tuple[int, bytes]:
+    def ask(
+        self, peer: Peer, method: str, path: str, *, limit: int = SMALL_ANSWER, **bounds: float
+    ) -> tuple[int, bytes]:
         fake = self.fakes[peer.id]
+        self.asked.append((peer.id, path, limit))
         if fake.silent:
             # A timer and not a loop: this greenlet outlives its test, and every later one would share the processor with it.
             gevent.sleep(3600)
@@ -99,7 +140,13 @@ class FakePeers(Peers):
             self.failed(peer)
             raise PeerError(f"{peer.id}: timed out")
         if path in fake.answers:
-            return fake.answers[path]()
+            status, body = fake.answers[path]()
+            if len(body) > limit:
+                raise PeerError(f"{peer.id} sent more than {limit} bytes")
+            return status, _named(peer, body) if path == "/p2p/v1/ping" else body
+        if path.startswith("/p2p/v1/") and path.endswith("/head"):
+            # As a peer of an older release.
+            return 404, b""
         assert method == "HEAD"
         fake.heads += 1
         if fake.denies is not None:

@@ -87,7 +87,7 @@ def test_a_failure_is_said_at_once(tmp_path: Path, answer: Any, word: str) -> No
 
 
 def test_a_stream_that_stands_still_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = FakeAgent(tmp_path, fetching(500))
+    agent = FakeAgent(tmp_path, fetching(500) | {"reason": "b delivers 2 B a second"})
     agent.partial.write_bytes(CONTENT)
     source = agent.source(DIGEST, 1000, 0)
     now = [0.0]
@@ -97,7 +97,7 @@ def test_a_stream_that_stands_still_is_given_up(tmp_path: Path, monkeypatch: pyt
         return now[0]
 
     monkeypatch.setattr(time, "monotonic", clock)
-    with pytest.raises(OSError, match="no byte for 20 s, 500 of 1000"):
+    with pytest.raises(OSError, match="no byte for 20 s, 500 of 1000 have come; b delivers 2 B a second"):
         source.wait_beyond(500)
     source.close()
     assert len(agent.asked) < 10
@@ -120,6 +120,16 @@ def test_what_is_mended_was_looked_at_first(tmp_path: Path) -> None:
     agent = FakeAgent(tmp_path, fetching(0), fetching(0), {"state": "complete", "verified": 1000})
     agent.mend(DIGEST, 1000)
     assert agent.suspects == [True, False, False]
+
+
+def test_what_is_suspect_is_hashed_once(tmp_path: Path) -> None:
+    """A second request would begin anew with what the first has found right."""
+    agent = FakeAgent(tmp_path, fetching(0), fetching(0), {"state": "complete", "verified": 1000})
+    agent.whole.write_bytes(CONTENT)
+    agent.source(DIGEST, 1000, 0, suspect=True).close()
+    assert agent.suspects == [True, False, False]
+    agent.source(DIGEST, 1000, 0).close()
+    assert agent.suspects[3:] == [False]
 
 
 @pytest.mark.parametrize(

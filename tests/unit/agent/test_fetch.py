@@ -11,11 +11,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from appliance.agent import delivery
 from appliance.agent import fetch as module
+from appliance.agent.delivery import FASTER, GOOD_BYTES, LEAST_BYTES, LEAST_SECONDS, REMEMBER_SECONDS
 from appliance.agent.fetch import Fetcher, Progress
+from appliance.agent.troubles import Troubles
 from appliance.oci.piecemap import PieceHasher, PieceMap
 from appliance.store.blobs import BlobStore
-from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
+from tests.unit.agent.fakes import CLOCK, STEP, FakePeer, FakePeers, at_once
 from tests.unit.store import made
 
 MIB = 1 << 20
@@ -37,7 +40,7 @@ MAP = map_of(BIG)
 
 def fetcher(store: BlobStore, **peers: FakePeer) -> tuple[Fetcher, FakePeers]:
     fakes = FakePeers(**peers)
-    return Fetcher(store, fakes, at_once), fakes
+    return Fetcher(store, fakes, at_once, CLOCK), fakes
 
 
 def watch(subject: Fetcher, digest: str, size: int, piece_map: PieceMap | None) -> tuple[Progress, list[int]]:
@@ -54,6 +57,23 @@ def partials(store: BlobStore) -> list[str]:
     return [path.name for path in (store.root / "partial").iterdir()]
 
 
+def test_a_peer_that_does_not_say_whether_it_holds_a_blob_is_among_the_troubles_until_it_does(
+    store: BlobStore,
+) -> None:
+    """Although another one delivers. Not to hold a blob is no fault, and a node that is off is known by its pings."""
+    troubles, bad = Troubles(CLOCK), FakePeer(denies=500)
+    peers = FakePeers(a=bad, b=FakePeer({DIGEST: BIG}, slow=3), c=FakePeer({}), d=FakePeer(dead=True))
+    assert Fetcher(store, peers, at_once, CLOCK, troubles).fetch(DIGEST, len(BIG), MAP).state == "complete"
+    (trouble,) = troubles.all()
+    assert (trouble.peer, trouble.about, trouble.ended) == ("a", "blob lookup", None)
+    assert DIGEST in trouble.reason and "500" in trouble.reason
+    store.path(DIGEST).unlink()
+    bad.denies = 404
+    peers.down.clear()
+    assert Fetcher(store, peers, at_once, CLOCK, troubles).fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert [item.ended is not None for item in troubles.all()] == [True]
+
+
 def test_a_blob_comes_whole_and_is_shown_piece_by_piece(store: BlobStore) -> None:
     subject, _ = fetcher(store, a=FakePeer({DIGEST: BIG}))
     progress, shown = watch(subject, DIGEST, len(BIG), MAP)
@@ -61,6 +81,21 @@ def test_a_blob_comes_whole_and_is_shown_piece_by_piece(store: BlobStore) -> Non
     assert shown == [0, MIB, 2 * MIB, 3 * MIB]
     assert store.read(DIGEST, len(BIG)) == BIG
     assert partials(store) == []
+
+
+def test_a_source_that_gives_wrong_bytes_is_among_the_troubles_until_it_gives_a_blob(store: BlobStore) -> None:
+    troubles = Troubles(CLOCK)
+    liar = FakePeer({DIGEST: bytes(len(BIG))})
+    subject = Fetcher(store, FakePeers(a=liar, b=FakePeer({DIGEST: BIG}, slow=3)), at_once, CLOCK, troubles)
+    assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    (trouble,) = troubles.all()
+    assert (trouble.peer, trouble.about, trouble.ended) == ("a", "blobs", None)
+    assert DIGEST in trouble.reason and "wrong bytes" in trouble.reason
+    store.path(DIGEST).unlink()
+    liar.blobs[DIGEST] = BIG
+    alone = Fetcher(store, FakePeers(a=liar), at_once, CLOCK, troubles)
+    assert alone.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert [item.ended is not None for item in troubles.all()] == [True]
 
 
 def test_what_is_here_is_not_fetched(store: BlobStore) -> None:
@@ -100,7 +135,9 @@ def test_the_next_peer_goes_on_at_the_byte_where_one_broke_off(
     subject, peers = fetcher(store, a=dying, b=FakePeer({DIGEST: BIG}, slow=3))
     progress, shown = watch(subject, DIGEST, len(BIG), MAP if mapped else None)
     assert progress.state == "complete"
-    assert peers.fakes["a"].streams == [0]
+    # One new connection to what had delivered, and not to what had not.
+    assert peers.fakes["a"].streams == ([0, at] if at else [0])
+    assert peers.blamed == ["a"]
     assert peers.fakes["b"].streams == [at]
     assert shown == sorted(shown)
     assert store.read(DIGEST, len(BIG)) == BIG
@@ -390,3 +427,155 @@ def test_quarantine_makes_room_before_a_fetch_is_refused(store: BlobStore, monke
     subject, _ = fetcher(store, a=FakePeer({DIGEST: BIG}))
     assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
     assert store.quarantined() == {}
+
+
+# ------------------------------------------------------------------------------------------------------- slow sources
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("rate", [2, 64 << 10, GOOD_BYTES - 4096])
+def test_a_slow_source_is_replaced_and_what_it_gave_is_kept(store: BlobStore, rate: int, mapped: bool) -> None:
+    subject, peers = fetcher(store, a=FakePeer({DIGEST: BIG}, rate=rate), b=FakePeer({DIGEST: BIG}, slow=3))
+    begun = CLOCK.now
+    assert subject.fetch(DIGEST, len(BIG), MAP if mapped else None).state == "complete"
+    spent = CLOCK.now - begun
+    assert spent <= 1.0 + STEP / rate
+    assert peers.fakes["a"].streams == [0]
+    assert peers.fakes["b"].streams == [pytest.approx(rate * spent)]
+    assert peers.blamed == [], "slow is not dead: its answers to other questions still count"
+    assert store.read(DIGEST, len(BIG)) == BIG
+
+
+def test_a_source_that_is_fast_enough_is_kept(store: BlobStore) -> None:
+    subject, peers = fetcher(store, a=FakePeer({DIGEST: BIG}, rate=GOOD_BYTES), b=FakePeer({DIGEST: BIG}, slow=3))
+    assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert peers.fakes["b"].streams == []
+
+
+def test_a_slow_disk_here_is_not_the_sources_fault(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.pwrite
+
+    def slowly(*arguments: Any) -> int:
+        CLOCK.now += 60
+        return write(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", slowly)
+    subject, peers = fetcher(store, a=FakePeer({DIGEST: BIG}), b=FakePeer({DIGEST: BIG}, slow=3))
+    assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert peers.fakes["b"].streams == []
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_slow_source_is_used_where_nobody_else_holds_the_blob(store: BlobStore, mapped: bool) -> None:
+    """Also over a link that no site has: twice the least."""
+    rate = 2 * LEAST_BYTES / LEAST_SECONDS
+    subject, peers = fetcher(store, a=FakePeer({DIGEST: BIG}, rate=rate), b=FakePeer())
+    said: list[str] = []
+    progress = subject.start(DIGEST, len(BIG), MAP if mapped else None)
+    while progress.state == "fetching":
+        gevent.sleep(0)
+        said.append(progress.reason)
+    assert progress.state == "complete"
+    assert progress.reason == ""
+    assert "a delivers 1.1 KiB a second" in said
+    assert peers.fakes["a"].streams == [0]
+
+
+@pytest.mark.parametrize("rate", [0.5, 2, 0.9 * LEAST_BYTES / LEAST_SECONDS])
+def test_a_source_that_gives_next_to_nothing_is_given_up_at_last(store: BlobStore, rate: float) -> None:
+    subject, peers = fetcher(store, a=FakePeer({DIGEST: BIG}, rate=rate))
+    begun = CLOCK.now
+    progress = subject.fetch(DIGEST, len(BIG), MAP)
+    assert progress.state == "failed"
+    assert progress.reason == "a delivered less than 16.0 KiB in 30 s"
+    assert CLOCK.now - begun <= LEAST_SECONDS + STEP / rate
+    assert peers.blamed == []
+
+
+def test_of_slow_sources_the_fastest_is_used(store: BlobStore) -> None:
+    rates = {"a": 3000, "b": 60_000, "c": 20_000}
+    subject, peers = fetcher(store, **{name: FakePeer({DIGEST: BIG}, rate=rate) for name, rate in rates.items()})
+    begun = CLOCK.now
+    assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert CLOCK.now - begun < len(BIG) / 60_000 + 10
+    assert len(peers.fakes["b"].streams) == 2
+    # Tried once each, and again where they may have become well; not again and again.
+    assert all(len(peers.fakes[name].streams) <= 2 for name in "ac")
+
+
+def test_a_slow_source_is_not_left_for_one_that_is_hardly_faster(store: BlobStore) -> None:
+    subject, peers = fetcher(
+        store, a=FakePeer({DIGEST: BIG}, rate=100_000), b=FakePeer({DIGEST: BIG}, rate=100_000 / FASTER, slow=3)
+    )
+    assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert len(peers.fakes["a"].streams) == 2
+    assert len(peers.fakes["b"].streams) == 1
+
+
+def test_somebody_who_has_it_later_is_found_while_a_slow_source_delivers(store: BlobStore) -> None:
+    late = FakePeer()
+    subject, peers = fetcher(store, a=FakePeer({DIGEST: BIG}, rate=8 << 10), b=late)
+    progress = subject.start(DIGEST, len(BIG), MAP)
+    begun = CLOCK.now
+    while progress.state == "fetching":
+        gevent.sleep(0)
+        if CLOCK.now - begun > REMEMBER_SECONDS / 2:
+            late.blobs = {DIGEST: BIG}
+    assert progress.state == "complete"
+    assert CLOCK.now - begun < REMEMBER_SECONDS + 5
+    assert peers.fakes["a"].streams == [0]
+
+
+def test_a_slow_source_comes_last_in_the_next_fetch_and_is_forgiven(store: BlobStore) -> None:
+    other = made.noise(5, MIB)
+    blobs = {DIGEST: BIG, made.sha(other): other}
+    subject, peers = fetcher(store, a=FakePeer(blobs, rate=1000), b=FakePeer(blobs, slow=3))
+    assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    begun = CLOCK.now
+    assert subject.fetch(made.sha(other), len(other), None).state == "complete"
+    assert CLOCK.now == begun, "it was not even tried"
+    assert peers.fakes["a"].streams == [0]
+    CLOCK.now += REMEMBER_SECONDS
+    third = made.noise(6, MIB)
+    for fake in peers.fakes.values():
+        fake.blobs = {made.sha(third): third}
+        fake.rate = 0
+    assert subject.fetch(made.sha(third), len(third), None).state == "complete"
+    assert len(peers.fakes["a"].streams) == 2
+
+
+@pytest.mark.parametrize("at", [0, 100, MIB + 5])
+def test_a_read_that_does_not_return_is_given_up(store: BlobStore, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """A record of TLS that comes byte by byte: the socket is never silent, and nothing can be read."""
+    monkeypatch.setattr(delivery, "GOOD_SECONDS", 0.02)
+    subject, peers = fetcher(store, a=FakePeer({DIGEST: BIG}, hangs_at=at), b=FakePeer({DIGEST: BIG}, slow=3))
+    with gevent.Timeout(60):
+        assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert peers.fakes["b"].streams == [at]
+    monkeypatch.setattr(delivery, "LEAST_SECONDS", 0.05)
+    alone, _ = fetcher(made.open_store(store.root.parent / "alone"), a=FakePeer({DIGEST: BIG}, hangs_at=at % MIB))
+    with gevent.Timeout(60):
+        assert alone.fetch(DIGEST, len(BIG), MAP).state == "failed"
+
+
+@pytest.mark.parametrize("every", [1, 1000, 300_000])
+def test_a_connection_that_breaks_again_and_again_is_judged_by_what_comes(store: BlobStore, every: int) -> None:
+    class Breaking(FakePeer):
+        """Breaks so many bytes after each start."""
+
+        @property
+        def breaks_at(self) -> int:
+            return self.streams[-1] + every
+
+        @breaks_at.setter
+        def breaks_at(self, _: int | None) -> None:
+            """Keep to the bytes."""
+
+    subject, peers = fetcher(store, a=Breaking({DIGEST: BIG}))
+    progress = subject.fetch(DIGEST, len(BIG), MAP)
+    if every * 60 < LEAST_BYTES:
+        assert progress.state == "failed"
+        assert len(peers.fakes["a"].streams) <= 2 * LEAST_SECONDS + 1
+    else:
+        assert progress.state == "complete"
+        assert store.read(DIGEST, len(BIG)) == BIG

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from gevent.event import Event
 
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
+from appliance.agent.troubles import Troubles
+from appliance.peers.client import PeerError
 from appliance.store.blobs import BlobStore
+from appliance.store.closure import needed
 from appliance.store.generations import Generation, Generations
 from appliance.store.pins import Pinned
 from appliance.store.pushes import Pushed
@@ -77,6 +81,22 @@ def test_a_newer_generation_is_followed_with_all_its_manifests(store: BlobStore,
     manifests = {both.digest, *(item["digest"] for item in both.document["manifests"]), piece_map.digest}
     assert {digest for digest, _ in store.digests()} == manifests
     assert subject.look() == []
+
+
+def test_signatures_come_with_the_generation(store: BlobStore, publisher: BlobStore) -> None:
+    """Their manifests before it is followed; their blobs are wanted as those of names are."""
+    one = made.image(1)
+    signature = made.image(5, subject=one)
+    nested = made.image(6, subject=signature)
+    generation = made.publish(publisher, {NAME: one}, referrers={one.digest: [signature], signature.digest: [nested]})
+    subject = follower(store, a=serving(generation, contents(publisher)))
+    assert subject.look() == [generation]
+    assert {digest for digest, _ in store.digests()} == {one.digest, signature.digest, nested.digest}
+    found = needed(generation, store)
+    assert {*signature.blobs, *nested.blobs} <= found.keys()
+    lacking = {digest: raw for digest, raw in contents(publisher).items() if digest != nested.digest}
+    behind = follower(made.open_store(store.root.parent / "third"), a=serving(generation, lacking))
+    assert behind.look() == []
 
 
 def test_the_newest_of_all_is_taken(store: BlobStore, publisher: BlobStore) -> None:
@@ -398,3 +418,148 @@ def test_nothing_is_collected_between_the_look_at_manifests_and_the_index_that_n
     assert follower(store, a=serving(generation, contents(publisher))).look() == [generation]
     assert seen == [True]
     assert not made.stays(store)
+
+
+def answering(peer: FakePeer, path: str, answer: bytes | Exception) -> FakePeer:
+    def give() -> tuple[int, bytes]:
+        if isinstance(answer, Exception):
+            raise answer
+        return 200, answer
+
+    peer.answers[path] = give
+    return peer
+
+
+NESTED = b"[" * 100_000
+STRANGE = [
+    NESTED,
+    b"{" + b'"a":{' * 100_000,
+    b'{"raw":"x","signature":{"signer":1}}',
+    b'{"raw":"\\ud800","signature":null}',
+    ZeroDivisionError("a fault of the parser"),
+    RecursionError(),
+]
+
+
+@pytest.mark.parametrize("answer", STRANGE)
+def test_whatever_one_peer_sends_as_an_index_the_others_are_followed(
+    store: BlobStore, publisher: BlobStore, answer: bytes | Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    generation = made.publish(publisher, {NAME: made.image(1)})
+    held = contents(publisher)
+    bad = answering(serving(generation, held), "/p2p/v1/generation", answer)
+    alone = follower(store, a=bad)
+    for _ in range(5):
+        assert alone.look() == []
+    (refused,) = alone.refused
+    assert not refused.signed
+    (trouble,) = alone.troubles.all()
+    assert (trouble.peer, trouble.about, trouble.ended) == ("a", "generation", None)
+    assert trouble.keeps_back == "generation 1"
+    assert len(caplog.records) <= 2, "said once, and the traceback of what nobody has thought of"
+    assert follower(store, a=bad, b=serving(generation, held)).look() == [generation]
+
+
+@pytest.mark.parametrize(
+    "ping",
+    [
+        b'{"generation":{"number":1e999,"digest":"DIGEST"}}',
+        b'{"generation":{"number":-1,"digest":"DIGEST"}}',
+        b'{"generation":{"number":1.5,"digest":"DIGEST"}}',
+        b'{"generation":{"number":"7","digest":"DIGEST"}}',
+        b'{"generation":{"number":99999999999999999999,"digest":"DIGEST"}}',
+        b'{"generation":{"number":7,"digest":"sha256:\\u001b[31m\\nforged"}}',
+        b"[" * 60_000,
+        b'{"x":' + b"[" * 60_000,
+        b"\xff",
+        ZeroDivisionError(),
+    ],
+)
+def test_whatever_one_peer_answers_to_a_ping_the_others_are_followed(
+    store: BlobStore, publisher: BlobStore, ping: bytes | Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    generation = made.publish(publisher, {NAME: made.image(1)})
+    held = contents(publisher)
+    given = ping.replace(b"DIGEST", generation.digest.encode()) if isinstance(ping, bytes) else ping
+    subject = follower(
+        store, a=answering(serving(generation, held), "/p2p/v1/ping", given), b=serving(generation, held, slow=9)
+    )
+    assert subject.look() == [generation]
+    assert subject.silent == ["a"]
+    assert "a" not in subject.seen
+    (trouble,) = subject.troubles.all()
+    assert (trouble.peer, trouble.about) == ("a", "ping")
+    assert not any(character in message for message in caplog.messages for character in "\n\x1b")
+
+
+def test_a_peer_that_lies_is_asked_less_often_and_again(store: BlobStore, publisher: BlobStore) -> None:
+    generation = made.publish(publisher, {NAME: made.image(1)})
+    bad = serving(generation, contents(publisher))
+    honest, asked, clock = bad.answers["/p2p/v1/generation"], list[float](), [0.0]
+
+    def lie() -> tuple[int, bytes]:
+        asked.append(clock[0])
+        return 200, NESTED
+
+    bad.answers["/p2p/v1/generation"] = lie
+    subject = follower(store, a=bad)
+    subject.troubles = Troubles(lambda: clock[0])
+    for moment in range(600):
+        clock[0] = float(moment)
+        subject.look()
+        assert subject.refused, "it is said all the while"
+        assert not subject.behind
+        assert subject.pause(99) <= 60
+    assert 10 <= len(asked) <= 16
+    bad.answers["/p2p/v1/generation"] = honest
+    clock[0] += 60
+    assert subject.look() == [generation]
+    assert subject.troubles.all()[0].ended
+
+
+def test_a_peer_that_gives_no_index_is_waited_for_once_in_a_look(store: BlobStore, publisher: BlobStore) -> None:
+    """Three indexes one after another, from somebody who is silent, would hold up the publisher's commands for as long."""
+    generation = made.publish(publisher, {NAME: made.image(1)})
+    pushed = made.push(publisher, {"docker.io/team/app:1": made.image(2)})
+    bad = serving(generation, contents(publisher), pushed=pushed)
+    asked = []
+
+    def silent(path: str) -> Callable[[], tuple[int, bytes]]:
+        def give() -> tuple[int, bytes]:
+            asked.append(path)
+            raise PeerError("a: timed out")
+
+        return give
+
+    for path in ("/p2p/v1/generation", "/p2p/v1/pushes"):
+        bad.answers[path] = silent(path)
+    subject = follower(store, a=bad)
+    assert subject.look() == []
+    assert asked == ["/p2p/v1/generation"]
+    assert {item.index for item in subject.refused} == {"generation", "pushes"}
+    assert subject.look() == []
+    assert asked == ["/p2p/v1/generation", "/p2p/v1/pushes"], "the other one has its turn while the first is left alone"
+
+
+def test_a_full_disk_is_said_and_ends_no_look(
+    store: BlobStore, publisher: BlobStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    generation = made.publish(publisher, {NAME: made.image(1)})
+    pushed = made.push(publisher, {"docker.io/team/app:1": made.image(2)})
+    real = Generations._replace
+
+    def full(self: Generations, *arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Generations, "_replace", full)
+    subject = follower(store, a=serving(generation, contents(publisher), pushed=pushed))
+    assert subject.look() == [pushed]
+    assert subject.behind, "room may be there in a moment"
+    subject.look()
+    (trouble,) = subject.troubles.all()
+    assert (trouble.peer, trouble.about, trouble.times) == ("", "generation in the store", 2)
+    assert "No space left" in trouble.reason
+    assert len([message for message in caplog.messages if "No space left" in message]) == 1
+    monkeypatch.setattr(Generations, "_replace", real)
+    assert subject.look() == [generation]
+    assert subject.troubles.all()[0].ended

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gevent import spawn_later
 
 from appliance import pki
 from appliance.agent import service
@@ -66,8 +70,11 @@ class Node:
             if current is not None:
                 self.indexes[name].accept(current.raw, theirs.signature(current), lambda _: None)
 
-    def as_peer(self) -> FakePeer:
-        """What it answers others."""
+    def as_peer(self, *, heads: bool = False) -> FakePeer:
+        """Return the node as a peer that answers others.
+
+        :param heads: whether it gives heads of its indexes; an older release gives none.
+        """
         ping, answers = {}, dict[str, Callable[[], tuple[int, bytes]]]()
         for name, index in self.indexes.items():
             current = index.current()
@@ -77,6 +84,10 @@ class Node:
             ping[name] = {"number": current.number, "digest": current.digest}
             said = json.dumps({"raw": current.raw.decode(), "signature": signature and signature.__dict__}).encode()
             answers[f"/p2p/v1/{name}"] = lambda said=said: (200, said)  # type: ignore[misc]
+            if heads and signature is not None:
+                head = json.dumps({**asdict(index.head(current)), "signature": signature.to_dict()}).encode()
+                answers[f"/p2p/v1/{name}/head"] = lambda head=head: (200, head)  # type: ignore[misc]
+                answers[f"/p2p/v1/{name}/raw/{current.digest}"] = lambda raw=current.raw: (200, raw)  # type: ignore[misc]
         answers["/p2p/v1/ping"] = lambda: (200, json.dumps(ping).encode())
         held = {digest: self.blobs.read(digest, 1 << 20) for digest, _ in self.blobs.digests()}
         return FakePeer(held, answers=answers)
@@ -276,3 +287,104 @@ def test_what_is_pinned_is_repaired_after_its_name_has_moved_on(world: World) ->
     answer = subject.application().test_client().post("/v1/repair")
     assert answer.json is not None and answer.json["back"] == [layer]
     assert a.blobs.has(layer)
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [{"signer": 1}, {"signer": "b", "certificate": "", "signature": ""}, None, "x", {"signer": "b"}],
+)
+def test_a_publisher_is_not_stopped_by_what_no_listed_node_has_signed(world: World, signature: object) -> None:
+    """And takes over all the same: what came and is none says that its peer has nothing."""
+    a, b = world.node("a", "a"), world.node("b", "a", "b")
+    b.publish(1)
+    bad, signed = b.as_peer(), b.as_peer()
+    raw = json.loads(bad.answers["/p2p/v1/generation"]()[1])["raw"]
+    bad.answers["/p2p/v1/generation"] = lambda: (200, json.dumps({"raw": raw, "signature": signature}).encode())
+    found = world.agent(a, b=bad).look()
+    assert found["settled"]
+    assert found["refused"][0]["number"] == 1
+    # What is signed by a node that may not sign is none either.
+    assert world.agent(a, b=signed).look()["settled"]
+
+
+@pytest.mark.parametrize("status", [500, 200])
+def test_a_publisher_that_is_not_sure_waits_for_what_it_could_not_read(world: World, status: int) -> None:
+    """It may be newer; one that was sure before goes on."""
+    a, b = world.node("a", "a"), world.node("b", "a")
+    a.publish(1)
+    b.follow(a)
+    a.publish(2)
+    peer = a.as_peer()
+    old = world.node("c", "c")
+    peer.answers["/p2p/v1/generation"] = lambda: (status, b"")
+    agent = world.agent(old, b=peer)
+    assert agent.look()["settled"] is (status == 200)
+    standing.settle(old.blobs.root, "c")
+    assert agent.look()["settled"]
+
+
+def test_one_ping_that_is_none_fails_no_status(world: World) -> None:
+    a, b = world.node("a", "a"), world.node("b", "a")
+    odd = FakePeer(answers={"/p2p/v1/ping": lambda: (200, b"[" * 60_000)})
+    endless = FakePeer(answers={"/p2p/v1/ping": lambda: (200, b'{"generation":{"number":1e999,"digest":"x"}}')})
+    shown = world.agent(a, b=b.as_peer(), c=odd, d=endless).status()
+    states = {peer["id"]: peer["state"] for peer in shown["peers"]}
+    assert states == {"b": "up", "c": "down", "d": "down"}
+    assert json.dumps(shown, allow_nan=False)
+
+
+def test_the_status_waits_for_all_peers_together(world: World) -> None:
+    """Of 200 listed nodes 197 are off: a promise says 2 s."""
+    a, b = world.node("a", "a"), world.node("b", "a")
+    agent = world.agent(a, b=b.as_peer(), **{f"n{number}": FakePeer(silent=True) for number in range(197)})
+    begun = time.monotonic()
+    peers = agent.status()["peers"]
+    assert time.monotonic() - begun <= 2.0
+    assert [peer["id"] for peer in peers if peer["state"] == "up"] == ["b"]
+    assert len(peers) == 198
+
+
+def test_a_read_only_store_ends_no_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = world.node("a", "a"), world.node("b", "a")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(standing, "settle", refuse)
+    agent = world.agent(a, b=b.as_peer())
+    assert not agent.look()["settled"]
+    (trouble,) = agent.status()["troubles"]
+    assert "Read-only file system" in trouble["reason"]
+
+
+def test_calls_without_a_pause_get_a_look_a_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = world.node("a", "b"), world.node("b", "b")
+    agent = world.agent(a, b=b.as_peer())
+    slept = list[float]()
+    monkeypatch.setattr("appliance.agent.service.gevent.sleep", slept.append)
+    for _ in range(3):
+        agent.wake()
+        spawn_later(0.01, agent.wake)
+        agent._follow()
+    # The fakes give turns by sleeping for no time.
+    assert len([pause for pause in slept if 0 < pause <= 1]) == 2
+
+
+def test_a_loop_that_fails_again_and_again_writes_one_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Ended(BaseException):
+        pass
+
+    times = iter(range(50))
+
+    def loop() -> None:
+        if next(times, None) is None:
+            raise Ended
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("appliance.agent.service.gevent.sleep", lambda _: None)
+    monkeypatch.setattr("appliance.agent.service.time.monotonic", lambda: 1000.0)
+    with pytest.raises(Ended):
+        service._forever(loop)
+    assert len(caplog.records) == 1

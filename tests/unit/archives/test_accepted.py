@@ -16,7 +16,8 @@ import pytest
 from appliance.archives.contents import ArchiveContents
 from appliance.archives.dispatch import read_source
 from appliance.archives.docker import DIGESTS_LOST
-from appliance.archives.expand import expand_sources
+from appliance.archives.expand import find_sources
+from appliance.archives.left_out import Reason
 from appliance.archives.sink import HashingSink
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
@@ -98,6 +99,20 @@ def test_members_in_any_order(read: Read, prefix: str, index_first: bool) -> Non
 )
 def test_oddities_that_do_no_harm(read: Read, extra: list[tuple[str, bytes] | tarfile.TarInfo]) -> None:
     assert names(read(tar(*simple().members(), *extra))) == [NAME]
+
+
+def test_absolute_names_lie_below_the_root_of_the_archive(read: Read) -> None:
+    """Buildpacks write "/<hex>.tar"; nothing is extracted, so it is read as docker reads it."""
+    one, two = layer("one"), layer("two")
+    members = docker(one, two, tags=[NAME])
+    manifest = json.loads(members[-1][1])  # type: ignore[index]
+    manifest[0]["Layers"] = ["/" + path for path in manifest[0]["Layers"]]
+    files = [("/" + name, data) for name, data in members[:2]]  # type: ignore[misc]
+    absolute = read(tar(*files, members[2], ("/manifest.json", compact(manifest))))
+    assert absolute.images == read(tar(*members)).images
+    link = special("/link.tar", tarfile.SYMTYPE, "/" + members[0][0])  # type: ignore[index]
+    manifest[0]["Layers"] = ["link.tar", manifest[0]["Layers"][1]]
+    assert read(tar(*files, link, members[2], ("manifest.json", compact(manifest)))).images == absolute.images
 
 
 def test_without_its_end_marker_but_otherwise_whole(read: Read) -> None:
@@ -440,43 +455,42 @@ def test_skopeo_dir(tmp_path: Path) -> None:
     (root / sha(manifest)[7:]).unlink()
     (root / "manifest.json").write_bytes(manifest)
     (root / "version").write_text("Directory Transport Version: 1.1\n")
-    assert expand_sources([root]).sources == [root]
+    assert find_sources(root).sources == [root]
     contents = read_path(root)
     assert (contents.format, names(contents)) == ("dir", ["None"])
     assert contents.images[0].descriptor.digest == sha(manifest)
 
 
-def test_expand_sources(tmp_path: Path) -> None:
+def test_the_sources_of_a_directory(tmp_path: Path) -> None:
     wanted = ["a.tar", "b.tar.zst", "c.tgz", "D.TAR.GZ", "sub/e.tar.xz", "sub/f.tbz", "two\nlines.tar"]
-    passed_over = [
-        "a.tar.sha256",
-        "sha256sum-arm64.txt",
-        ".hidden.tar",
-        "System Volume Information/x.tar",
-        "lost+found/y.tar",
-        ".Trash-0/z.tar",
-    ]
-    others = ["README.txt", "k3s", "sub/notes.pdf"]
+    passed_over = ["a.tar.sha256", "System Volume Information/x.tar", "lost+found/y.tar", ".Trash-0/z.tar"]
+    others = ["README.txt", "k3s", "sub/notes.pdf", ".hidden.tar", "sha256sum-arm64.txt"]
     for name in wanted + passed_over + others:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).write_bytes(b"x")
     (tmp_path / "link.tar").symlink_to("/etc/passwd")
     layout = write_layout(tmp_path / "sub" / "layout", simple())
-    found = expand_sources([tmp_path])
+    found = find_sources(tmp_path)
     assert sorted(found.sources) == sorted([tmp_path / name for name in wanted] + [layout])
-    assert found.sources == expand_sources([tmp_path]).sources
-    assert {path.name for path in found.ignored} == {"README.txt", "k3s", "notes.pdf", "link.tar"}
-    assert expand_sources([tmp_path / "README.txt", tmp_path / "README.txt"]).sources == [tmp_path / "README.txt"]
+    assert found.sources == find_sources(tmp_path).sources
+    assert {Path(item.path).name: item.reason for item in found.left_out} == {
+        **dict.fromkeys(("README.txt", "k3s", "notes.pdf"), Reason.OTHER),
+        ".hidden.tar": Reason.HIDDEN,
+        "sha256sum-arm64.txt": Reason.CHECKSUM,
+        "link.tar": Reason.LINK,
+    }
+    assert {path.name for path in found.passed_over} == {Path(name).parts[0] for name in passed_over}
+    assert find_sources(tmp_path / "README.txt").sources == [tmp_path / "README.txt"]
 
 
-def test_expand_sources_says_what_is_wrong(tmp_path: Path) -> None:
+def test_a_source_with_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(ApplianceError, match=r"APL-0122.*empty"):
-        expand_sources([tmp_path])
+        find_sources(tmp_path).check(tmp_path)
     (tmp_path / "photo.jpg").write_bytes(b"")
     with pytest.raises(ApplianceError, match=r"APL-0122.*photo\.jpg"):
-        expand_sources([tmp_path])
+        find_sources(tmp_path).check(tmp_path)
     with pytest.raises(ApplianceError, match="APL-0101"):
-        expand_sources([tmp_path / "nothing"])
+        find_sources(tmp_path / "nothing").check(tmp_path / "nothing")
 
 
 # the sink

@@ -16,7 +16,7 @@ import pytest
 from appliance.archives.contents import ArchiveContents
 from appliance.archives.dispatch import read_source
 from appliance.archives.docker import DIGESTS_LOST
-from appliance.archives.expand import expand_sources
+from appliance.archives.expand import find_sources
 from appliance.archives.sink import HashingSink
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
@@ -377,9 +377,9 @@ def test_haul_in_parts_is_one_source(tmp_path: Path, form: str, first: int, size
     parts = cut(tmp_path / "medium", form, data, size, first)
     assert size != 20 or len(parts) > 1000
     (tmp_path / "medium" / "README.txt").write_text("parts")
-    found = expand_sources([tmp_path / "medium"])
-    assert (found.sources, [path.name for path in found.ignored]) == ([parts[0]], ["README.txt"])
-    assert expand_sources(parts).sources == [parts[0]]
+    found = find_sources(tmp_path / "medium")
+    assert (found.sources, [Path(item.path).name for item in found.left_out]) == ([parts[0]], ["README.txt"])
+    assert {find_sources(part).sources[0] for part in (parts[0], parts[len(parts) // 2], parts[-1])} == {parts[0]}
     contents = read_path(parts[0])
     assert named(contents) == expected_of_haul()
     assert contents.bytes_read == sum(path.stat().st_size for path in parts)
@@ -391,11 +391,11 @@ def test_missing_parts_are_said(tmp_path: Path, form: str) -> None:
     assert len(parts) > 3
     parts[2].unlink()
     with pytest.raises(ApplianceError, match=r"APL-0144.*but not 2"):
-        expand_sources([tmp_path / "medium"])
+        find_sources(tmp_path / "medium")
     parts = cut(tmp_path / "medium", form, zstd(haul_tar()), 300)
     parts[-1].unlink()
     with pytest.raises(ApplianceError, match="APL-0102"):
-        read_path(expand_sources([tmp_path / "medium"]).sources[0])
+        read_path(find_sources(tmp_path / "medium").sources[0])
 
 
 def test_the_first_part_is_missing(tmp_path: Path) -> None:
@@ -403,10 +403,10 @@ def test_the_first_part_is_missing(tmp_path: Path) -> None:
     for path in parts[:2]:
         path.unlink()
     with pytest.raises(ApplianceError, match=r"APL-0144.*but not 1"):
-        expand_sources([tmp_path / "medium"])
-    (tmp_path / "medium" / "haul.tar.zst.999999999").write_bytes(b"")
+        find_sources(tmp_path / "medium")
+    (tmp_path / "medium" / "haul.tar.zst.999999999").write_bytes(b"x")
     with pytest.raises(ApplianceError, match=r"APL-0144.*but not 1"):
-        expand_sources([tmp_path / "medium"])
+        find_sources(tmp_path / "medium")
 
 
 def test_numbered_archives_of_their_own_are_no_parts(tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_numbered_archives_of_their_own_are_no_parts(tmp_path: Path) -> None:
         [zstd(simple().tar()), simple("foo:1", "x").tar(), gzip.compress(simple("b:1").tar())]
     ):
         (tmp_path / f"images_{number}.tar").write_bytes(data)
-    sources = expand_sources([tmp_path]).sources
+    sources = find_sources(tmp_path).sources
     assert len(sources) == 3
     assert [list(named(read_path(path))) for path in sources] == [[NAME], [FOO], ["docker.io/library/b:1"]]
 
@@ -429,7 +429,7 @@ def test_parts_are_held_against_checksums(tmp_path: Path) -> None:
 
     for text in (f"{hashlib.sha256(data).hexdigest()}  haul.tar.zst\n", sums(*parts), sums(parts[1], parts[0])):
         whole.write_text(text)
-        assert expand_sources([tmp_path / "medium"]).sources == [parts[0]]
+        assert find_sources(tmp_path / "medium").sources == [parts[0]]
         assert named(read_path(parts[0])) == expected_of_haul()
         whole.write_text(text.translate(str.maketrans("0123456789abcdef", "123456789abcdef0")))
         with pytest.raises(ApplianceError, match="APL-0115"):

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from appliance.archives import medium as module
+from appliance.archives.checksums import check_lists
 from appliance.archives.dispatch import read_source
+from appliance.archives.label import read_label
 from appliance.archives.medium import Medium
 from appliance.archives.sink import HashingSink
 from appliance.errors import ApplianceError
@@ -55,7 +57,7 @@ def test_what_was_opened_is_read_although_its_path_leads_nowhere_any_more(
     (folder / "b.tar").write_bytes(simple().tar())
     medium = opened(folder)
     folder.rename(tmp_path / "elsewhere")
-    found = medium.expand(folder)
+    found = medium.find(folder).sources
     assert [path.name for path in found] == ["a.tar", "b.tar"]
     assert [read(path, medium) for path in (*found, *found)] == [1, 1, 1, 1]
 
@@ -104,7 +106,7 @@ def test_what_is_not_there_is_said_where_it_is_read(tmp_path: Path, opened: Call
     medium = opened(tmp_path / "x.tar", tmp_path)
     for path, code in ((tmp_path / "x.tar", "APL-0101"), (tmp_path, "APL-0122")):
         with pytest.raises(ApplianceError, match=code):
-            medium.expand(path)
+            medium.find(path).check(path)
 
 
 def test_a_link_in_a_directory_is_not_opened(tmp_path: Path, opened: Callable[..., Medium]) -> None:
@@ -125,8 +127,8 @@ def test_many_archives_leave_descriptors_for_others(
     for number in range(9):
         (tmp_path / f"{number}.tar").write_bytes(simple().tar())
     medium = opened(tmp_path)
-    assert sum(handle is not None for handle in medium._kept.values()) == 3
-    assert sum(read(path, medium) for path in medium.expand(tmp_path)) == 9
+    assert sum(handle is not None for handle in medium._kept.values()) == 6
+    assert sum(read(path, medium) for path in medium.find(tmp_path).sources) == 9
 
 
 def test_all_parts_are_opened_and_their_checksums(tmp_path: Path, opened: Callable[..., Medium]) -> None:
@@ -141,7 +143,7 @@ def test_all_parts_are_opened_and_their_checksums(tmp_path: Path, opened: Callab
     wrong = opened(folder)
     folder.rename(tmp_path / "elsewhere")
     for named in (folder, folder / "haul.tar.001"):
-        (first,) = medium.expand(named)
+        (first,) = medium.find(named).sources
         assert first.name == "haul.tar.000"
     with pytest.raises(ApplianceError, match="APL-0115"):
         read(folder / "haul.tar.000", wrong)
@@ -176,3 +178,48 @@ def test_the_weight_of_sources(tmp_path: Path) -> None:
     assert Medium([tmp_path / "b.tar.001", tmp_path / "b.tar.000"]).weight == 40
     layout = layout_directory(tmp_path / "layout", simple())
     assert Medium([layout]).weight >= sum(map(len, simple().blobs.values()))
+
+
+def test_archives_without_the_name_of_one_and_their_parts_are_opened(
+    tmp_path: Path, opened: Callable[..., Medium]
+) -> None:
+    folder, raw = tmp_path / "medium", simple().tar()
+    folder.mkdir()
+    (folder / "app").write_bytes(raw)
+    for name, piece in {
+        "xaa": raw[:2000],
+        "xab": raw[2000:],
+        "b.tar.part1": raw[:900],
+        "b.tar.part2": raw[900:],
+    }.items():
+        (folder / name).write_bytes(piece)
+    (folder / "SHA256SUMS").write_text(f"{hashlib.sha256(raw).hexdigest()}  app\n")
+    (folder / "notes.txt").write_bytes(b"not opened")
+    medium = opened(folder)
+    folder.rename(tmp_path / "elsewhere")
+    found = medium.find(folder)
+    assert [path.name for path in found.sources] == ["b.tar.part1", "xaa", "app"]
+    assert [read(path, medium) for path in found.sources] == [1, 1, 1]
+    check_lists(found, medium)
+    assert folder / "notes.txt" not in medium._kept
+
+
+def test_a_path_that_cannot_be_looked_at_is_not_taken_for_one_that_is_not_there(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(ApplianceError, match=r"APL-0101.*cannot be opened"):
+        Medium([loop]).find(loop)
+    assert not Medium().has(tmp_path / ("a" * 256))
+    assert not read_label(tmp_path / ("a" * 256), Medium())
+
+
+def test_every_descriptor_is_closed_again(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.tar").write_bytes(simple().tar())
+    (tmp_path / "SHA256SUMS").write_text("")  # beside each of them
+    before = os.listdir("/proc/self/fd")
+    medium = Medium([tmp_path, tmp_path / "0.tar"])
+    medium.open_beforehand()
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 4
+    medium.close()
+    assert len(os.listdir("/proc/self/fd")) == len(before)

@@ -48,7 +48,7 @@ def refused(read: Read, data: bytes, code: str, **more: Any) -> ApplianceError:
     with pytest.raises(ApplianceError) as caught:
         read(data, **more)
     assert caught.value.code == code, caught.value
-    assert "images.tar" in caught.value.where or caught.value.code.startswith("APL-02")
+    assert "images.tar" in caught.value.where, caught.value
     return caught.value
 
 
@@ -126,7 +126,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "lz4": (b"\x04\x22\x4d\x18" + b"x" * 100, "APL-0110"),
     "upwards": (tar(*GOOD, ("../x", b"x")), "APL-0105"),
     "upwards in the middle": (tar(*GOOD, ("a/../../x", b"x")), "APL-0105"),
-    "absolute": (tar(*GOOD, ("/etc/x", b"x")), "APL-0105"),
+    "absolute and upwards": (tar(*GOOD, ("/../x", b"x")), "APL-0105"),
+    "absolute link leading out": (tar(*GOOD, special("l", tarfile.SYMTYPE, "/../x")), "APL-0105"),
     "NUL in a name": (tar(*GOOD, *pax("x", b"x", path="a\0b")), "APL-0105"),
     "NUL in a link": (tar(*GOOD, *pax("x", b"", linkpath="a\0b")[:1], special("l", tarfile.SYMTYPE, "x")), "APL-0105"),
     "symlink leading out": (tar(*GOOD, special("a/l", tarfile.SYMTYPE, "../../x")), "APL-0105"),
@@ -157,7 +158,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "JSON of millions of values": (tar(*GOOD[:-2], GOOD[-1], ("index.json", b"[" + b"[]," * (6 * MIB))), "APL-0204"),
     "manifest and index at once": (both(), "APL-0207"),
     "index without a type that is a manifest": (typeless(), "APL-0207"),
-    "bad name": (simple("evil.io/../x:1").tar(), "APL-0202"),
+    "bad name": (simple("evil.io/../x:1").tar(), "APL-0165"),
     "bad UTF-8 in index.json": (tar(*GOOD[:-2], GOOD[-1], ("index.json", b"\xff")), "APL-0203"),
     "docker: missing layer": (docker_with(Layers=["nothing.tar"]), "APL-0112"),
     "docker: missing config": (docker_with(Config="nothing.json"), "APL-0112"),
@@ -315,7 +316,7 @@ def test_a_stream_behind_the_padding_is_read_where_the_format_says_so(
     if kind == "xz":
         assert read() == b"onetwo"
     else:
-        with pytest.raises(ApplianceError, match=r"APL-0103.*padding"):
+        with pytest.raises(ApplianceError, match=rf"APL-0166.*a {kind} stream begins at byte {len(pack(b'one')) + 8}"):
             read()
 
 
@@ -422,7 +423,7 @@ def test_sparse_and_without_an_end_is_cut(read: Read) -> None:
     members = layout.members(index_first=True)
     assert read(tar(*members)).missing == [away["digest"]]
     refused(read, tar(*members, end=False), "APL-0102")
-    refused(read, tar(*members) + tar(("blobs/sha256/more", b"x")), "APL-0102")
+    refused(read, tar(*members) + tar(("blobs/sha256/more", b"x")), "APL-0166")
 
 
 def test_an_image_cut_before_its_oci_layout_is_no_docker_archive(read: Read) -> None:

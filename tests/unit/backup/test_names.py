@@ -14,12 +14,12 @@ import pytest
 from appliance import pki
 from appliance.backup import form, names
 from appliance.backup.names import Indexes
-from appliance.bundle.seed import seed
-from appliance.config import Config
+from appliance.bundle.seed import Request, seed
 from appliance.errors import ApplianceError
 from appliance.store import generations, signed, standing
-from appliance.store.blobs import BlobStore, write_atomically
+from appliance.store.blobs import BlobStore
 from appliance.store.changes import Changes
+from appliance.store.files import write_atomically
 from appliance.store.fsck import check
 from appliance.store.generations import Generations, lock, make
 from appliance.store.journal import note, record
@@ -148,9 +148,7 @@ def test_seeding_the_same_medium_again_brings_the_layers_though_no_name_changes(
 
 
 def _seed(store: Store, source: Path) -> Any:
-    blobs = store.blobs
-    config = Config(node="local", store=blobs.root)
-    return seed(config, blobs, made.generations(blobs), made.pushes(blobs), [str(source)], pins=made.pins(blobs))
+    return seed(made.target(store.blobs), Request([str(source)]))
 
 
 def test_manifests_and_media_of_all_generations_go_along_and_each_is_read_once(

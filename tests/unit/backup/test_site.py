@@ -53,7 +53,7 @@ def test_packed_shown_and_unpacked(site: Path) -> None:
     assert "secret" not in json.dumps(packed)
     shown = run("show", "--site", "north/1", "--ca", site / "pki", "--json", archive)
     assert shown["authority"] == "same" and shown["files"] == packed["files"]
-    assert "k3s/token  6 bytes" in run("show", archive)
+    assert "k3s/token  6 B" in run("show", archive)
     run("unpack", archive, site / "out")
     for name in ("ca.key", "ca.crt"):
         assert (site / "out/pki" / name).read_bytes() == (site / "pki" / name).read_bytes()

@@ -9,13 +9,15 @@ from typing import Any
 
 import yaml
 
+from appliance.archives.medium import Medium
 from appliance.archives.sink import HashingSink
+from appliance.bundle.consent import Consent
 from appliance.bundle.plan import Plan, make_plan
 from appliance.bundle.publish import Publisher, Result
 from appliance.bundle.reading import read_sources
 from appliance.bundle.removal import names_to_remove
 from appliance.bundle.rollback import Rollback, make_rollback, roll_back
-from appliance.bundle.seed import seed
+from appliance.bundle.seed import Request, StagedPlan, Target, seed, stage
 from appliance.config import Config
 from appliance.store.audit import audit
 from appliance.store.blobs import BlobStore
@@ -42,11 +44,27 @@ class Site:
         names = {f"docker.io/library/{name}:1": item for name, item in images.items()}
         return str(made.write_oci_archive(self.medium / file, names))
 
-    def seed(self, *sources: str, **more: Any) -> Result:
-        # Another object each time, as another process would have.
-        blobs = BlobStore(self.root / "store", reserve=0)
-        config = Config(node="local", store=blobs.root, site=more.pop("site", None))
-        return seed(config, blobs, made.generations(blobs), made.pushes(blobs), sources, pins=made.pins(blobs), **more)
+    def seed(
+        self,
+        *sources: str,
+        site: str | None = None,
+        expect: str | None = None,
+        consent: Consent | None = None,
+        medium: Medium | None = None,
+        **asked: Any,
+    ) -> Result:
+        agreed = consent or Consent()
+        asked = {"any_platform": agreed.any_platform, "other_site": agreed.other_site, **asked}
+        request = Request(sources, **asked)
+        return seed(self.target(site), request, expect=expect, consent=agreed, medium=medium)
+
+    def stage(self, *sources: str, medium: Medium | None = None, **asked: Any) -> StagedPlan:
+        """Do the same as ``appliance plan --stage``."""
+        return stage(self.target(), Request(sources, **asked), medium=medium)
+
+    def target(self, site: str | None = None) -> Target:
+        """The store as another process opens it."""
+        return made.target(BlobStore(self.root / "store", reserve=0), site=site)
 
     def plan(self, *sources: str, remove: Sequence[str] = (), **more: Any) -> Plan:
         current = self.generations.current() if self.generations.index.exists() else None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
 
+from appliance.backup.names import Indexes, collect
 from appliance.bundle.consent import Consent
 from appliance.errors import ApplianceError
+from appliance.store.blame import blame
+from appliance.store.history import find
 from tests.unit.bundle.site import A, B, Site
 from tests.unit.store import made
 
@@ -166,8 +170,32 @@ def test_what_the_medium_says_is_kept_with_the_generation(site: Site) -> None:
     source = site.stick("q1", said, a=ONE)
     assert site.plan(source).as_dict()["medium"] == {source: said}
     site.seed(source)
-    assert site.current().media == {source: said}
-    assert site.journal()[-1]["media"] == {source: said}
+    kept = dict(site.current().media[source])
+    assert kept.pop("contents").startswith("1 archive: a.tar, newest of ")
+    assert kept == said
+    assert site.journal()[-1]["media"] == {source: site.current().media[source]}
+
+
+def test_sticks_at_one_mount_point_are_told_apart_wherever_a_medium_is_named(site: Site) -> None:
+    """In history, in the backup's list, and where a lost blob's medium is asked for."""
+    stick = site.medium / "stick"
+    for file, image, said in (("web", ONE, None), ("shop", TWO, label("2026-04-01")), ("till", THREE, None)):
+        site.stick("stick", said, **{file: image})
+        (stick / "a.tar").rename(stick / f"{file}.tar")
+        site.seed(str(stick))
+        shutil.rmtree(stick)
+    origins = [origin for generation in site.generations.kept() for origin in generation.origin]
+    for origin, words in zip(
+        origins, ("1 archive: web.tar,", "of-2026-04-01 (made", "1 archive: till.tar,"), strict=True
+    ):
+        assert origin.startswith(words)
+        assert origin.endswith(f" at {stick}")
+    assert "made 2026-04-01; 1 archive: shop.tar" in origins[1]
+    pushes, pins = made.pushes(site.blobs), made.pins(site.blobs)
+    assert collect(Indexes(site.blobs, site.generations, pushes, pins), pushed_blobs=True)[1]["media"] == origins
+    layer = ONE.layers[0]
+    assert origins[0] in blame([layer], site.blobs, site.generations, pushes)[layer].medium
+    assert find(site.generations, medium="of-2026-04-01").number == 2
 
 
 def test_the_medium_of_another_site_is_refused_before_it_is_read(site: Site) -> None:

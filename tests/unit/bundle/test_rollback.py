@@ -55,7 +55,7 @@ def test_back_and_forth_and_the_stick_again_is_no_step_back(updated: Site) -> No
     updated.back(to=3)
     updated.back(to=2)
     assert updated.served() == {A: TWO.digest, B: THREE.digest}
-    assert updated.current().media[str(updated.medium / "q2")] == LABEL
+    assert LABEL.items() <= updated.current().media[str(updated.medium / "q2")].items()
     assert updated.current().number == 6
     updated.check_log()
 
@@ -228,7 +228,7 @@ def test_history_knows_what_the_log_alone_knows(updated: Site, monkeypatch: pyte
     assert [row["state"] for row in (first, second, third)] == ["forgotten", "forgotten", "current"]
     assert (first["added"], first["missing"]) == ({A: ONE.digest}, None)
     assert second["moved"] == {A: [ONE.digest, TWO.digest]}
-    assert second["medium"] == {str(updated.medium / "q2"): LABEL}
+    assert LABEL.items() <= second["medium"][str(updated.medium / "q2")].items()
     assert third["added"] == {"docker.io/library/c:1": THREE.digest}
     # Without a log, as on the other nodes: the bytes tell what they can.
     (updated.blobs.root / "journal.jsonl").unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from appliance.bundle import publish as module
 from appliance.bundle import seed as seed_module
 from appliance.bundle.consent import Consent
 from appliance.bundle.reading import read_sources
-from appliance.bundle.seed import seed
+from appliance.bundle.seed import Request, seed
 from appliance.config import Config, Peer
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
@@ -63,7 +64,9 @@ def test_a_rerun_changes_nothing(site: Site) -> None:
     assert result.plan.bytes_to_write == 0
     after = made.tree(site.blobs.root)
     for state in (before, after):
+        # Directories in which files come and go.
         state.pop(str(site.blobs.root / "incoming"))
+        state.pop(str(site.blobs.root / "staged"))
     assert after == before
 
 
@@ -152,7 +155,9 @@ def test_a_stick_that_was_pulled_out_after_it_was_published_is_no_error(site: Si
     Path(source).unlink()
     result = site.seed(source)
     assert not result.published
-    assert result.plan.as_dict()["sources"] == [{"path": source, "state": "absent-published", "bytes": 0}]
+    (absent,) = result.plan.as_dict()["sources"]
+    assert absent.pop("medium").startswith("1 archive: a.tar")
+    assert absent == {"path": source, "state": "absent-published", "bytes": 0}
     other = site.archive("b.tar", b=made.image(2))
     assert site.seed(source, other).published
     assert set(site.served()) == {A, B}
@@ -411,7 +416,7 @@ def test_only_the_publisher_seeds(site: Site) -> None:
     peers = (Peer("a", "http://a", "a", seed=True), Peer("b", "http://b", "b"))
     config = Config(node="b", store=site.blobs.root, peers=peers, seeds=("a",))
     with pytest.raises(ApplianceError) as caught:
-        seed(config, site.blobs, site.generations, made.pushes(site.blobs), [site.archive("1.tar", a=made.image(1))])
+        seed(replace(site.target(), config=config), Request([site.archive("1.tar", a=made.image(1))]))
     assert caught.value.code == "APL-0312"
     assert "a" in caught.value.fix
     assert not site.blobs.root.exists()

@@ -13,6 +13,7 @@ import click
 import pytest
 import yaml
 
+from appliance import listeners
 from appliance.agent.client import AgentClient
 from appliance.registry.credentials import parse_lines
 from appliance.store.blobs import BlobStore
@@ -56,7 +57,9 @@ def test_plan_seed_images_fsck(run: Any, tmp_path: Path, source: Path) -> None:
     assert shown["generation"] is None
     assert shown["added"] == [{"name": A, "digest": one.digest, "size": one.weight}]
     assert shown["bytes_to_write"] == sum(map(len, one.blobs.values()))
-    assert shown["sources"] == [{"path": str(source), "state": "read", "bytes": shown["sources"][0]["bytes"]}]
+    (read,) = shown["sources"]
+    assert (read["path"], read["state"]) == (str(source), "read")
+    assert read["medium"].startswith("1 archive: a.tar, newest of ")
     assert shown["registries"] == ["docker.io"]
     assert set(shown) >= {"plan_id", "moved", "unchanged", "notes"}
     seeded = run("seed", "--store", store, "--expect", shown["plan_id"], "--json", source)
@@ -197,6 +200,38 @@ def test_for_people(run: Any, tmp_path: Path, source: Path) -> None:
     assert f"move  {A}" in run("plan", "--store", store, source).out
 
 
+def test_a_source_that_is_not_there_any_more_is_said_by_hand_too(run: Any, tmp_path: Path, source: Path) -> None:
+    store, stick = tmp_path / "store", source.parent
+    line = f"  not there, but published before: {stick}, from 1 archive: a.tar, newest of "
+    assert line not in run("seed", "--store", store, stick).out
+    source.unlink()
+    for command in ("plan", "seed"):
+        assert line in run(command, "--store", store, stick).out
+    stick.rmdir()
+    ended = run("seed", "--store", store, stick)
+    assert ended.code == 0 and line in ended.out and "nothing new" in ended.out
+
+
+def test_a_plan_for_people_has_every_file_that_is_left_out(run: Any, tmp_path: Path, source: Path) -> None:
+    stick = source.parent
+    for number in range(7):
+        (stick / f"{number}\x1b[2J.pdf").write_bytes(b"x" * (number + 1))
+    (stick / "l.tar").symlink_to(source)
+    (stick / "a.tar.asc").write_bytes(b"x")
+    for command in ("plan", "seed"):
+        lines = run(command, "--store", tmp_path / "store", stick).out.splitlines()
+        assert (
+            f"  left out: {stick}/4\\x1b[2J.pdf (5 bytes): not an image archive, by its name and its first bytes"
+            in lines
+        )
+        assert not any("/5\\x1b" in line or "\x1b" in line for line in lines)
+        assert "  left out: 2 more like the last one" in lines
+        assert f"  left out: {stick}/l.tar (0 bytes): symbolic link" in "\n".join(lines)
+        assert "  passed over: checksums, signatures and leftovers of operating systems (1)" in lines
+    document = run("plan", "--store", tmp_path / "store", "--json", stick).document
+    assert document["left_out"][-1]["size"] == 7
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_plan_writes_nothing(run: Any, tmp_path: Path, source: Path, exists: bool) -> None:
     store = tmp_path / "deep" / "store"
@@ -298,6 +333,26 @@ def test_status_without_an_agent(run: Any, tmp_path: Path) -> None:
     ran = run("status", "--config", config, "--json")
     assert ran.code == 1
     assert json.loads(ran.err.splitlines()[-1])["code"] == "APL-0402"
+
+
+def test_status_names_who_answers_in_place_of_the_mirror(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"node": "x", "store": str(tmp_path), "mirror_listen": "127.0.0.1:5999"}))
+    said: dict[str, Any] = {
+        **dict.fromkeys(("generation", "publisher", "names", "pushed_names", "blobs_held", "wanted_missing")),
+        "node": "x",
+        "peers": [],
+        "standing": {"settled": True, "refused": []},
+    }
+    monkeypatch.setattr(AgentClient, "status", lambda self: dict(said))
+    found = listeners.Foreign("127.0.0.1:5999", 1000, ("process 7 nc",))
+    monkeypatch.setattr(listeners, "foreign", lambda listen, owner, unit: [found] if listen == "127.0.0.1:5999" else [])
+    shown = run("status", "--config", config).out
+    assert "APL-0917" in shown and "127.0.0.1:5999 (user 1000, process 7 nc)" in shown
+    (listed,) = json.loads(run("status", "--config", config, "--json").out)["foreign_listeners"]
+    assert listed["words"] == "127.0.0.1:5999 (user 1000, process 7 nc)"
 
 
 def test_pki(run: Any, tmp_path: Path) -> None:

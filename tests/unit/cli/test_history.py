@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def test_history_says_what_came_when_from_where_by_whom(site: Site) -> None:
     first, second = site("history", "--json").document["generations"]
     assert (first["number"], first["state"], first["cause"], first["missing"]) == (1, "complete", "seeding", [])
     assert (first["added"], first["moved"], first["removed"]) == ({A: ONE.digest}, {}, {})
-    assert (first["sources"], first["medium"]) == ([str(site.root / "q1")], {})
+    assert first["sources"] == [str(site.root / "q1")]
+    assert first["medium"][str(site.root / "q1")]["id"].startswith("1 archive: ")
     assert first["by"] and first["created"]
     assert second["state"] == "current"
     assert second["moved"] == {A: [ONE.digest, TWO.digest]}
@@ -69,7 +71,8 @@ def test_history_says_what_came_when_from_where_by_whom(site: Site) -> None:
     assert second["medium"][str(site.root / "q2")]["id"] == "q2-stick"
     text = site("history").out
     assert f"move  {A}  {ONE.digest} -> {TWO.digest}" in text
-    assert "q2-stick" in text and "[current]" in text
+    assert re.search(r"from q2-stick \(made \S+; 1 archive: \S+, newest of \S+\) at .*/q2: 1 added; 1 moved", text)
+    assert "[current]" in text
 
 
 def test_a_source_whose_name_is_no_text_does_no_harm(site: Site) -> None:
@@ -228,3 +231,13 @@ def test_the_medium_of_another_site(site: Site) -> None:
     assert taken.document["medium"][str(other)]["site"] == "clinic"
     nameless = site("plan", "--json", other).document
     assert any("this site has no name" in note for note in nameless["notes"])
+
+
+def test_a_medium_is_named_when_it_is_read_and_when_it_is_gone(site: Site) -> None:
+    stick = site.root / "q2"
+    assert f"read  {stick}: " in (said := site("plan", stick).out)
+    assert "from q2-stick (made " in said
+    stick.rename(site.root / "elsewhere")
+    said = site("plan", stick).out
+    assert f"not there, but published before: {stick}, from q2-stick (made " in said
+    assert said.count(str(stick)) == 1

@@ -9,16 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import ApplianceError
-from appliance.oci.digests import EMPTY_SHA256, check_digest, digest_of, hasher, is_digest, parse_digest
+from appliance.oci.digests import check_digest, digest_of, hasher, is_digest
 
 
 @given(st.binary(max_size=100), st.sampled_from(["sha256", "sha512"]))
 def test_digest_of_is_a_digest_and_round_trips(data: bytes, algorithm: str) -> None:
     digest = digest_of(data, algorithm)
     assert check_digest(digest) == digest
-    parsed = parse_digest(digest)
-    assert (parsed.algorithm, str(parsed)) == (algorithm, digest)
-    assert parsed.hex == hashlib.new(algorithm, data).hexdigest()
+    assert digest == f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +56,8 @@ def test_no_accepted_digest_is_a_path(text: str) -> None:
 
 
 def test_hasher_takes_a_whole_digest_and_refuses_the_unknown() -> None:
-    assert hasher(EMPTY_SHA256).hexdigest() == EMPTY_SHA256.partition(":")[2]
+    empty = digest_of(b"")
+    assert hasher(empty).hexdigest() == empty.partition(":")[2]
     assert hasher("sha512:").digest_size == 64
     with pytest.raises(ApplianceError, match="APL-0201"):
         hasher("md5")

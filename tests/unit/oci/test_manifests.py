@@ -43,7 +43,7 @@ def test_image() -> None:
     manifest = parse_manifest(json.dumps(image()).encode(), mediatypes.OCI_MANIFEST)
     assert manifest.kind == "image"
     assert manifest.config == Descriptor(mediatypes.OCI_CONFIG, D1, 2)
-    assert [blob.digest for blob in manifest.children] == [D1, D2]
+    assert [blob.digest for blob in manifest.blobs] == [D1, D2]
     assert manifest.referrer_type == mediatypes.OCI_CONFIG
 
 
@@ -53,7 +53,7 @@ def test_index() -> None:
     assert manifest.manifests[0].platform == Platform("linux", "arm64", "v8")
     assert manifest.subject is not None
     assert manifest.subject.digest == D2
-    assert D2 not in [child.digest for child in manifest.children]
+    assert D2 not in [child.digest for child in manifest.manifests]
 
 
 @pytest.mark.parametrize(

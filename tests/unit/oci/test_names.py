@@ -10,9 +10,7 @@ from appliance.errors import ApplianceError
 from appliance.oci.names import (
     Reference,
     is_registry_host,
-    is_repository,
     parse_reference,
-    parse_tag_or_digest,
     split_path,
 )
 
@@ -116,7 +114,6 @@ def test_whatever_is_accepted_is_stable_and_safe(text: str) -> None:
         assert error.code in ("APL-0201", "APL-0202")
         return
     assert parse_reference(str(reference)) == reference
-    assert is_repository(reference.repository)
     assert is_registry_host(reference.registry)
     assert ".." not in reference.repository.split("/")
 
@@ -185,11 +182,3 @@ def test_ns_and_path_form_of_one_name_agree(path: str, registry: str) -> None:
 def test_at_site() -> None:
     assert str(parse_reference("10.77.0.11:5443/app:1").at_site(SITE)) == "docker.io/library/app:1"
     assert str(parse_reference("quay.io/app:1").at_site(SITE)) == "quay.io/app:1"
-
-
-def test_tag_or_digest() -> None:
-    assert parse_tag_or_digest("1.27") == ("1.27", None)
-    assert parse_tag_or_digest(DIGEST) == (None, DIGEST)
-    for bad in ("", ".x", "sha256:x", "a/b"):
-        with pytest.raises(ApplianceError):
-            parse_tag_or_digest(bad)

@@ -12,14 +12,19 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from appliance import __version__
+from appliance import __version__, pki
 from appliance.config import Config, CurrentConfig, Peer
 from appliance.peers.app import PeerRoutes, create_app
+from appliance.peers.served import Served
 from appliance.registry.access import ROUTES
 from appliance.registry.app import Registry
 from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.fetcher import NoFetcher
 from appliance.store.blobs import BlobStore
+from appliance.store.files import write_atomically
+from appliance.store.generations import Generations, make
+from appliance.store.signed import NameIndex, SignedIndex
+from appliance.trust import Signature, Trust
 from tests.unit.store import made
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
@@ -189,3 +194,108 @@ def test_wake_tells_the_agent(store: BlobStore) -> None:
     assert client.post("/p2p/v1/wake").status_code == 204
     assert client.get("/p2p/v1/wake").status_code == 405
     assert woken == [1]
+
+
+def test_readers_cost_one_reading(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight nodes that ask in turn, pings beside them: an index is parsed once for each state, and has one copy."""
+    generation = made.publish(store, {"docker.io/library/a:1": made.image(1)})
+    made.pins(store).replace({"docker.io/library/a:1": made.image(1).entry})
+    read = list[str]()
+    real = SignedIndex.current
+
+    def current(self: SignedIndex[Any]) -> Any:
+        read.append(self.index.name)
+        return real(self)
+
+    client = application(store, pki=None).test_client()
+    client.get("/p2p/v1/ping")
+    monkeypatch.setattr(SignedIndex, "current", current)
+    opened = [client.get("/p2p/v1/generation", buffered=False) for _ in range(8)]
+    for _ in range(8):
+        assert client.get("/p2p/v1/ping").status_code == 200
+    assert read == ["index.json"]
+    assert {json.loads(answer.data)["raw"] for answer in opened} == {generation.raw.decode()}
+    following = made.publish(store, {"docker.io/library/a:2": made.image(2)})
+    assert json.loads(client.get("/p2p/v1/generation").data)["raw"] == following.raw.decode()
+
+
+def test_a_signature_made_anew_is_given(store: BlobStore) -> None:
+    generation = made.publish(store, {"docker.io/library/a:1": made.image(1)})
+    client = application(store, pki=None).test_client()
+    held = client.get("/p2p/v1/generation", buffered=False)
+    signature = Signature("a", "c", "s")
+    write_atomically(made.generations(store)._file(generation, ".sig"), signature.to_json())
+    assert json.loads(client.get("/p2p/v1/generation").data)["signature"] == signature.to_dict()
+    assert json.loads(held.data)["signature"] is None
+
+
+def test_the_head_and_the_bytes_of_each_index_are_given(client: FlaskClient, store: BlobStore) -> None:
+    for name in ("generation", "pushes", "pins"):
+        assert client.get(f"/p2p/v1/{name}/head").status_code == 404
+    entry = made.image(1).entry
+    indexes: dict[str, NameIndex] = {
+        "generation": made.publish(store, {"docker.io/library/a:1": made.image(1)}),
+        "pushes": made.push(store, {"docker.io/library/b:1": made.image(1)}),
+        "pins": made.pins(store).replace({"docker.io/library/a:1": entry}),
+    }
+    for name, index in indexes.items():
+        head = {"kind": name, "number": 1, "digest": index.digest, "size": len(index.raw), "signature": None}
+        answer = client.get(f"/p2p/v1/{name}/head")
+        assert (answer.status_code, json.loads(answer.data)) == (200, head)
+        raw = client.get(f"/p2p/v1/{name}/raw/{index.digest}")
+        assert (raw.status_code, raw.data) == (200, index.raw)
+        assert client.head(f"/p2p/v1/{name}/raw/{index.digest}").headers["Content-Length"] == str(len(index.raw))
+    for other in (indexes["pins"].digest, made.sha(b"x"), "x", "sha256:.."):
+        assert client.get(f"/p2p/v1/generation/raw/{other}").status_code == 404
+
+
+def test_only_the_current_bytes_are_given(client: FlaskClient, store: BlobStore) -> None:
+    first = made.publish(store, {"docker.io/library/a:1": made.image(1)})
+    path = f"/p2p/v1/generation/raw/{first.digest}"
+    assert client.get(path).data == first.raw
+    second = made.publish(store, {"docker.io/library/a:1": made.image(2)})
+    assert client.get(path).status_code == 404
+    assert json.loads(client.get("/p2p/v1/generation/head").data)["number"] == 2
+    assert client.get(f"/p2p/v1/generation/raw/{second.digest}").data == second.raw
+
+
+def test_bytes_cost_no_reading(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index is parsed once for each state, however often its head and bytes are asked for."""
+    generation = made.publish(store, {"docker.io/library/a:1": made.image(1)})
+    read = list[str]()
+    real = SignedIndex.current
+
+    def current(self: SignedIndex[Any]) -> Any:
+        read.append(self.index.name)
+        return real(self)
+
+    client = application(store, pki=None).test_client()
+    monkeypatch.setattr(SignedIndex, "current", current)
+    for _ in range(8):
+        assert client.get("/p2p/v1/generation/head").status_code == 200
+        assert client.get(f"/p2p/v1/generation/raw/{generation.digest}").data == generation.raw
+    assert read == ["index.json"]
+
+
+def test_a_head_that_nobody_signed_is_not_given(store: BlobStore, tmp_path: Path) -> None:
+    """The peer asks for the whole index then, as from an older release."""
+    pki.init_ca(tmp_path / "ca")
+    pki.request(tmp_path / "a", "a", "10.0.0.1")
+    pki.sign(tmp_path / "ca", tmp_path / "a" / "node.csr", tmp_path / "a" / "node.crt", "a", "10.0.0.1")
+    (tmp_path / "a" / "ca.crt").write_bytes((tmp_path / "ca" / "ca.crt").read_bytes())
+    index = Generations(store, Trust(tmp_path / "a", "a", ["a"]))
+    entry = made.image(1).entry
+    generation = make(None, {"docker.io/library/a:1": entry}, {}, cause="seeding", created=made.CREATED, sources=[])
+    index.publish(generation)
+    served, signature = Served(index), index.signature(generation)
+    assert signature is not None
+    told = served.head()
+    assert told is not None and told["signature"] == signature.to_dict() and signature.head is not None
+    assert len(json.dumps(told)) < 4096
+    for sig in (signature.without_head().to_json(), b"rot", None):
+        path = index._file(generation, ".sig")
+        path.unlink()
+        if sig is not None:
+            write_atomically(path, sig)
+        assert served.head() is None
+    assert served.summary() == {"number": 1, "digest": generation.digest}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from appliance.config import Config, CurrentConfig, Peer
 from appliance.peers import client as module
-from appliance.peers.client import CONNECT_SECONDS, READ_SECONDS, PeerError, Peers
+from appliance.peers.client import CONNECT_SECONDS, READ_SECONDS, BrokeOff, PeerError, Peers
 
 A = Peer("a", "http://a", "10.0.0.1")
 B = Peer("b", "http://b", "10.0.0.2", seed=True)
@@ -135,7 +135,7 @@ def test_an_answer_that_comes_byte_by_byte_has_an_end(monkeypatch: pytest.Monkey
     monkeypatch.setattr(urllib3.HTTPResponse, "read1", read1)
     peers, clock = peers_with(monkeypatch, a=Pool((200, b"", {})))
     begun = clock.now
-    with pytest.raises(PeerError, match="no whole answer in 5 s"):
+    with pytest.raises(PeerError, match=r"no whole answer in 1\.8 s"):
         peers.ask(A, "GET", "/x")
     assert clock.now - begun < module.ANSWER_SECONDS + 1
     assert peers.is_down(A)
@@ -176,6 +176,31 @@ def test_a_whole_answer_will_do_from_the_start(monkeypatch: pytest.MonkeyPatch) 
     peers, _ = peers_with(monkeypatch, a=Pool((200, b"all", {})))
     with peers.stream(A, "/blob", 0) as response:
         assert response.read1(10) == b"all"
+
+
+SILENT = urllib3.exceptions.ReadTimeoutError(None, "/b", "timed out")  # type: ignore[arg-type]  # no pool is read here
+
+
+@pytest.mark.parametrize(
+    ("error", "delivered", "is_dead"),
+    [
+        (REFUSED, 1, False),
+        (ConnectionResetError("reset"), 5 << 20, False),
+        (EOFError("early end"), 1, False),
+        (REFUSED, 0, True),
+        (EOFError("early end"), 0, True),
+        (SILENT, 5 << 20, True),
+        (TimeoutError("silent"), 1, True),
+    ],
+)
+def test_a_body_that_breaks_after_it_delivered_is_no_dead_peer(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, delivered: int, is_dead: bool
+) -> None:
+    peers, _ = peers_with(monkeypatch)
+    problem = peers.broken(A, error, delivered)
+    assert isinstance(problem, BrokeOff) is not is_dead
+    assert peers.is_down(A) is is_dead
+    assert "a (10.0.0.1)" in str(problem)
 
 
 class Listed(CurrentConfig):

@@ -35,8 +35,15 @@ def test_a_server_opens_etcd_to_servers_only() -> None:
         ],
         "trusted": ["10.42.0.0/16", "10.43.0.0/16"],
         "guarded": ["8472"],
+        "closed": ["5443"],
         "forward": ["10.42.0.0/16"],
+        "nodes": NODES,
     }
+
+
+def test_pods_reach_the_mirror_only_where_the_inventory_says_so() -> None:
+    assert _rules("a", pods_to_mirror=False)["closed"] == ["5443"]
+    assert _rules("a", pods_to_mirror=True)["closed"] == []
 
 
 def test_an_agent_does_not() -> None:

@@ -388,8 +388,8 @@ ufw route allow to 10.99.0.0/16 comment 'appliance'
 
 def test_ufw_adds_what_is_missing_and_deletes_what_was_ours() -> None:
     assert [" ".join(step.argv) for step in fw.ufw_plan(RULES, ADDED).steps] == [
-        "ufw deny from 10.42.0.0/16 to any port 8472 proto udp comment appliance",
-        "ufw deny from 10.43.0.0/16 to any port 8472 proto udp comment appliance",
+        "ufw prepend deny from 10.42.0.0/16 to any port 8472 proto udp comment appliance",
+        "ufw prepend deny from 10.43.0.0/16 to any port 8472 proto udp comment appliance",
         "ufw allow from 10.43.0.0/16 comment appliance",
         "ufw allow from 192.0.2.11 to any port 5001,6443 proto tcp comment appliance",
         "ufw allow from 192.0.2.12 to any port 5001,6443 proto tcp comment appliance",
@@ -486,3 +486,60 @@ def test_a_command_that_fails_is_named() -> None:
 def test_wrong_usage_is_exit_code_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert fw.main([]) == 2
     assert "Usage as a command" in capsys.readouterr().err
+
+
+# --- pods and the mirror's peer port ---------------------------------------------------------------------------------
+
+CLOSED = RULES | {
+    "closed": ["5443"],
+    "nodes": ["192.0.2.11", "2001:db8::1"],
+    "forward": ["10.42.0.0/16", "2001:db8:42::/56"],
+}
+
+
+def test_nftables_drops_it_here_and_on_the_way_to_other_nodes() -> None:
+    assert fw.nft_lines(CLOSED, "input", "inet")[1:3] == [
+        "ip saddr { 10.42.0.0/16, 10.43.0.0/16 } tcp dport { 5443 } drop",
+        "ip saddr { 10.42.0.0/16, 10.43.0.0/16 } accept",
+    ]
+    assert fw.nft_lines(CLOSED, "forward", "inet")[:3] == [
+        "ip saddr { 10.42.0.0/16 } ip daddr { 192.0.2.11 } tcp dport { 5443 } drop",
+        "ip6 saddr { 2001:db8:42::/56 } ip6 daddr { 2001:db8::1 } tcp dport { 5443 } drop",
+        "ip saddr { 10.42.0.0/16 } accept",
+    ]
+    assert not [line for line in fw.nft_lines(CLOSED, "forward", "ip") if "ip6" in line]
+
+
+def test_iptables_drops_it_here_and_on_the_way_to_other_nodes() -> None:
+    lines = fw.ipt_lines(CLOSED, "input", "ip")
+    assert lines.index("-s 10.42.0.0/16 -p tcp --dport 5443 -j DROP") < lines.index("-s 10.42.0.0/16 -j ACCEPT")
+    assert fw.ipt_lines(CLOSED, "forward", "ip")[:2] == [
+        "-s 10.42.0.0/16 -d 192.0.2.11 -p tcp --dport 5443 -j DROP",
+        "-s 10.42.0.0/16 -j ACCEPT",
+    ]
+    assert fw.ipt_lines(CLOSED, "forward", "ip6")[0].endswith("-d 2001:db8::1 -p tcp --dport 5443 -j DROP")
+
+
+def test_firewalld_drops_it_here_and_on_the_way_to_other_nodes() -> None:
+    files = fw.firewalld_files(CLOSED)
+    host, pods = (files[f"etc/firewalld/policies/appliance-{name}.xml"] for name in ("host", "pods"))
+    drop = '<port port="5443" protocol="tcp"/><drop/></rule>'
+    assert f'<rule family="ipv4"><source address="10.42.0.0/16"/>{drop}' in host
+    assert f'<source address="10.42.0.0/16"/><destination address="192.0.2.11"/>{drop}' in pods
+    assert f'<source address="2001:db8:42::/56"/><destination address="2001:db8::1"/>{drop}' in pods
+    for text in (host, pods):
+        ET.fromstring(text)
+
+
+def test_ufw_denies_it_before_what_it_allowed_already_and_once() -> None:
+    plan = [" ".join(step.argv) for step in fw.ufw_plan(CLOSED, ADDED).steps]
+    assert "ufw prepend deny from 10.42.0.0/16 to any port 5443 proto tcp comment appliance" in plan
+    assert "ufw route prepend deny from 10.42.0.0/16 to 192.0.2.11 port 5443 proto tcp comment appliance" in plan
+    added = "".join(f"ufw {' '.join(words)} comment 'appliance'\n" for words in fw.ufw_rules(CLOSED))
+    assert fw.ufw_plan(CLOSED, added.replace("from any to any port 80 proto tcp", "80/tcp")).steps == []
+
+
+@pytest.mark.parametrize("hook", ["input", "forward"])
+def test_rules_of_the_release_before_are_still_read(hook: str) -> None:
+    """The unit's program is replaced before the file that it reads."""
+    assert not [line for line in fw.nft_lines(RULES, hook, "inet") + fw.ipt_lines(RULES, hook, "ip") if "5443" in line]

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from ansible_collections.site.appliance.plugins.module_utils import host_state
+from ansible_collections.site.appliance.plugins.module_utils import host_state, interpreters
+
+from tests.unit.bundle.site import Site
+from tests.unit.store import made
 
 
 def _write(root: Path, name: str, text: str) -> None:
@@ -87,6 +95,17 @@ def test_listeners_and_their_units(tmp_path: Path) -> None:
     assert found[0]["processes"] == ["gunicorn", "py"]
 
 
+def test_a_socket_that_systemd_holds_has_the_name_of_its_unit(tmp_path: Path) -> None:
+    """Also while its service is down."""
+    _write(tmp_path, "proc/1/cgroup", "0::/init.scope\n")
+    ss = 'LISTEN 0 2048 127.0.0.1:5000 0.0.0.0:* users:(("systemd",pid=1,fd=40))\n'
+    sockets = "/run/dbus/system_bus_socket dbus.socket dbus.service\n127.0.0.1:5000 appliance-mirror.socket appliance-mirror.service\n"
+    (found,) = host_state.listeners(ss, tmp_path, sockets)
+    assert found["units"] == ["appliance-mirror.socket", "init.scope"]
+    (found,) = host_state.listeners(ss, tmp_path)
+    assert found["units"] == ["init.scope"]
+
+
 CGROUPS = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t2\t1\nmemory\t2\t2\t{}\n"
 
 
@@ -137,3 +156,121 @@ def test_swap(tmp_path: Path) -> None:
     _write(tmp_path, "proc/meminfo", "MemTotal: 5 kB\nSwapTotal:     1024 kB\n")
     assert host_state.swap_bytes(tmp_path) == 1 << 20
     assert host_state.swap_bytes(tmp_path / "absent") == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "noexec", "readonly"),
+    [
+        (0, False, False),
+        (os.ST_NOEXEC | os.ST_NOSUID, True, False),
+        (os.ST_RDONLY, False, True),
+        (os.ST_NODEV, False, False),
+    ],
+)
+def test_the_options_of_a_mount(
+    flags: int, noexec: bool, readonly: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def statvfs(path: Path) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(f_flag=flags, f_bavail=1, f_frsize=1, f_blocks=1)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real/below")
+    found = host_state.filesystem(tmp_path / "link/not/yet")
+    assert (found["noexec"], found["readonly"]) == (noexec, readonly)
+    assert asked == [tmp_path / "real"]
+
+
+def test_a_directory_that_is_mounted_at_itself_is_its_own_mount_point(tmp_path: Path) -> None:
+    (tmp_path / "a stick/below").mkdir(parents=True)
+    escaped = str(tmp_path / "a stick").replace(" ", "\\040")
+    lines = f"22 1 8:1 / / rw - ext4 /dev/a rw\n23 22 8:1 /x {escaped} rw,noexec shared:1 - ext4 /dev/a rw\nodd\n"
+    _write(tmp_path, "proc/self/mountinfo", lines)
+    assert host_state.mount_of(tmp_path / "a stick/below/not/yet", tmp_path) == tmp_path / "a stick"
+    assert host_state.mount_of(tmp_path / "other", tmp_path) == Path("/")
+    assert host_state.mount_of(tmp_path, tmp_path / "nothing") == Path("/")
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    found = host_state.source(path)
+    return found["kind"], found["files"], found["candidates"]
+
+
+def test_a_medium_by_names_and_sizes(tmp_path: Path) -> None:
+    assert _state(tmp_path / "absent") == ("", 0, 0)
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    assert _state(stick) == ("directory", 0, 0)
+    for name in ("readme.txt", "SHA256SUMS", "x.tar.sha256", "Autorun.inf", "medium.yaml"):
+        _write(stick, name, "x")
+    _write(stick, "empty.tar", "")
+    _write(stick, ".hidden.tar", "x")
+    for litter in ("System Volume Information/x", "$Recycle.Bin/old.tar", ".Trash-0/y.tar", "lost+found/z"):
+        _write(stick, litter, "x")
+    assert _state(stick) == ("directory", 6, 0)
+    for name in ("deep/er/x.tar", "part.aa", "noending", "layout/index.json"):
+        _write(stick, name, "x")
+    assert _state(stick) == ("directory", 10, 4)
+    assert _state(stick / "part.aa") == ("file", 1, 1)
+    os.mkfifo(stick / "pipe")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/elsewhere").symlink_to(stick)
+    assert _state(tmp_path / "links") == ("directory", 1, 1)
+    assert _state(stick / "pipe") == ("other", 0, 0)
+    assert host_state.source(stick)["bytes"] == 9
+
+
+def test_a_medium_that_cannot_be_read_has_the_systems_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "scandir", broken)
+    assert host_state.source(tmp_path)["error"] == "Input/output error"
+
+
+def test_media_that_were_published_before(tmp_path: Path) -> None:
+    lines = [
+        {"action": "publish", "digest": "sha256:1", "sources": ["/media/stick", "/media/ümläut"]},
+        {"action": "push", "name": "/media/pushed", "digest": "sha256:2"},
+        {"action": "pin", "digest": "sha256:3", "sources": "/media/odd"},
+    ]
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    _write(tmp_path, "var/lib/appliance/journal.jsonl", text + '{"digest": "/media/cut')
+    current = {"annotations": {"vnd.k3s-airgap-appliance.sources": json.dumps(['/media/new "one"'])}}
+    _write(tmp_path, "var/lib/appliance/index.json", json.dumps(current))
+    names = ["/media/stick", "/media/ümläut", "/media/pushed", "/media/odd", '/media/new "one"', "/media", "/media/cut"]
+    assert host_state.published(names, tmp_path) == ["/media/stick", "/media/ümläut", '/media/new "one"']
+    assert host_state.published(names, tmp_path / "nothing") == []
+
+
+@pytest.mark.parametrize("lost", ["journal.jsonl", "index.json"])
+def test_the_store_that_a_seeding_left_is_understood(lost: str, tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    source = site.archive("a.tar", a=made.image(1))
+    site.seed(source)
+    (tmp_path / "var/lib").mkdir(parents=True)
+    (tmp_path / "var/lib/appliance").symlink_to(site.blobs.root)
+    (site.blobs.root / lost).unlink()
+    assert host_state.published([source, str(site.medium)], tmp_path) == [source]
+
+
+def test_what_an_interpreter_says_of_itself(tmp_path: Path) -> None:
+    def run(argv: list[str]) -> tuple[int, str, str]:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    found = interpreters.probe(sys.executable, run)
+    assert (found["version"], found["missing"], found["machine"]) == (
+        list(sys.version_info[:3]),
+        [],
+        os.uname().machine,
+    )
+    assert len(found["glibc"]) == 2
+    assert interpreters.probe(str(tmp_path / "absent"), run)["error"] == "it is not there"
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho 'libpython3.so: cannot open shared object file' >&2; exit 127\n")
+    broken.chmod(0o755)
+    assert interpreters.probe(str(broken), run)["error"] == "libpython3.so: cannot open shared object file"

@@ -24,6 +24,7 @@ def config(**spec: Any) -> dict[str, Any]:
         "node_ip": "10.77.0.11",
         "servers": SERVERS,
         "token_file": "/etc/rancher/k3s/cluster-token",
+        "agent_token_file": "/etc/rancher/k3s/agent-token",
     }
     result: dict[str, Any] = k3s.k3s_config({**base, **spec})
     return result
@@ -69,6 +70,26 @@ def test_ipv6_server_is_bracketed() -> None:
     assert loaded(role="agent", node_name="b", servers=servers)["server"] == "https://[fd00::1]:6443"
 
 
+def test_an_agent_never_has_the_token_of_servers() -> None:
+    """K3s takes that for an administrator of the cluster."""
+    server, agent = loaded(), loaded(role="agent", node_name="b")
+    assert (server["token-file"], server["agent-token-file"]) == (
+        "/etc/rancher/k3s/cluster-token",
+        "/etc/rancher/k3s/agent-token",
+    )
+    assert agent["token-file"] == "/etc/rancher/k3s/agent-token" and "agent-token-file" not in agent
+    assert "cluster-token" not in str(agent)
+
+
+def test_tokens_that_a_node_lacks_or_has_otherwise_are_due() -> None:
+    due = k3s.k3s_tokens_due
+    assert due({"/a": "", "/b": "1"}, {"/a": "2", "/b": "1"}, ["/a", "/b"]) == ["/a"]
+    assert due({"/a": "1", "/b": "1"}, {"/a": "2", "/b": "1"}, ["/a", "/b"]) == ["/a"]
+    # A first server without the file is about to make another one; of one that was not looked at, nothing is known.
+    assert due({"/a": "1"}, {"/a": ""}, ["/a"]) == ["/a"]
+    assert due({"/a": "1"}, {}, ["/a"]) == []
+
+
 def test_server_only_settings_never_reach_an_agent() -> None:
     document = loaded(role="agent", node_name="b", tls_san=["vip"])
     assert document.keys() & {"embedded-registry", "write-kubeconfig-mode", "tls-san", "cluster-init"} == set()
@@ -82,6 +103,9 @@ def test_server_only_settings_never_reach_an_agent() -> None:
         ({"options": {"node-label": None}}, "APL-0831", "no value"),
         ({"kubelet_args": ["--max-pods=3"]}, "APL-0831", "name=value"),
         ({"options": {"token": "x"}}, "APL-0832", "k3s_token_file"),
+        ({"own_options": {"agent-token": "x"}}, "APL-0832", "k3s_agent_token_file"),
+        ({"own_options": {"agent-token-file": "/x"}}, "APL-0832", "k3s_agent_token_file"),
+        ({"agent_token_file": "/etc/rancher/k3s/cluster-token"}, "APL-0881", "administrator"),
         ({"own_options": {"embedded-registry": False}}, "APL-0832", "k3s_embedded_registry"),
         ({"options": {"disable": ["traefik"]}}, "APL-0833", "k3s_server_config"),
         ({"role": "agent", "node_name": "b", "own_options": {"tls-san": "x"}}, "APL-0832", "k3s_tls_san"),

@@ -115,6 +115,32 @@ def test_a_lost_token_file_is_made_from_k3s_own(tmp_path: Path, capsys: pytest.C
     assert result["origin"] == "k3s" and (tmp_path / "cluster-token").read_text() == "secret\n"
 
 
+def test_the_agents_token_is_one_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """K3s writes the servers' password for agents too, as long as they have none; one of their own is kept."""
+    servers, known, path = tmp_path / "cluster-token", tmp_path / "known", tmp_path / "agent-token"
+    servers.write_text("secret\n")
+    known.write_text("K10abc::node:secret\n")
+    args: dict[str, Any] = {"path": str(path), "k3s_token": str(known), "unlike": str(servers)}
+    assert run("cluster_token", capsys, **args)["origin"] == "made"
+    assert len(path.read_text().strip()) == 64
+    path.unlink()
+    known.write_text("K10abc::node:agents\n")
+    assert run("cluster_token", capsys, **args)["origin"] == "k3s"
+    assert path.read_text() == "agents\n"
+
+
+@pytest.mark.parametrize("text", ["secret\n", "K10abc::node:secret\n"])
+def test_agents_with_the_servers_token_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    servers, path = tmp_path / "cluster-token", tmp_path / "agent-token"
+    servers.write_text("K10abc::server:secret\n")
+    path.write_text(text)
+    args: dict[str, Any] = {"path": str(path), "k3s_token": "/nonexistent", "unlike": str(servers)}
+    said = run("cluster_token", capsys, fails=True, **args)["msg"]
+    assert "APL-0881" in said and str(path) in said and "secret" not in said
+
+
 def test_an_open_token_file_is_closed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "cluster-token"
     path.write_text("secret\n")

@@ -200,6 +200,44 @@ def test_overlapping_rewrites(first: str, second: str, overlap: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "replacement", "words"),
+    [
+        (r"^(?!library/)(.*)$", "hub/$1", "RE2 has no lookahead"),
+        (r"^(a)\1$", "h/$1", "RE2 has no backreferences"),
+        ("cp/x", "y/$1", "stands for group 1, and the pattern has no group"),
+        ("^(a)b", "y/$2", "stands for group 2, and the pattern has 1 group:"),
+        ("^(.*)$", r"hub/\1", "Write ${1} for group 1"),
+        ("^(.*)$", r"hub/\g<1>", "Write ${1} for group 1"),
+        ("^cp/(.*)", "n/$1_x", "Write ${1}_x"),
+        ("^cp/(.*)", "n/$1x", "Write ${1}x"),
+        ("^cp/(?P<rest>.*)", "n/$res", "a group named res"),
+        ("^cp/(.*)", "n/$", "K3s takes $ as it stands"),
+        ("^cp/(.*)", "n/${1", "K3s takes $ as it stands"),
+        ("^cp/(.*)", "n/&", "K3s takes & as it stands"),
+    ],
+)
+def test_a_rewrite_that_k3s_reads_in_another_way_is_named(pattern: str, replacement: str, words: str) -> None:
+    (line,) = render(
+        internal={"docker.io": {"endpoint": ["https://reg.site.example"], "rewrite": {pattern: replacement}}}
+    )["problems"]
+    assert line.startswith("APL-0808: ") and words in line and "[registries_internal.docker.io]" in line
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement"),
+    [
+        ("^library/(.*)$", "site/$1"),
+        ("^library/(.*)$", "${1}_x/$0"),
+        (r"^(?<org>\pL+)/(?P<rest>.*)\z", "hub/${org}-x/$rest"),
+        (r"^\Qa.b/\E(?i)([[:alpha:]]+)", "Hub/$1"),
+        ("^a/.*$", "b/c"),
+    ],
+)
+def test_a_rewrite_that_k3s_takes_is_taken(pattern: str, replacement: str) -> None:
+    assert codes(internal={"a.example": {"rewrite": {pattern: replacement}}}) == []
+
+
+@pytest.mark.parametrize(
     ("endpoint", "url"),
     [
         ("reg.example", "https://reg.example/v2"),

@@ -30,7 +30,10 @@ ARCHIVE: dict[str, Any] = {
             "missing": [],
         },
     },
-    "files": [{"name": name, "sha256": SHA} for name in ("k3s/token", "k3s/state.db", "k3s/nodes/a", "k3s/nodes/b")],
+    "files": [
+        {"name": name, "sha256": SHA}
+        for name in ("k3s/token", "k3s/agent-token", "k3s/state.db", "k3s/nodes/a", "k3s/nodes/b")
+    ],
 }
 SETTINGS: dict[str, Any] = {
     "publisher": "a",
@@ -40,6 +43,7 @@ SETTINGS: dict[str, Any] = {
     "over": False,
     "ca": "/inventory/pki",
     "token_file": "/token",
+    "agent_token_file": "/agent-token",
     "database": "/db",
     "snapshot": "/snapshot",
     "etcd": "/etcd",
@@ -64,17 +68,20 @@ def test_onto_fresh_hosts() -> None:
             "  controller: the site's authority, to /inventory/pki",
             "  a: generation 2 with 7 names",
             "  a: pushes 4",
-            "  a: K3s's token, to /token",
+            "  a: K3s's token of servers, to /token",
+            "  a: K3s's token of agents, to /agent-token",
             "  a: K3s's datastore (sqlite), read by K3s when site.yml starts it",
             "  a: K3s's password of the node, to /password",
             "  b: K3s's password of the node, to /password",
-            "Layers are not in it. They come back from the media that brought them: /media/stick",
+            "Layers are not in it. They come back from the media that brought them:",
+            "  /media/stick",
         ],
     }
 
 
 def test_where_all_of_it_is_there_nothing_is_left_to_do() -> None:
-    done = seen({"number": 2, "digest": NOW}, {"number": 4, "digest": NOW}, token=SHA, db=SHA, password=SHA)
+    files = {"token": SHA, "agent-token": SHA, "db": SHA, "password": SHA}
+    done = seen({"number": 2, "digest": NOW}, {"number": 4, "digest": NOW}, **files)
     said = plan({**ARCHIVE, "authority": "same"}, a=done, b=seen(password=SHA))
     assert said["empty"] and said["problems"] == []
     assert "  nothing to put back: all of it is there" in said["lines"]
@@ -82,7 +89,7 @@ def test_where_all_of_it_is_there_nothing_is_left_to_do() -> None:
 
 def test_only_the_parts_that_were_asked_for() -> None:
     lines = plan(settings={"parts": ["names"]})["lines"]
-    assert [line.split(":")[0] for line in lines[1:-1]] == ["  a", "  a"]
+    assert [line.split(":")[0] for line in lines[1:-2]] == ["  a", "  a"]
     assert plan({**ARCHIVE, "authority": "same"}, {"parts": ["authority"]})["empty"]
 
 
@@ -117,7 +124,9 @@ def test_a_node_that_serves_what_was_kept_is_none_in_the_way() -> None:
     assert restore.restore_seen({"a": {"__restore_seen": seen()}, "b": {}}, ["a", "b"]) == {"a": seen(), "b": None}
 
 
-@pytest.mark.parametrize("files", [{"token": "e" * 64}, {"db": "e" * 64}, {"etcd": "directory"}])
+@pytest.mark.parametrize(
+    "files", [{"token": "e" * 64}, {"agent-token": "e" * 64}, {"db": "e" * 64}, {"etcd": "directory"}]
+)
 def test_a_cluster_that_is_there_is_never_replaced(files: dict[str, str]) -> None:
     for settings in ({}, {"over": True}):
         (problem,) = plan(settings=settings, a=seen(**files))["problems"]
@@ -140,9 +149,10 @@ def test_a_snapshot_of_etcd_waits_for_the_first_start() -> None:
 def test_what_was_packed_is_said_and_what_is_not_in_it_too() -> None:
     text = backup.backup_text(ARCHIVE, ["a", "b", "c"])
     assert "generation 2 with 7 names, pushes 4, no pins, the journal" in text
-    assert "K3s's token: in it" in text and "a copy of its sqlite database" in text
+    assert "K3s's token of servers: in it" in text and "K3s's token of agents: in it" in text
+    assert "a copy of its sqlite database" in text
     assert "K3s's password NOT in it of c" in text
-    assert "layers that media brought are not in it: /media/stick" in text
+    assert "layers that media brought are not in it; keep these media:\n    /media/stick" in text
     store = {**ARCHIVE["about"]["store"], "pushed_blobs": False, "missing": [ELSE]}
     poor = {**ARCHIVE, "files": [], "about": {**ARCHIVE["about"], "store": store, "k3s": {"datastore": "none"}}}
     text = backup.backup_text(poor, ["a"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ansible_collections.site.appliance.plugins.filter import uninstall
 
-TOKEN = "/etc/rancher/k3s/cluster-token"
+TOKENS = ["/etc/rancher/k3s/cluster-token", "/etc/rancher/k3s/agent-token"]
 WHOLE: dict[str, Any] = {
     "k3s": True,
     "data": False,
@@ -15,7 +15,7 @@ WHOLE: dict[str, Any] = {
     "k3s_runs": True,
     "k3s_data_there": True,
     "store_there": True,
-    "token": TOKEN,
+    "tokens": TOKENS,
     "links": ["/usr/local/bin/kubectl"],
     "restored": ["/etc/rancher/k3s/registries.yaml"],
 }
@@ -29,7 +29,7 @@ def test_data_stays_with_what_opens_it() -> None:
     found = scope()
     assert found["data"] == [] and found["stays"] == ["/var/lib/appliance", "/var/lib/rancher/k3s"]
     assert not found["user"], "its number owns the store"
-    assert TOKEN not in found["k3s"] and "/etc/rancher/node/password" not in found["k3s"]
+    assert not {*TOKENS} & {*found["k3s"]} and "/etc/rancher/node/password" not in found["k3s"]
     assert uninstall.MANAGED in found["keep"], "without it preflight takes the data for somebody else's"
     # K3s's tree is data: nothing of it goes beside what is on its way into it.
     assert [path for path in found["k3s"] if "/var/lib/rancher" in path] == [
@@ -40,7 +40,7 @@ def test_data_stays_with_what_opens_it() -> None:
 def test_data_goes_when_told() -> None:
     found = scope(data=True)
     assert "/var/lib/appliance" in found["data"] and "/var/lib/rancher/k3s" in found["data"]
-    assert found["stays"] == [] and found["user"] and TOKEN in found["k3s"]
+    assert found["stays"] == [] and found["user"] and {*TOKENS} <= {*found["k3s"]}
     assert uninstall.MANAGED not in found["keep"]
 
 
@@ -144,7 +144,7 @@ def test_the_plan_of_a_site_that_keeps_its_data() -> None:
     assert uninstall.uninstall_text([a, node("b")]) == (
         "This run would take the appliance away from a, b.\n"
         "\n"
-        "Data stays, with what opens it: user appliance, /etc/appliance/managed, K3s's token and node password."
+        "Data stays, with what opens it: user appliance, /etc/appliance/managed, K3s's tokens and node password."
         " It goes where uninstall_data is true:\n"
         "  a: /var/lib/appliance (3.0 MiB)\n"
         "\n"

@@ -227,7 +227,19 @@ def test_a_good_node() -> None:
         "pull": "0.31 s",
         "peers": "1/1",
         "missing": "0",
+        "pods": "-",
     }
+
+
+TROUBLE = {
+    "peer": "b",
+    "about": "generation",
+    "reason": "APL-0430: a peer gave an answer that is none",
+    "keeps_back": "generation 7",
+    "since": "2026-11-30T05:00:00+00:00",
+    "times": 3,
+    "ended": None,
+}
 
 
 @pytest.mark.parametrize(
@@ -241,10 +253,23 @@ def test_a_good_node() -> None:
         ({"pull_rc": 1, "pull_error": "a\nnot found\n"}, "pull", "APL-0905", "not found"),
         ({"status": {"wanted_missing": 2}}, "missing", "APL-0908", "2 blobs"),
         (
+            {"status": {"foreign_listeners": [{"words": "127.0.0.1:5000 (user 1000, process 7 nc)"}]}},
+            "order",
+            "APL-0917",
+            "process 7 nc",
+        ),
+        (
             {"status": {"peers": [{"id": "b", "address": "10.77.0.12", "state": "down"}]}},
             "peers",
             "APL-0909",
             "10.77.0.12",
+        ),
+        ({"status": {"troubles": [TROUBLE]}}, "peers", "APL-0432", "it keeps back generation 7"),
+        (
+            {"status": {"troubles": [TROUBLE | {"peer": "", "about": "generation in the store"}]}},
+            "generation",
+            "APL-0432",
+            "this node (generation in the store)",
         ),
     ],
 )
@@ -252,6 +277,13 @@ def test_a_bad_cell(changes: dict[str, Any], column: str, code: str, words: str)
     row = verify.verify_node(spec(**changes))
     assert set(row["bad"]) == {column}
     assert [line for line in row["problems"] if line.startswith(code) and words in line], row["problems"]
+
+
+def test_troubles_that_ended_spoil_no_cell() -> None:
+    """They are in the status for an hour; a ping that failed is the column's own."""
+    over = [TROUBLE | {"ended": "2026-11-30T05:10:00+00:00"}, TROUBLE | {"about": "ping"}]
+    row = verify.verify_node(spec(status={"troubles": over}))
+    assert not row["bad"]
 
 
 def test_a_mirror_that_does_not_answer() -> None:
@@ -278,11 +310,11 @@ def test_the_sites_table() -> None:
     bad = verify.verify_node({**spec(pull_rc=1, pull_error="not found"), "name": "b", "role": "agent"})
     site = verify.verify_site([bad, good], {"c": "agent"})
     assert site["table"].split("\n") == [
-        "node  role    K3s           ready         generation      names  order  pull     peers  missing",
-        "----  ------  ------------  ------------  --------------  -----  -----  -------  -----  -------",
-        "a     server  v1.36.3+k3s1  yes           3 abababababab  12     ok     0.31 s   1/1    0",
-        "b     agent   v1.36.3+k3s1  yes           3 abababababab  12     ok     !failed  1/1    0",
-        "c     agent   -             !unreachable  -               -      -      -        -      -",
+        "node  role    K3s           ready         generation      names  order  pull     peers  missing  pods",
+        "----  ------  ------------  ------------  --------------  -----  -----  -------  -----  -------  ----",
+        "a     server  v1.36.3+k3s1  yes           3 abababababab  12     ok     0.31 s   1/1    0        -",
+        "b     agent   v1.36.3+k3s1  yes           3 abababababab  12     ok     !failed  1/1    0        -",
+        "c     agent   -             !unreachable  -               -      -      -        -      -        -",
     ]
     assert [line.split(":")[0] for line in site["problems"]] == ["APL-0905", "APL-0910"]
 
@@ -292,3 +324,76 @@ def test_nodes_that_serve_different_generations() -> None:
     site = verify.verify_site([verify.verify_node(spec()), behind])
     assert site["problems"][0].startswith("APL-0911") and "2 abababababab: b" in site["problems"][0]
     assert site["table"].count("!") == 2
+
+
+# ------------------------------------------------------------------------------------------------------------- cluster
+
+PODS = {
+    "error": "",
+    "absent": [],
+    "settled": True,
+    "pods": [
+        {"pod": "n/good", "node": "node-a", "state": "ok", "reason": "", "message": "", "images": ["good:1"]},
+        {"pod": "n/bad", "node": "node-a", "state": "stuck", "reason": "CrashLoopBackOff", "message": "", "images": []},
+        {"pod": "n/else", "node": "node-b", "state": "stuck", "reason": "Error", "message": "", "images": []},
+    ],
+    "workloads": [],
+}
+
+
+def test_the_pods_of_a_node_are_counted_and_those_that_do_not_start_are_named() -> None:
+    row = verify.verify_node(spec(cluster=PODS, node_name="node-a"))
+    assert row["cells"]["pods"] == "1/2" and row["bad"] == ["pods"]
+    (line,) = row["problems"]
+    assert line.startswith("APL-0912: the pod n/bad does not start [a]: CrashLoopBackOff")
+
+
+def test_a_wrong_sample_makes_the_pull_wrong_and_the_answer_is_told() -> None:
+    proof = {"wrong": [{"name": "a/b:1", "expected": "sha256:1", "answered": "503 no peer has it"}], "pull": ""}
+    row = verify.verify_node(spec(proof=json.dumps(proof)))
+    assert row["cells"]["pull"] == "wrong" and row["problems"][0].startswith("APL-0916")
+    assert "503 no peer has it" in row["problems"][0]
+
+
+def test_a_sample_that_was_not_taken_is_no_good_sample() -> None:
+    row = verify.verify_node(spec(proof="", proof_error="APL-0404: the mirror of this node does not answer"))
+    assert row["cells"]["pull"] == "no sample" and "does not answer" in row["problems"][0]
+    # A mirror that does not answer at all is told once.
+    down = verify.verify_node({**spec(proof_error="no such file"), "status": ""})
+    assert down["bad"] == ["generation"]
+
+
+def test_containerd_pulls_a_proved_name_and_the_hashed_bytes_are_counted() -> None:
+    samples = [{"stdout": json.dumps({"pull": "a/b:1", "blobs": 3, "bytes": 2 << 20})}, {"stdout": "Traceback"}, {}]
+    assert verify.verify_sampled(samples[0]["stdout"]) == "a/b:1"
+    assert verify.verify_sampled("Traceback") == ""
+    assert verify.verify_hashed(samples) == "3, 2.0 MiB on 3 nodes"
+
+
+def test_the_image_of_every_pod_stands_in_containerds_configuration() -> None:
+    new = "[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = 'rancher/mirrored-pause:3.6'\n"
+    old = "[plugins.'io.containerd.grpc.v1.cri']\nsandbox_image = 'rancher/pause:3'\n"
+    assert verify.sandbox_image({f"{CONFIG}/config.toml": new}) == "rancher/mirrored-pause:3.6"
+    assert verify.sandbox_image({f"{CONFIG}/config.toml": old}) == "rancher/pause:3"
+    assert verify.sandbox_image({f"{CONFIG}/config.toml": "no toml ["}) == "" and verify.sandbox_image({}) == ""
+
+
+def test_an_image_is_there_where_a_mirror_serves_it_or_a_containerd_has_it() -> None:
+    def cluster(served: str, held: str) -> list[str]:
+        row = verify.verify_node(spec(cluster=PODS, node_name="node-a"))
+        given = {"pods": PODS, "served": [served], "held": [held], "expected": spec()["expected"]}
+        lines = verify.verify_site([row], None, given)["problems"]
+        return [line for line in lines if line.startswith("APL-0913")]
+
+    name = "docker.io/library/good:1"
+    assert cluster("", "") and name in cluster("", "")[0]
+    assert cluster(json.dumps([{"name": name, "digest": DIGEST}]), "") == []
+    assert cluster("", f"REF TYPE DIGEST SIZE\n{name} application/vnd {DIGEST} 1 MiB\n") == []
+
+
+def test_pods_of_nodes_that_were_not_asked_are_told_for_the_cluster() -> None:
+    row = verify.verify_node(spec(cluster=PODS, node_name="node-a"))
+    lines = verify.verify_site([row], None, {"pods": PODS, "served": [], "held": [], "expected": None})["problems"]
+    assert [line for line in lines if "n/else" in line and "[cluster]" in line]
+    silent = verify.verify_site([row], None, {"pods": {}, "served": [], "held": [], "expected": None})["problems"]
+    assert [line for line in silent if line.startswith("APL-0914")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import string
 from pathlib import Path
 
@@ -30,8 +31,14 @@ CALLERS: dict[str, tuple[str | None, dict[str, str], frozenset[Caller]]] = {
     "operator": (None, authorization(), frozenset({"operator"})),
     "operator-on-a-node": ("b", authorization(), frozenset({"node", "operator"})),
 }
+_ADDRESSES = itertools.count(1)
 #: What each route says by itself once a caller was let through, with nothing in the store and no body.
 REACHED = {200, 202, 204, 400, 404, 416}
+
+
+def somebody() -> dict[str, str]:
+    """Return an address that nobody had before: one with wrong passwords behind it is answered otherwise."""
+    return {"REMOTE_ADDR": f"2001:db8:{next(_ADDRESSES):x}::1"}
 
 
 def test_names_are_given_once_and_examples_match() -> None:
@@ -69,7 +76,7 @@ def test_every_method_by_every_caller(listeners: dict[str, Listener], route: obj
             roles = frozenset({"node"})
     for method in METHODS:
         answer = listeners[push].client.open(
-            route.example, method=method, headers=headers, environ_overrides=as_caller(certificate)
+            route.example, method=method, headers=headers, environ_overrides=as_caller(certificate) | somebody()
         )
         status = answer.status_code
         wanted = route.callers.get(method, frozenset())
@@ -94,7 +101,7 @@ def test_a_path_that_is_no_route_is_no_way_in(listeners: dict[str, Listener]) ->
         for method in ("GET", "PUT", "BREW"):
             for caller, (certificate, headers, roles) in CALLERS.items():
                 answer = listeners["on"].client.open(
-                    path, method=method, headers=headers, environ_overrides=as_caller(certificate)
+                    path, method=method, headers=headers, environ_overrides=as_caller(certificate) | somebody()
                 )
                 expected = 404 if roles else 403 if certificate == "z" else 401
                 assert answer.status_code == expected, (path, method, caller)

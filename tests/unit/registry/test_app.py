@@ -52,7 +52,7 @@ class FakeFetcher:
         self.asked: list[tuple[str, int, int]] = []
         self.suspects: list[str] = []
 
-    def source(self, digest: str, size: int, start: int) -> Source:
+    def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> Source:
         self.asked.append((digest, size, start))
         raise Unreachable("b is down")
 
@@ -388,7 +388,7 @@ def test_a_stream_that_cannot_go_on_sends_verified_bytes_only(store: BlobStore, 
     source = Growing(path, verified)
 
     class Fetcher:
-        def source(self, digest: str, size: int, start: int) -> Source:
+        def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> Source:
             return source
 
     client = client_of(store, Fetcher())

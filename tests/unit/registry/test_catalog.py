@@ -108,6 +108,30 @@ def test_referrers_of_a_repository(store: BlobStore) -> None:
     assert list(catalog.referrers(A, signature.digest)) == []
 
 
+def test_referrers_without_a_name_are_served_where_their_subject_is(store: BlobStore) -> None:
+    """In every repository of it and in no other, by digest with all of their blobs, nested and of an index's children."""
+    one, other = made.image(1), made.image(2)
+    both = made.index({"amd64": one, "arm64": made.image(3, arch="arm64")})
+    sbom, signature = made.image(9, subject=one), made.image(7)
+    nested = made.image(8, subject=sbom)
+    generation = made.publish(
+        store,
+        {f"{A}:1": both, f"{A}:2": other, f"{B}:1": other},
+        referrers={one.digest: [sbom, signature], sbom.digest: [nested]},
+    )
+    catalog = Catalog(generation, store)
+    # One of them says nothing itself: then the generation's word counts.
+    assert {item.digest for item, _ in catalog.referrers(A, one.digest)} == {sbom.digest, signature.digest}
+    assert [item.digest for item, _ in catalog.referrers(A, sbom.digest)] == [nested.digest]
+    for item in (sbom, signature, nested):
+        assert digest(catalog.manifest(A, item.digest)) == item.digest
+        assert digest(catalog.blob(A, item.layers[0])) == item.layers[0]
+        assert catalog.is_seeded(A, item.digest)
+        assert catalog.manifest(B, item.digest) is None
+    assert list(catalog.referrers(B, one.digest)) == []
+    assert set(catalog.tags(A) or ()) == {"1", "2"}
+
+
 def test_the_current_catalog_follows_the_index(store: BlobStore, generations: Generations) -> None:
     current = CurrentCatalog(store, generations, made.pushes(store))
     assert current.get().generation is None

@@ -18,6 +18,7 @@ from tests.unit.store import made
 
 ALGORITHMS = ("sha256", "sha512")
 EMPTY = b"{}"
+OCI_EMPTY = "application/vnd.oci.empty.v1+json"
 REPOSITORY = "team/conformance"
 
 
@@ -66,7 +67,7 @@ class Content:
             {
                 "mediaType": mediatypes.OCI_MANIFEST,
                 "artifactType": "application/vnd.example.artifact",
-                "config": self.blob(EMPTY, mediatypes.OCI_EMPTY),
+                "config": self.blob(EMPTY, OCI_EMPTY),
                 "layers": [self.blob(made.noise(seed, 500), "application/vnd.example.layer")],
                 **more,
             }
@@ -89,8 +90,8 @@ def _large(content: Content) -> None:
 
 
 def _data_and_custom_fields(content: Content) -> None:
-    config = content.blob(EMPTY, mediatypes.OCI_EMPTY, data="e30=", custom="config")
-    layer = content.blob(EMPTY, mediatypes.OCI_EMPTY, data="e30=")
+    config = content.blob(EMPTY, OCI_EMPTY, data="e30=", custom="config")
+    layer = content.blob(EMPTY, OCI_EMPTY, data="e30=")
     document = {"mediaType": mediatypes.OCI_MANIFEST, "config": config, "layers": [layer], "org.example": {"deep": [1]}}
     content.document(document)
 
@@ -113,7 +114,7 @@ def _artifact(content: Content) -> None:
 
 
 def _artifact_without_layers(content: Content) -> None:
-    content.artifact(layers=[content.blob(EMPTY, mediatypes.OCI_EMPTY)])
+    content.artifact(layers=[content.blob(EMPTY, OCI_EMPTY)])
 
 
 def _artifact_index(content: Content) -> None:

@@ -18,7 +18,8 @@ from click.testing import CliRunner
 from appliance.cli.main import main
 from appliance.config import Config, CurrentConfig
 from appliance.errors import ApplianceError
-from appliance.registry.proof import Wrong, prove
+from appliance.registry.proof import Wrong, prove, prove_sample
+from appliance.registry.repeats import Repeats
 from appliance.serve.units import mirror
 from appliance.store.blobs import BlobStore
 from tests.unit.store import made
@@ -45,7 +46,7 @@ def _serving(server: HTTPServer) -> Iterator[str]:
 
 @contextmanager
 def _mirror(store: BlobStore) -> Iterator[str]:
-    app = mirror(CurrentConfig(Config(node="a", store=store.root)))
+    app = mirror(CurrentConfig(Config(node="a", store=store.root)), Repeats())
     with _serving(make_server("127.0.0.1", 0, app, handler_class=_Quiet)) as address:
         yield address
 
@@ -116,3 +117,31 @@ def test_the_command(store: BlobStore, tmp_path: Path) -> None:
     assert good.exit_code == 0 and json.loads(good.stdout)["wrong"] == []
     assert json.loads(good.stdout)["generation"]["number"] == 1
     assert bad.exit_code == 1 and f"{NAMES[1]}: 404 " in bad.stdout
+
+
+def test_a_sample_pulls_layers_and_hashes_them(store: BlobStore) -> None:
+    images = {name: made.image(number) for number, name in enumerate(NAMES)}
+    images["quay.io/team/many:1"] = made.index({"amd64": made.image(7), "arm64": made.image(8)})
+    names = made.publish(store, images).names
+    with _mirror(store) as address:
+        whole = prove_sample(names, address, 1 << 20, "seed")
+        # Of each image its config and its layer.
+        assert (whole.wrong, sorted(whole.names), whole.blobs) == ([], sorted(names), 5 * 2)
+        assert whole.pull == whole.names[0]
+        # The layers of one image are enough; which one, the seed says.
+        small = [prove_sample(names, address, 1, str(number)) for number in range(20)]
+    assert {sample.bytes for sample in small} == {0} and {sample.pull for sample in small} == {""}
+    assert {sample.names[0] for sample in small} == set(names)
+
+
+def test_a_layer_that_rots_where_it_lies_is_found(store: BlobStore) -> None:
+    image = made.image(1)
+    names = made.publish(store, {NAMES[0]: image}).names
+    layer = max(image.blobs, key=lambda digest: len(image.blobs[digest]))
+    with _mirror(store) as address:
+        path = store.path(layer)
+        path.chmod(0o644)
+        path.write_bytes(bytes(len(image.blobs[layer])))
+        sample = prove_sample(names, address, 1 << 20, "")
+    assert [(wrong.name, wrong.expected) for wrong in sample.wrong] == [(NAMES[0], layer)]
+    assert sample.pull == ""

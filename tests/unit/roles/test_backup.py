@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-_SECRET = ("backup_token_file", "__backup_password_file", "__backup_secrets", "k3s/nodes/{{")
+_SECRET = ("backup_token_file", "backup_agent_token_file", "__backup_password_file", "__backup_secrets", "k3s/nodes/{{")
 
 
 def _tasks(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:

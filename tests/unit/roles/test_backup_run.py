@@ -37,13 +37,16 @@ def inventory(tmp_path: Path) -> Path:
     command.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m appliance "$@"\n', encoding="utf-8")
     command.chmod(0o755)
     (tmp_path / "token").write_text("a token\n", encoding="utf-8")
+    (tmp_path / "agent-token").write_text("a token of agents\n", encoding="utf-8")
     (tmp_path / "password").write_text("a password\n", encoding="utf-8")
     variables = {
         "ansible_become": False,
         "backup_scratch": str(tmp_path),
         "backup_token_file": str(tmp_path / "token"),
+        "backup_agent_token_file": str(tmp_path / "agent-token"),
         "__backup_command": str(command),
         "__backup_store": str(tmp_path / "store"),
+        "__backup_jobs": str(tmp_path),
         "__backup_password_file": str(tmp_path / "password"),
     }
     (tmp_path / "given.yml").write_text(yaml.safe_dump(variables), encoding="utf-8")
@@ -81,13 +84,13 @@ def test_a_node_that_is_off_does_not_keep_the_site_from_its_backup(inventory: Pa
     with form.open_backup(archive) as file:
         backup, authority = site.check(file, archive.name, site="north", ca=inventory / "pki")
     assert authority == "same"
-    assert {"store.tar", "k3s/token", "k3s/nodes/a"} <= set(backup.files)
+    assert {"store.tar", "k3s/token", "k3s/agent-token", "k3s/nodes/a"} <= set(backup.files)
     assert "k3s/nodes/b" not in backup.files
     assert "a password" not in done.stdout
     assert "a token" not in done.stdout
     # What was collected on the way is gone.
     left = {path.name for path in inventory.parent.iterdir()}
-    assert left == {"appliance", "given.yml", "inventory", "password", "store", "token"}
+    assert left == {"agent-token", "appliance", "given.yml", "inventory", "password", "store", "token"}
 
 
 def test_without_the_publisher_there_is_no_backup_and_no_success(inventory: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,13 @@ def test_sysctls() -> None:
     text = _render("sysctl.conf.j2", host_sysctls=defaults["host_sysctls"])
     assert _settings(text) == ["net.ipv4.ip_forward = 1", "net.bridge.bridge-nf-call-iptables = 1"]
     assert text.endswith("\n")
+
+
+def test_what_the_kernel_changes_with_forwarding_is_given_back_after_it() -> None:
+    """The kernel sets accept_redirects whenever forwarding changes, so its value has to be loaded last."""
+    names = re.findall(r"'(net\.[^']+)'", (ROLE / "vars/main.yml").read_text(encoding="utf-8"))
+    ipv4 = [name for name in names if name.startswith("net.ipv4.") and "forward" in name]
+    assert all(names.index(name) < names.index("net.ipv4.conf.all.accept_redirects") for name in ipv4)
 
 
 def test_resolv_conf_always_names_a_server_and_never_a_public_one() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.site.appliance.plugins.filter import preflight
+from ansible_collections.site.appliance.plugins.plugin_utils import inventory_checks
 
 ROOT = Path(__file__).resolve().parents[3]
 ANSIBLE = Path(sys.executable).parent
@@ -59,7 +60,7 @@ def test_every_variable_that_the_example_shows_exists() -> None:
     }
     shown = {name for name in names if name.startswith(tuple(f"{role}_" for role in options))}
     assert len(shown) > 10
-    assert preflight.unknown_variables({name: ["x"] for name in shown}, options) == []
+    assert inventory_checks.unknown_variables({name: ["x"] for name in shown}, options) == []
 
 
 def test_a_broken_inventory_is_an_error(tmp_path: Path) -> None:
@@ -84,7 +85,12 @@ def test_an_inventory_of_mistakes_is_listed_whole_before_any_host_is_asked(tmp_p
     """The playbook itself, with no host behind the addresses: all of the inventory and both hosts in one message."""
     hosts = {
         "all": {
-            "vars": {"ansible_connection": "ssh", "ansible_port": 1, "ansible_ssh_common_args": "-o ConnectTimeout=1"},
+            "vars": {
+                "ansible_connection": "ssh",
+                "ansible_port": 1,
+                "ansible_ssh_common_args": "-o ConnectTimeout=1",
+                "mirror_wheelhouse": str(tmp_path / "no-wheelhouse"),
+            },
             "children": {
                 "k3s_cluster": {
                     "children": {
@@ -110,8 +116,16 @@ def test_an_inventory_of_mistakes_is_listed_whole_before_any_host_is_asked(tmp_p
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
     )
     assert done.returncode == 2
-    assert "5 problems found. Nothing was changed on any host." in done.stdout + done.stderr
-    for expected in ("APL-0702", "APL-0705", "APL-0708", "Did you mean firewall_service_ports?", "APL-0720"):
+    assert "8 problems found. Nothing was changed on any host." in done.stdout + done.stderr
+    for expected in (
+        "APL-0702",
+        "APL-0705",
+        "APL-0708",
+        "Did you mean firewall_service_ports?",
+        "APL-0720",
+        "APL-0760",
+        "APL-0822",
+    ):
         assert expected in done.stdout + done.stderr
     assert "changed=0" in done.stdout
     assert "changed=1" not in done.stdout

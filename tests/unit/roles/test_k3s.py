@@ -11,9 +11,10 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from ansible_collections.site.appliance.plugins.filter import k3s, registries, verify
+from ansible_collections.site.appliance.plugins.filter import k3s
 
 ROOT = Path(__file__).resolve().parents[3]
+PLUGINS = ROOT / "collections" / "ansible_collections" / "site" / "appliance" / "plugins"
 ROLE = ROOT / "roles/k3s"
 
 
@@ -86,8 +87,8 @@ def node(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def inputs(root: Path) -> str:
-    command = resolve(load("vars/main.yml")["__k3s_inputs_command"], values())
+def inputs(root: Path, **more: Any) -> str:
+    command = resolve(load("vars/main.yml")["__k3s_inputs_command"], values(**more))
     command = re.sub(r"(?<= )/(?=usr|etc|var)", f"{root}/", command)
     return subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False).stdout
 
@@ -99,6 +100,7 @@ def inputs(root: Path) -> str:
         "etc/rancher/k3s/config.yaml",
         "etc/rancher/k3s/registries.yaml",
         "etc/rancher/k3s/cluster-token",
+        "etc/rancher/k3s/agent-token",
         "etc/rancher/k3s/config.yaml.d/10-site.yaml",
         "etc/systemd/system/k3s.service",
         "var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.d/20-appliance.toml",
@@ -113,6 +115,16 @@ def test_a_restart_is_due_when_what_a_start_goes_by_changes(node: Path, name: st
     assert inputs(node) != before
 
 
+def test_a_start_of_an_agent_goes_by_its_own_token_alone(node: Path) -> None:
+    """The servers' token is taken away from it after its start, which is no reason for another one."""
+    agent = {"__k3s_role": "agent", "__k3s_unit": "k3s-agent"}
+    before = inputs(node, **agent)
+    (node / "etc/rancher/k3s/cluster-token").write_text("1\n")
+    assert inputs(node, **agent) == before
+    (node / "etc/rancher/k3s/agent-token").write_text("1\n")
+    assert inputs(node, **agent) != before
+
+
 def test_a_removed_dropin_is_a_reason_and_an_image_is_none(node: Path) -> None:
     before = inputs(node)
     images = node / "var/lib/rancher/k3s/agent/images"
@@ -121,6 +133,11 @@ def test_a_removed_dropin_is_a_reason_and_an_image_is_none(node: Path) -> None:
     assert inputs(node) == before
     (node / "var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.d/20-appliance.toml").unlink()
     assert inputs(node) != before
+
+
+def test_the_tokens_places_are_the_filters() -> None:
+    found = load("defaults/main.yml")
+    assert (found["k3s_token_file"], found["k3s_agent_token_file"]) == (k3s.TOKEN_FILE, k3s.AGENT_TOKEN_FILE)
 
 
 def test_the_dropins_mark_is_the_filters() -> None:
@@ -134,7 +151,7 @@ def test_archives_are_staged_outside_the_watched_directory_on_its_file_system() 
 
 
 def test_the_plan_changes_nothing() -> None:
-    for name in ("tasks/plan.yml", "tasks/validate.yml"):
+    for name in ("tasks/plan.yml", "tasks/validate.yml", "tasks/needs.yml"):
         for task in load(name):
             if {"site.appliance.marked_files", "site.appliance.airgap_images"} & task.keys():
                 assert task["check_mode"] is True and task["changed_when"] is False, task["name"]
@@ -142,7 +159,8 @@ def test_the_plan_changes_nothing() -> None:
                 assert task["changed_when"] is False, task["name"]
             else:
                 reads = {
-                    f"ansible.builtin.{module}" for module in ("stat", "assert", "set_fact", "import_tasks", "setup")
+                    f"ansible.builtin.{module}"
+                    for module in ("stat", "assert", "fail", "debug", "set_fact", "import_tasks", "setup")
                 }
                 assert reads & task.keys() or any(name.endswith("_info") for name in task), task["name"]
 
@@ -163,21 +181,25 @@ def test_secrets_are_not_logged() -> None:
                 assert task.get("diff", False) is False, task["name"]
 
 
-@pytest.mark.parametrize("role", ["registries", "k3s", "verify"])
-def test_every_filter_and_module_that_a_role_names_exists(role: str) -> None:
-    known = set()
-    for plugin in (k3s, registries, verify):
-        known |= set(plugin.FilterModule().filters())
-    known |= {path.stem for path in ROOT.glob("collections/ansible_collections/site/appliance/plugins/modules/*.py")}
-    for path in (ROOT / "roles" / role).glob("*/*.yml"):
+def test_every_filter_and_module_that_a_role_names_exists() -> None:
+    known = set(_filters())
+    for kind in ("modules", "action", "lookup"):
+        known |= {path.stem for path in PLUGINS.glob(f"{kind}/*.py")}
+    for path in ROOT.glob("roles/*/*/*.yml"):
         named = set(re.findall(r"site\.appliance\.(\w+)", path.read_text(encoding="utf-8")))
         assert named <= known, path
 
 
 def test_no_two_filters_have_the_same_name() -> None:
     """Ansible would take either of them, by the order in which it reads the files."""
+    found = _filters()
+    assert sorted(found) == sorted(set(found))
+
+
+def _filters() -> list[str]:
+    """The names of all filters of the collection."""
     found: list[str] = []
-    for path in ROOT.glob("collections/ansible_collections/site/appliance/plugins/filter/*.py"):
+    for path in PLUGINS.glob("filter/*.py"):
         module = importlib.import_module(f"ansible_collections.site.appliance.plugins.filter.{path.stem}")
         found += module.FilterModule().filters()
-    assert sorted(found) == sorted(set(found))
+    return found

@@ -25,13 +25,16 @@ def node(*, ready: bool = True, version: str = VERSION, voter: bool = True) -> s
     return json.dumps({"kind": "Node", "metadata": {"name": "n1"}, "status": status})
 
 
-def wait(tmp_path: Path, kubectl: str, *, role: str = "agent", servers: int = 1) -> subprocess.CompletedProcess[str]:
+def wait(
+    tmp_path: Path, kubectl: str, *, role: str = "agent", servers: int = 1, is_up: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run the waiting block of the role.
 
     :param kubectl: what it answers, or nothing for a failure.
+    :param is_up: whether the unit is up.
     """
     scripts = {
-        "systemctl": "exit 0",
+        "systemctl": f"exit {0 if is_up else 3}",
         "journalctl": "echo its last words",
         "k3s": f"cat <<'X'\n{kubectl}\nX" if kubectl else "echo no route to the server >&2; exit 1",
     }
@@ -85,6 +88,17 @@ def test_a_node_that_does_not_become_ready_ends_the_run_with_the_reason(
     assert done.returncode != 0
     assert "APL-0825" in done.stdout and "its last words" in done.stdout
     assert why in done.stdout
+    assert "failed=1 " in done.stdout and "rescued=0 " in done.stdout, "one error, and the wait's own is none"
+    assert done.stdout.count("APL-0825: ") == 1 and "non-zero return code" not in done.stdout
+
+
+@pytest.mark.parametrize("role", ["agent", "server"])
+def test_a_unit_that_does_not_come_up_is_one_error(tmp_path: Path, role: str) -> None:
+    done = wait(tmp_path, node(), role=role, is_up=False)
+    words = "the unit is not up" + (", or its API does not answer" if role == "server" else "")
+    assert f"APL-0825: K3s is not ready after 2 s [localhost]: {words}\n" in done.stdout
+    assert "failed=1 " in done.stdout and "rescued=0 " in done.stdout
+    assert "its last words" in done.stdout and "non-zero return code" not in done.stdout
 
 
 def test_nothing_that_is_waited_for_in_vain_is_passed_over() -> None:
@@ -100,8 +114,12 @@ def test_nothing_that_is_waited_for_in_vain_is_passed_over() -> None:
     for file in (*ROOT.glob("roles/*/*/*.yml"), *ROOT.glob("playbooks/*.yml")):
         look(yaml.safe_load(file.read_text()), str(file.relative_to(ROOT)))
     assert found == {
-        "roles/seed/tasks/follow.yml: follow | Wait until this node serves the same and holds its share",  # APL-0780
         # An answer that does not come leaves the registries as they are.
         "roles/registries/tasks/validate.yml: validate | Ask the node's own mirror which registries the generation names",
-        "roles/verify/tasks/main.yml: Ask the mirror for its state and its peers",  # a cell of the table
+        # The task behind them judges both, in one error (APL-0825).
+        "roles/k3s/tasks/start.yml: start | Wait until the unit is up, and a server's API answers",
+        "roles/k3s/tasks/start.yml: start | Wait until the node is Ready in the version that is installed",
+        # Cells of the table.
+        "roles/verify/tasks/main.yml: Ask the mirror for its state and its peers",
+        "roles/verify/tasks/main.yml: Ask the cluster for its pods until none is on its way",
     }

@@ -17,6 +17,7 @@ from ansible.errors import AnsibleActionFail, AnsibleFilterError
 from ansible_collections.site.appliance.plugins.action import release as action
 from ansible_collections.site.appliance.plugins.filter import mirror
 from ansible_collections.site.appliance.plugins.module_utils import releases
+from ansible_collections.site.appliance.plugins.plugin_utils import wheels
 
 from appliance import config
 from appliance.registry import credentials
@@ -413,7 +414,7 @@ def test_a_wheelhouse_without_pip_is_named(tmp_path: Path) -> None:
 def test_nothing_is_installed_but_by_hash_and_without_an_index(tmp_path: Path) -> None:
     (tmp_path / "pip-1-py3-none-any.whl").touch()
     venv, install = releases.commands(tmp_path / "release", tmp_path, "/usr/bin/python3")
-    assert venv[1:4] == ["-m", "venv", "--without-pip"]
+    assert venv[1:5] == ["-I", "-m", "venv", "--without-pip"]
     assert {"--no-index", "--require-hashes", "--only-binary=:all:", "--isolated", "--no-deps"} <= set(install)
 
 
@@ -421,6 +422,31 @@ def test_the_controller_reads_version_and_digest(tmp_path: Path) -> None:
     text = "click==8.1 --hash=sha256:00\nk3s-airgap-appliance==0.3.0 --hash=sha256:11\n"
     house = _wheelhouse(tmp_path / "house", text)
     assert action.describe(house) == ("0.3.0", hashlib.sha256(text.encode()).hexdigest())
+
+
+def test_a_host_gets_the_wheels_that_fit_it_and_no_others(tmp_path: Path) -> None:
+    digest = "0" * 64
+    house = _wheelhouse(
+        tmp_path / "house",
+        f"cffi==2.1 --hash=sha256:{digest} --hash=sha256:{digest}\nclick==8.1 --hash=sha256:{digest}\n",
+    )
+    names = {
+        (3, 11): "cffi-2.1-cp311-cp311-manylinux_2_17_x86_64.whl",
+        (3, 13): "cffi-2.1-cp313-cp313-manylinux_2_17_x86_64.whl",
+    }
+    for name in (*names.values(), "click-8.1-py3-none-any.whl"):
+        (house / "wheelhouse" / name).touch()
+    for python, name in names.items():
+        action.pack(house, tmp_path / "archive.tar", wheels.Target(python, "x86_64"))
+        with tarfile.open(tmp_path / "archive.tar") as tar:
+            assert sorted(tar.getnames()) == [
+                name,
+                "click-8.1-py3-none-any.whl",
+                "pip-1-py3-none-any.whl",
+                "requirements.txt",
+            ]
+    with pytest.raises(AnsibleActionFail, match=r"APL-0713: .*no wheels for Python 3\.12 on x86_64 .*cffi missing"):
+        action.pack(house, tmp_path / "archive.tar", wheels.Target((3, 12), "x86_64"))
 
 
 def test_no_wheelhouse_and_one_without_the_appliance_are_errors(tmp_path: Path) -> None:
@@ -445,3 +471,14 @@ def test_the_controllers_commands_have_the_options_that_the_role_uses() -> None:
             [sys.executable, "-m", "appliance", *words, "--help"], capture_output=True, text=True, check=True
         ).stdout
         assert all(option in shown for option in options), words
+
+
+def test_a_store_that_root_made_changes_hands_from_the_inside() -> None:
+    """Broken off in between, the directory is still root's, and the next run begins anew."""
+    tasks = yaml.safe_load((Path(__file__).parents[3] / "roles/mirror/tasks/store.yml").read_text(encoding="utf-8"))
+    hand_over, directory = tasks[1], tasks[2]
+    assert "-mindepth" in hand_over["ansible.builtin.command"]["argv"]
+    assert "__mirror_store_now.stat.pw_name" in hand_over["when"]
+    assert directory["ansible.builtin.file"]["owner"] == "{{ __mirror_user }}"
+    for role, file in (("mirror", "services"), ("restore", "names")):
+        assert "store" in (Path(__file__).parents[3] / f"roles/{role}/tasks/{file}.yml").read_text(encoding="utf-8")

@@ -16,14 +16,14 @@ def tasks(file: str) -> list[dict[str, Any]]:
 
 
 def test_looking_changes_nothing_and_happens_in_check_mode_too() -> None:
-    (look,) = [task for task in tasks("look.yml") if "ansible.builtin.command" in task]
-    assert "'--plan'" in look["ansible.builtin.command"]["argv"]
+    (look,) = [task for task in tasks("look.yml") if "site.appliance.job" in task]
+    assert "'--plan'" in look["site.appliance.job"]["argv"]
     assert (look["changed_when"], look["check_mode"]) == (False, False)
 
 
 def test_only_what_was_shown_is_published_and_the_log_learns_who_it_was() -> None:
-    (act,) = [task for task in tasks("publish.yml") if "ansible.builtin.command" in task]
-    assert "'--expect', __rollback_images.plan_id" in act["ansible.builtin.command"]["argv"]
+    (act,) = [task for task in tasks("publish.yml") if "site.appliance.job" in task]
+    assert "'--expect', __rollback_images.plan_id" in act["site.appliance.job"]["argv"]
     assert "check_mode" not in act
     assert set(act["environment"]) == {"APPLIANCE_BY"}
 

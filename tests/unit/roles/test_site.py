@@ -67,18 +67,29 @@ def test_nothing_acts_before_the_plan_whatever_tags_are_asked_for() -> None:
     plays = _plays(ROOT / "site.yml")
     planned = next(number for number, play in enumerate(plays) if "plan" in _roles(play))
     assert all("always" in play["tags"] for play in plays[: planned + 1])
-    assert all("always" not in play["tags"] for play in plays[planned + 1 :])
+    *acting, last = plays[planned + 1 :]
+    assert all("always" not in play["tags"] for play in acting)
+    assert all("site.appliance.outcome" in task for task in last["tasks"]), "it only says what is served"
 
 
 def test_nothing_goes_before_all_was_shown_and_agreed_to() -> None:
     first, *others = _plays(ROOT / "playbooks/uninstall.yml")
     assert first["tags"] == ["always"] and "serial" not in first, "one plan for all hosts, whatever tags are asked for"
-    assert [task["ansible.builtin.import_role"]["tasks_from"] for task in first["tasks"]] == ["plan"]
-    assert [play["hosts"] for play in others] == ["k3s_agents", "k3s_servers"]
-    assert others[-1]["serial"] == 1
+    roles = [task["ansible.builtin.import_role"] for task in first["tasks"] if "site.appliance.outcome" not in task]
+    assert [role["tasks_from"] for role in roles] == ["plan"]
+    assert [play["hosts"] for play in others] == ["k3s_agents", "k3s_servers", "k3s_cluster"]
+    assert others[1]["serial"] == 1
+    assert all("site.appliance.outcome" in task for task in others[-1]["tasks"]), "it only says what is left"
     tasks = yaml.safe_load((ROOT / "roles/uninstall/tasks/plan.yml").read_text(encoding="utf-8"))
     acting = [task for task in tasks if any(word.startswith("site.appliance.") for word in task)]
     assert len(acting) == 5 and all(task["check_mode"] is True for task in acting)
+
+
+@pytest.mark.parametrize("name", ["site.yml", "playbooks/update.yml"])
+def test_a_choice_of_tags_ends_with_a_sentence_too(name: str) -> None:
+    last = _plays(ROOT / name)[-1]
+    assert last["tags"] == ["always"]
+    assert ["site.appliance.outcome" in task for task in last["tasks"]] == [True]
 
 
 def test_servers_go_one_at_a_time() -> None:

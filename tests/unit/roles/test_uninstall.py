@@ -41,8 +41,9 @@ def _units() -> dict[str, list[str]]:
 def _scope(**other: Any) -> dict[str, Any]:
     """What goes from a node that has everything, where everything is to go."""
     true = dict.fromkeys(("k3s", "data", "managed", "k3s_runs", "k3s_data_there", "store_there"), True)
-    token = _load(ROLES / "k3s/defaults/main.yml")["k3s_token_file"]
-    scope: dict[str, Any] = uninstall.uninstall_scope({**true, "token": token, "links": [], "restored": [], **other})
+    defaults = _load(ROLES / "k3s/defaults/main.yml")
+    tokens = [defaults["k3s_token_file"], defaults["k3s_agent_token_file"]]
+    scope: dict[str, Any] = uninstall.uninstall_scope({**true, "tokens": tokens, "links": [], "restored": [], **other})
     return scope
 
 
@@ -126,7 +127,7 @@ def test_what_runs_ends_before_its_files_go_and_the_note_goes_last() -> None:
         {
             **dict.fromkeys(("k3s", "managed"), True),
             **dict.fromkeys(("data", "k3s_runs", "k3s_data_there", "store_there"), False),
-            "token": "/t",
+            "tokens": ["/t"],
             "links": [],
             "restored": [],
         }

@@ -176,15 +176,24 @@ def test_nodes_as_kubernetes_shows_them(pair: Pair) -> None:
         ("agent", "agents", ""),
         ("server", "secret", ""),
         ("agent", "wrong", "token is not valid"),
+        # As with the real one, where agents have a token of their own (genUsers in pkg/daemons/control/deps).
+        ("agent", "secret", "token is not valid"),
         ("server", "agents", "token is not valid"),
         ("agent", "K10" + "0" * 64 + "::node:agents", "CA hash does not match"),
     ],
 )
-def test_joining_needs_the_right_token(pair: Pair, role: str, token: str, error: str) -> None:
+def test_joining_needs_the_right_token(pair: Pair, tmp_path: Path, role: str, token: str, error: str) -> None:
     url = f"https://{pair.server.address}:{pair.port}"
     secret, mark = cluster.password(token)
     if not error:
-        assert cluster._ask(url, secret, mark, {"role": role, "name": "n"}) == {"let in": "n"}
+        assert cluster._ask(url, secret, mark, {"role": role, "name": "n"}, tmp_path) == {"let in": "n"}
         return
     with pytest.raises(cluster.JoinError, match=error):
-        cluster._ask(url, secret, mark, {"role": role, "name": "n"})
+        cluster._ask(url, secret, mark, {"role": role, "name": "n"}, tmp_path)
+
+
+def test_a_node_of_the_cluster_is_an_agent_again_without_a_token_and_no_server(pair: Pair) -> None:
+    url = f"https://{pair.server.address}:{pair.port}"
+    assert cluster._ask(url, "old", "", {"role": "agent", "name": "n"}, pair.paths.agent) == {"let in": "n"}
+    with pytest.raises(cluster.JoinError, match="token is not valid"):
+        cluster._ask(url, "old", "", {"role": "server", "name": "n"}, pair.paths.agent)

@@ -104,6 +104,17 @@ def test_cluster_on_disk_keeps_its_token(tmp_path: Path) -> None:
         cluster.found(paths, "another", "")
 
 
+def test_agents_get_a_token_of_their_own_when_the_server_starts_with_one(tmp_path: Path) -> None:
+    paths = cluster.Paths(tmp_path)
+    cluster.found(paths, "secret", "")
+    assert paths.token.with_name("agent-token").is_symlink()
+    cluster.found(paths, "secret", "agents")
+    mark = hashlib.sha256((paths.tls / "server-ca.crt").read_bytes()).hexdigest()
+    own = paths.token.with_name("agent-token")
+    assert (own.is_symlink(), own.read_text()) == (False, f"K10{mark}::node:agents\n")
+    assert paths.token.read_text() == f"K10{mark}::server:secret\n"
+
+
 def test_cleaning_of_certs_d(tmp_path: Path) -> None:
     """Directories about to be written and those with K3s's header go; anything else stays."""
     for name, content in {

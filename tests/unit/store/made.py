@@ -14,15 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from appliance.bundle.seed import Target
+from appliance.config import Config
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
 from appliance.oci.names import parse_reference
 from appliance.oci.piecemap import BIG_BLOB, PieceHasher
 from appliance.store.blobs import BlobStore
+from appliance.store.garbage import Collector
 from appliance.store.generations import Generation, Generations, make
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushed, Pushes
-from appliance.store.signed import Entry
+from appliance.store.signed import Entry, Referrer
+from appliance.store.uploads import Uploads
 from appliance.trust import Trust
 
 CREATED = "2026-01-02T03:04:05+00:00"
@@ -158,18 +162,19 @@ def write_layout(directory: Path, images: Mapping[str, Image]) -> Path:
     return directory
 
 
-def _index(images: Mapping[str, Image]) -> bytes:
+def _index(images: Mapping[str, Image], nameless: Iterable[Image] = ()) -> bytes:
     entries = []
-    for name, item in images.items():
+    for name, item in [*images.items(), *(("", item) for item in nameless)]:
         notes = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name} if name else {}
         entries.append({**item.descriptor, **({"annotations": notes} if notes else {})})
     return compact({"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": entries})
 
 
-def write_oci_archive(path: Path, images: Mapping[str, Image]) -> Path:
-    """The same as one tar."""
-    members = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": _index(images)}
-    for item in images.values():
+def write_oci_archive(path: Path, images: Mapping[str, Image], *, nameless: Iterable[Image] = ()) -> Path:
+    """The same as one tar; ``nameless`` are listed without a name, as signatures are."""
+    nameless = list(nameless)
+    members = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": _index(images, nameless)}
+    for item in (*images.values(), *nameless):
         members |= {f"blobs/{digest.replace(':', '/')}": raw for digest, raw in item.blobs.items()}
     return write_tar(path, members)
 
@@ -221,6 +226,14 @@ def pins(blobs: BlobStore) -> Pins:
     return Pins(blobs, Trust(None, "local", ()))
 
 
+def target(blobs: BlobStore, site: str | None = None) -> Target:
+    """A publisher's store, as a command that seeds it opens it."""
+    config = Config(node="local", store=blobs.root, site=site)
+    store = generations(blobs), pushes(blobs), pins(blobs)
+    collector = Collector(blobs, *store, Uploads(blobs), keep=config.keep_generations)
+    return Target(config, blobs, *store, collector)
+
+
 def push(blobs: BlobStore, names: Mapping[str, Image | Entry], *, piece_maps: bool = False) -> Pushed:
     """Fill a store with images and make what is pushed exactly these names, and every manifest under its digest."""
     entries: dict[str, Entry] = {}
@@ -256,9 +269,11 @@ def publish(
     piece_maps: bool = False,
     sources: Iterable[str] = (),
     leave_out: Iterable[str] = (),
+    referrers: Mapping[str, Iterable[Image]] | None = None,
 ) -> Generation:
-    """Fill a store with images and publish exactly these names."""
-    images = [item for item in names.values() if isinstance(item, Image)]
+    """Fill a store with images and publish exactly these names, and by the digest of its subject what refers to one."""
+    signed = [(subject, item) for subject, items in (referrers or {}).items() for item in items]
+    images = [*(item for item in names.values() if isinstance(item, Image)), *(item for _, item in signed)]
     fill(blobs, images, leave_out=leave_out)
     maps = {}
     for item in images if piece_maps else ():
@@ -267,7 +282,8 @@ def publish(
                 maps[digest] = put_map(blobs, raw)
     found = generations(blobs)
     entries = {name: item.entry if isinstance(item, Image) else item for name, item in names.items()}
-    made = make(found.current(), entries, maps, cause="seeding", created=CREATED, sources=sources)
+    attached = {item.digest: Referrer(item.entry, subject) for subject, item in signed}
+    made = make(found.current(), entries, maps, cause="seeding", created=CREATED, sources=sources, referrers=attached)
     found.publish(made)
     return made
 

@@ -34,7 +34,15 @@ def test_a_sound_store_has_no_problems(store: BlobStore) -> None:
     assert report.problems == []
     assert report.blobs == len(one.blobs) + 1
     assert report.size == sum(size for _, size in store.digests()) == seen[-1]
-    assert report.as_dict() == {"blobs": 4, "bytes": report.size, "problems": [], "elsewhere": 0, "quarantined": []}
+    assert report.as_dict() == {
+        "blobs": 4,
+        "bytes": report.size,
+        "problems": [],
+        "remarks": [],
+        "elsewhere": 0,
+        "quarantined": [],
+        "damage": [],
+    }
 
 
 def test_an_empty_store_is_sound(store: BlobStore) -> None:

@@ -92,6 +92,8 @@ def test_each_generation_is_one_line(store: BlobStore) -> None:
         "moved": {"a": [names["a"].descriptor.digest, names["b"].descriptor.digest]},
         "completed": [],
         "removed": {"c": names["c"].descriptor.digest},
+        "referrers_added": {},
+        "referrers_removed": {},
         "consent": {"older": ["a"]},
     }
 

@@ -48,7 +48,12 @@ def test_an_import_stops_at_the_limit_with_the_sums(tmp_path: Path, clock: Clock
     with pytest.raises(ApplianceError) as refused:
         blobs.put([bytes(401)], size=401)
     assert refused.value.code == "APL-0310"
-    for words in ("needed 401 bytes", "available 400 bytes", "has 600 bytes of the 1000", "free up to 123 bytes"):
+    for words in (
+        "needed 401 B (401 bytes)",
+        "available 400 B (400 bytes)",
+        "has 600 B of the 1000 B",
+        "free up to 123 B",
+    ):
         assert words in refused.value.why
     assert blobs.put([bytes(400)], size=400).size == 400
     assert (blobs.room(), blobs.space.most()) == (0, 1000)

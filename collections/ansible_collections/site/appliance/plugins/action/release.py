@@ -14,9 +14,12 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.site.appliance.plugins.plugin_utils import wheels
+
 _OWN = re.compile(r"^k3s[_-]airgap[_-]appliance==(?P<version>[A-Za-z0-9.+!_-]+) ", re.MULTILINE)
 _BUILD = (
-    "Build it on a connected machine: python -m appliance.bundle.wheelhouse DEST, and set mirror_wheelhouse to DEST"
+    "Build it on a connected machine: python3 -m appliance.bundle.wheelhouse build/wheelhouse, and set mirror_wheelhouse"
+    " where it is somewhere else"
 )
 
 
@@ -37,10 +40,24 @@ def describe(wheelhouse: Path) -> tuple[str, str]:
     return own["version"], hashlib.sha256(content).hexdigest()
 
 
-def pack(wheelhouse: Path, target: Path) -> None:
-    """Write the wheels and the requirements file into one uncompressed tar, flat: one transfer and not thirty."""
+def pack(wheelhouse: Path, target: Path, host: wheels.Target | None = None) -> None:
+    """Write the wheels and the requirements file into one uncompressed tar, flat: one transfer and not thirty.
+
+    :param host: what the wheels are for; those that it does not take stay here. None for all of them.
+    :raises AnsibleActionFail: APL-0713 where a package has no wheel for that host.
+    """
+    files = {path.name: path for path in sorted((wheelhouse / "wheelhouse").glob("*.whl"))}
+    chosen = list(files)
+    if host is not None:
+        requirements = wheels.required((wheelhouse / "requirements.txt").read_text(encoding="utf-8"))
+        if absent := wheels.missing(requirements, files, host):
+            raise AnsibleActionFail(
+                f"APL-0713: the wheelhouse has no wheels for {host} [{wheelhouse}]: {', '.join(absent)} missing."
+                f" Build it on a connected machine: {wheels.build_command([host])}"
+            )
+        chosen = wheels.fitting(files, host)
     with tarfile.open(target, "w:", format=tarfile.GNU_FORMAT) as tar:
-        for path in [wheelhouse / "requirements.txt", *sorted((wheelhouse / "wheelhouse").glob("*.whl"))]:
+        for path in [wheelhouse / "requirements.txt", *(files[name] for name in chosen)]:
             tar.add(path, arcname=path.name)
 
 
@@ -68,7 +85,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core carries no
             handle, name = tempfile.mkstemp(suffix=".tar")
             os.close(handle)
             try:
-                pack(wheelhouse, Path(name))
+                pack(wheelhouse, Path(name), wheels.Target.of(asked["interpreter"]))
                 self._transfer_file(name, remote)
             finally:
                 os.unlink(name)

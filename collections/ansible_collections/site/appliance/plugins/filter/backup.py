@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.site.appliance.plugins.plugin_utils.problems import plain
+from ansible_collections.site.appliance.plugins.plugin_utils.sizes import size_words
+from ansible_collections.site.appliance.plugins.plugin_utils.words import each
 
 _DATASTORES = {
     "sqlite": "K3s's datastore: a copy of its sqlite database",
@@ -28,10 +30,11 @@ def backup_text(packed: Mapping[str, Any], nodes: Sequence[str]) -> str:
     :param packed: what ``appliance backup pack --json`` printed.
     :param nodes: the nodes of the site.
     """
+    packed = each(packed)
     about = packed["about"]
     store, k3s = about["store"], about["k3s"]
     lines = [
-        f"{packed['archive']}: {packed['bytes']} bytes, written and read back. Keep a copy off the site, as secret as a key.",
+        f"{packed['archive']}: {size_words(packed['bytes'])}, written and read back. Keep a copy off the site, as secret as a key.",
         f"  the authority of site {about['site']}, with its key",
         f"  {about['publisher']}: {_index('generation', store['generation'])} with {store['names']} names,"
         f" {_index('pushes', store['pushes'])}, {_index('pins', store['pins'])}, the journal",
@@ -42,13 +45,15 @@ def backup_text(packed: Mapping[str, Any], nodes: Sequence[str]) -> str:
     if store["missing"]:
         lines.append(f"  not on {about['publisher']}, and so NOT in it: {', '.join(store['missing'])}")
     listed = {item["name"] for item in packed["files"]}
-    lines.append(f"  K3s's token: {'in it' if 'k3s/token' in listed else 'NOT in it, there is none'}")
+    for what, name in (("servers", "k3s/token"), ("agents", "k3s/agent-token")):
+        lines.append(f"  K3s's token of {what}: {'in it' if name in listed else 'NOT in it, there is none'}")
     lines.append(f"  {_DATASTORES[k3s['datastore']]}")
     without = [node for node in nodes if f"k3s/nodes/{node}" not in listed]
     if without and k3s["datastore"] != "none":
         lines.append(f"  K3s's password NOT in it of {', '.join(without)}: off, or not of the cluster yet")
     if store["media"]:
-        lines.append(f"  layers that media brought are not in it: {', '.join(store['media'])}")
+        lines.append("  layers that media brought are not in it; keep these media:")
+        lines += [f"    {medium}" for medium in store["media"]]
     return "\n".join(lines)
 
 

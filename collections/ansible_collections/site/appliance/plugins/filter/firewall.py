@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_MIRROR = "5443"
 _PORT = re.compile(r"^(\d{1,5})(?:-(\d{1,5}))?/(tcp|udp)$")
 
 
@@ -65,7 +66,7 @@ def firewall_rules(
     :param servers: the nodes that run etcd; their ports are open among themselves only.
     :param settings: ``cluster_ports``, ``server_ports``, ``operator_ports`` (lists of ``6443/tcp``),
         ``operator_sources``, ``service_ports`` (``80/tcp``, or a mapping of ``port`` and ``sources``), ``pod_cidr`` and
-        ``service_cidr`` (networks, several with commas).
+        ``service_cidr`` (networks, several with commas), ``pods_to_mirror`` (whether pods reach the mirrors' peer port).
     :raises ValueError: where a port or an address is none.
     """
     everyone = parse_sources(addresses.values())
@@ -89,7 +90,16 @@ def firewall_rules(
     services = parse_sources(part for part in str(settings["service_cidr"]).split(",") if part)
     # The nodes' UDP ports carry the pods' own traffic, wrapped (vxlan): what comes to them with a pod's address is forged.
     guarded = [port for rule in rules if rule["name"] == "nodes" and rule["proto"] == "udp" for port in rule["ports"]]
-    return {"input": rules, "trusted": [*pods, *services], "guarded": guarded, "forward": pods}
+    # On its way to another node a pod's packet gets this node's address: only here can it be told from the node's own.
+    closed = [] if settings.get("pods_to_mirror") else [_MIRROR]
+    return {
+        "input": rules,
+        "trusted": [*pods, *services],
+        "guarded": guarded,
+        "closed": closed,
+        "forward": pods,
+        "nodes": everyone,
+    }
 
 
 class FilterModule:

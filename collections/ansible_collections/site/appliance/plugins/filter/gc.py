@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.site.appliance.plugins.filter.plan import _short, _size, plan_error
+from ansible_collections.site.appliance.plugins.filter.plan import plan_error
+from ansible_collections.site.appliance.plugins.plugin_utils.plan_lines import short
 from ansible_collections.site.appliance.plugins.plugin_utils.problems import Problems, plain
+from ansible_collections.site.appliance.plugins.plugin_utils.sizes import size_words
+from ansible_collections.site.appliance.plugins.plugin_utils.words import read_document
 
 _SHOWN = 20
 
@@ -93,7 +95,7 @@ def gc_freed(hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str]) ->
             problems.append(f"{host}: {plan_error(result)}")
             lines.append(f"  {host}: not finished")
             continue
-        lines.append(f"  {host}: {_size(document['freed_bytes'])} in {document['freed_blobs']} blobs")
+        lines.append(f"  {host}: {size_words(document['freed_bytes'])} in {document['freed_blobs']} blobs")
         lines += [f"    note: {note}" for note in document["notes"]]
     return plain({"text": "\n".join(["Freed:", *lines]), "problems": problems})
 
@@ -104,19 +106,19 @@ def _text(plans: Mapping[str, Mapping[str, Any]], images: int) -> str:
     if not size:
         head = "There is nothing to free: something needs every blob of the site, or it came just now."
     else:
-        head = f"Nothing needs these any more: {_size(size)} on {nodes} node{'' if nodes == 1 else 's'}."
+        head = f"Nothing needs these any more: {size_words(size)} on {nodes} node{'' if nodes == 1 else 's'}."
     lines = [head, ""]
     for host, plan in plans.items():
-        goes = f"{_size(plan['bytes'])} in {plan['blobs']} blobs" if plan["bytes"] else "nothing"
+        goes = f"{size_words(plan['bytes'])} in {plan['blobs']} blobs" if plan["bytes"] else "nothing"
         recent = plan["kept_for"].get("recent", {}).get("bytes", 0)
-        young = f", {_size(recent)} are too young to judge" if recent else ""
-        lines.append(f"  {host}: {goes}; {_size(plan['kept_bytes'])} stay{young}")
+        young = f", {size_words(recent)} are too young to judge" if recent else ""
+        lines.append(f"  {host}: {goes}; {size_words(plan['kept_bytes'])} stay{young}")
         lines += [f"    note: {note}" for note in plan["notes"]]
     names = _names(plans)
     if names:
         lines += ["", "Names that are not served any more and whose layers go:"]
         lines += [
-            f"  {name}  {_short(digest)}  generation {generation}  {_size(freed)}"
+            f"  {name}  {short(digest)}  generation {generation}  {size_words(freed)}"
             for freed, name, digest, generation in names[:_SHOWN]
         ]
         lines += [f"  and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
@@ -147,11 +149,7 @@ def _document(result: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The JSON that a command of the appliance printed; None where it failed or was not run."""
     if not result or result.get("rc", 1) != 0:
         return None
-    try:
-        parsed = json.loads(str(result.get("stdout") or ""))
-    except ValueError:
-        return None
-    return parsed if isinstance(parsed, dict) else None
+    return read_document(result.get("stdout"))
 
 
 class FilterModule:

@@ -21,7 +21,8 @@ DROPIN_MARKER = "# Written by Ansible (role k3s); change the inventory instead."
 _OWNED = {
     "token": "the role makes the token (k3s_token_file)",
     "token-file": "k3s_token_file",
-    "agent-token": "the role makes the token (k3s_token_file)",
+    "agent-token": "the role makes the token (k3s_agent_token_file)",
+    "agent-token-file": "k3s_agent_token_file",
     "server": "k3s_server_url",
     "cluster-init": "the number of hosts in the group of servers",
     "cluster-reset": "a restore, which is no setting",
@@ -95,6 +96,9 @@ _SERVER_ONLY = frozenset(_MUST_MATCH) | {
     "write-kubeconfig-group",
     "write-kubeconfig-mode",
 }
+#: Where the tokens lie, unless the inventory says otherwise; role k3s has the same.
+TOKEN_FILE = "/etc/rancher/k3s/cluster-token"
+AGENT_TOKEN_FILE = "/etc/rancher/k3s/agent-token"
 _OPTION = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _NODE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
 _VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)(?:-rc\.?\d+)?(?:\+k3s(\d+))?")
@@ -135,8 +139,8 @@ def _check_options(options: Any, where: str, agent: bool, problems: Problems) ->
     return accepted
 
 
-def _merge(*tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Later tables win, except that lists of the same option are joined."""
+def merge_options(*tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one table: later ones win, except that lists of the same option are joined."""
     result: dict[str, Any] = {}
     for table in tables:
         for key, value in table.items():
@@ -163,12 +167,29 @@ def _check_servers_match(options: Mapping[str, Any], problems: Problems) -> None
             )
 
 
+def _tokens(spec: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
+    """Name the files of the tokens that a node of this role proves itself with.
+
+    With the servers' token a node is administrator of the cluster, so an agent has one that lets it be an agent alone.
+    """
+    servers, agents = spec["token_file"], spec["agent_token_file"]
+    if servers == agents:
+        problems.add(
+            "APL-0881",
+            "the agents' token is the servers'",
+            where="k3s_agent_token_file",
+            why=f"both lie in {servers}, and with the servers' token an agent is administrator of the cluster",
+            fix="Give it another path than k3s_token_file",
+        )
+    return {"token-file": servers, "agent-token-file": agents} if spec["role"] == "server" else {"token-file": agents}
+
+
 def k3s_config(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A node's config.yaml, and everything that is wrong with what it is made of.
 
     :param spec: ``role`` (``server`` or ``agent``), ``node_name``, ``node_ip``, ``servers`` (list of ``name`` and
-        ``ip``, the first one first), ``server_url`` (may be empty), ``token_file``, ``flannel_iface``, ``resolv_conf``,
-        ``tls_san``, ``embedded``, ``kubelet_args``, ``options`` (for every node), ``own_options`` (for the node's
+        ``ip``, the first one first), ``server_url`` (may be empty), ``token_file`` (of servers), ``agent_token_file``,
+        ``flannel_iface``, ``resolv_conf``, ``tls_san``, ``embedded``, ``kubelet_args``, ``options`` (for every node), ``own_options`` (for the node's
         role), ``server_options`` (host to its server options, to compare) and ``dropins`` (name to TOML text).
     :returns: ``problems`` (lines), ``config_yaml`` (text) and ``dropins`` (file name to text).
     """
@@ -190,7 +211,7 @@ def k3s_config(spec: Mapping[str, Any]) -> dict[str, Any]:
     first = servers[0]
     url = spec.get("server_url") or f"https://{bracketed(first['ip'])}:6443"
 
-    config: dict[str, Any] = {"token-file": spec["token_file"]}
+    config = _tokens(spec, problems)
     if not server or name != first["name"]:
         config["server"] = url
     elif len(servers) > 1:
@@ -221,7 +242,7 @@ def k3s_config(spec: Mapping[str, Any]) -> dict[str, Any]:
         spec.get("own_options"), "k3s_server_config" if server else "k3s_agent_config", not server, problems
     )
     _check_servers_match(spec.get("server_options") or {}, problems)
-    config.update(_merge({"kubelet-arg": kubelet} if kubelet else {}, common, own))
+    config.update(merge_options({"kubelet-arg": kubelet} if kubelet else {}, common, own))
 
     dropins = {}
     for key, text in (spec.get("dropins") or {}).items():
@@ -274,6 +295,16 @@ def k3s_differing(present: Mapping[str, str], wanted: Mapping[str, str]) -> list
     :param wanted: path to SHA-256.
     """
     return [str(path) for path, digest in wanted.items() if present.get(path, "") != digest]
+
+
+def k3s_tokens_due(present: Mapping[str, str], first: Mapping[str, str], paths: Sequence[str]) -> list[str]:
+    """Return the tokens that a node lacks, or has in another form than the first server.
+
+    :param present: path to SHA-256 on the node, empty where there is no such file.
+    :param first: the same of the first server, which makes what it lacks; empty where that was not looked at.
+    :param paths: files of tokens that the node has to have.
+    """
+    return [str(path) for path in paths if not present.get(path) or first.get(path, present[path]) != present[path]]
 
 
 def k3s_server_options(hosts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -400,6 +431,7 @@ class FilterModule:
             "k3s_differing": k3s_differing,
             "k3s_server_entry": k3s_server_entry,
             "k3s_server_options": k3s_server_options,
+            "k3s_tokens_due": k3s_tokens_due,
             "k3s_version": k3s_version,
             "k3s_upgrade_problems": k3s_upgrade_problems,
             "k3s_cache_keeps_pins": k3s_cache_keeps_pins,

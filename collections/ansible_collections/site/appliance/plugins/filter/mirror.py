@@ -13,6 +13,7 @@ import yaml
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.site.appliance.plugins.plugin_utils.problems import plain
+from ansible_collections.site.appliance.plugins.plugin_utils.words import each
 
 _HEAD = "# Written by the appliance (role mirror). Change the inventory and run site.yml; this file is overwritten.\n"
 _PEER_PORT = 5443
@@ -136,7 +137,7 @@ def mirror_departures(text: str, seeds: Sequence[str], said: Mapping[str, Any] |
             lines.append(
                 f"{len(blobs)} blobs ({sum(blob['size'] for blob in blobs)} bytes) of {', '.join(names)}{older}: {words}"
             )
-    return plain(lines)
+    return plain(each(lines))
 
 
 def _listed(text: str) -> list[str]:
@@ -167,6 +168,19 @@ def mirror_bytes(value: Any, name: str) -> int:
             f"APL-0778: {name} is {plain(value)!r}. Set it to bytes, or to a number with K, M, G or T, such as 200G"
         )
     return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[found[2].upper()]
+
+
+def mirror_memory_max(high: str) -> str:
+    """Return ``MemoryMax`` of a unit from its ``MemoryHigh``: a quarter more, so that it is slowed down before it is killed.
+
+    :param high: as systemd takes it: bytes, a number with K, M, G or T, percent, or ``infinity``.
+    """
+    text = str(plain(high)).strip()
+    if text == "infinity":
+        return text
+    if text.endswith("%") and text[:-1].isdecimal():
+        return f"{min(100, int(text[:-1]) * 5 // 4)}%"
+    return str(mirror_bytes(text, "mirror_memory_high") * 5 // 4)
 
 
 def mirror_push_lines(users: Sequence[str]) -> str:
@@ -283,6 +297,7 @@ class FilterModule:
             "mirror_properties": mirror_properties,
             "mirror_departures": mirror_departures,
             "mirror_leaving": mirror_leaving,
+            "mirror_memory_max": mirror_memory_max,
             "mirror_push_lines": mirror_push_lines,
             "mirror_record": mirror_record,
             "mirror_start": mirror_start,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,14 +10,29 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.site.appliance.plugins.plugin_utils.checksum_names import checksum_paths
+from ansible_collections.site.appliance.plugins.plugin_utils.plan_images import (
+    image_lines,
+    note_lines,
+    source_lines,
+)
+from ansible_collections.site.appliance.plugins.plugin_utils.plan_lines import next_number, publishes, served
+from ansible_collections.site.appliance.plugins.plugin_utils.plan_nodes import node_lines
+from ansible_collections.site.appliance.plugins.plugin_utils.plan_summary import summary_lines
 from ansible_collections.site.appliance.plugins.plugin_utils.problems import plain
+from ansible_collections.site.appliance.plugins.plugin_utils.sizes import size_words
+from ansible_collections.site.appliance.plugins.plugin_utils.words import each, read_document, several_lines
 
 _PLATFORMS = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
-_OF_RELEASE = re.compile(r".+-(\w+)\.(?:tar(?:\.\w+)?|tgz|tzst|txz|tbz2?)", re.IGNORECASE)
+_K3S_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+_OF_K3S = re.compile(r"k3s-airgap-images-(\w+)\..+")
 _UNKNOWN = re.compile(
     r"^Usage: appliance .*^Error: (?P<what>No such (?:command|option)[^\n]*?)\.?$", re.MULTILINE | re.DOTALL
 )
-#: Roles that say what they would change, in the order in which they act; each leaves the fact ``__<role>_plan``.
+_SCREEN_LINES = 34
+"""Lines that the plan may take on a screen: with the task's name and the question it fits 40 lines."""
+_SCREEN_COLUMNS = 116
+#: Roles that have a plan, in the order in which they act; each leaves the fact ``__<role>_plan``.
 _ROLES = ("host", "firewall", "mirror", "registries", "k3s")
 
 
@@ -41,16 +55,60 @@ def plan_machines(hostvars: Mapping[str, Mapping[str, Any]], hosts: Iterable[str
     return [str(machine) for machine in found if machine]
 
 
-def plan_checksums(sources: Iterable[str]) -> list[str]:
-    """Return where the checksums of sources may lie, as ``appliance.archives.checksums`` looks for them."""
-    files: list[str] = []
-    for source in sources:
-        directory, name = os.path.split(source.rstrip("/"))
-        files.append(os.path.join(directory, f"{name}.sha256"))
-        found = _OF_RELEASE.fullmatch(name)
-        if found:
-            files.append(os.path.join(directory, f"sha256sum-{found[1]}.txt"))
-    return list(dict.fromkeys(files))
+def plan_k3s_archives(hostvars: Mapping[str, Mapping[str, Any]], hosts: Iterable[str]) -> list[str]:
+    """Return K3s's image archives on the controller that the mirror can serve, each once.
+
+    An archive that a K3s release made for an architecture that no node is known to have is left out, and so are lists of
+    names. The archives of two architectures have the same names, and a registry has one image under a name: where nodes
+    need both, neither is taken.
+
+    :param hostvars: with ``k3s_airgap_images`` where the inventory sets it.
+    :param hosts: the nodes of the inventory.
+    """
+    hosts = list(hosts)
+    wanted = {_K3S_ARCHITECTURES.get(machine, machine) for machine in plan_machines(hostvars, hosts)}
+    files = dict.fromkeys(str(file) for host in hosts for file in hostvars[host].get("k3s_airgap_images") or [])
+    taken = {file: _k3s_architecture(file) for file in files if not file.endswith(".txt")}
+    taken = {file: made_for for file, made_for in taken.items() if not (wanted and made_for) or made_for in wanted}
+    mixed = len(set(taken.values()) - {""}) > 1
+    return plain([file for file, made_for in taken.items() if not (mixed and made_for)])
+
+
+def plan_k3s_notes(taken: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], hosts: Iterable[str]) -> list[str]:
+    """Return a note on K3s's image archives that the mirror will not serve because the nodes need several architectures.
+
+    :param taken: archives that are imported into the mirror.
+    :param hostvars: with ``k3s_airgap_images`` where the inventory sets it.
+    :param hosts: the nodes of the inventory.
+    """
+    hosts = list(hosts)
+    wanted = {_K3S_ARCHITECTURES.get(machine, machine) for machine in plan_machines(hostvars, hosts)}
+    files = dict.fromkeys(str(file) for host in hosts for file in hostvars[host].get("k3s_airgap_images") or [])
+    left_out = [file for file in files if file not in taken and _k3s_architecture(file) in wanted]
+    if len({_k3s_architecture(file) for file in left_out}) < 2:
+        return []
+    names = ", ".join(map(os.path.basename, left_out))
+    return [
+        f"the mirror will not serve the images of {names}: they have the same names for several architectures. "
+        "Each node imports its own archive, and needs it again where containerd removed an image"
+    ]
+
+
+def _k3s_architecture(file: str) -> str:
+    """Return the architecture that a release's archive is for; empty for any other file."""
+    release = _OF_K3S.fullmatch(os.path.basename(file))
+    return release[1] if release else ""
+
+
+def plan_stale_checksums(staged: Iterable[str], sources: Iterable[str], carried: Iterable[str]) -> list[str]:
+    """Return the names of staged checksums that do not lie beside their files any more.
+
+    :param staged: names of all staged files.
+    :param sources: paths of what is carried.
+    :param carried: paths of the checksums that are carried with it.
+    """
+    names = {os.path.basename(path) for path in checksum_paths(list(sources))}
+    return sorted((names & set(staged)) - {os.path.basename(path) for path in carried})
 
 
 def plan_options(settings: Mapping[str, Any]) -> list[str]:
@@ -58,10 +116,12 @@ def plan_options(settings: Mapping[str, Any]) -> list[str]:
 
     :param settings: ``sources``, ``names``, ``move_pinned``, ``remove`` (lists), ``allow`` (source, or ``*`` for all, to
         patterns), ``platforms`` (what the nodes run; empty: what ``machines`` says), ``any_platform``, ``older`` and
-        ``other_site`` (what is agreed to), and ``staging`` (where the sources were carried to; empty where they are read
-        in place).
+        ``other_site`` (what is agreed to), ``staging`` (where the sources were carried to; empty where they are read
+        in place), ``controller_sources`` (files that always come from the controller) and ``controller_staging`` (the
+        directory of their copies on the node).
     """
     staging = settings["staging"]
+    carried = [f"{settings['controller_staging']}/{os.path.basename(file)}" for file in settings["controller_sources"]]
 
     def place(source: str) -> str:
         return f"{staging}/{os.path.basename(source.rstrip('/'))}" if staging else source
@@ -82,7 +142,10 @@ def plan_options(settings: Mapping[str, Any]) -> list[str]:
             )
         prefix = "" if source == "*" else f"{place(source)}="
         words += [f"--allow={prefix}{pattern}" for pattern in patterns]
-    return plain([*words, "--json", "--", *[place(source) for source in settings["sources"]]])
+    # The lists are for media. These files are named one by one in the inventory, and go to every node in any case.
+    words += [f"--allow={file}=*" for file in carried if settings["allow"]]
+    places = [place(source) for source in settings["sources"]]
+    return plain([*words, "--json", "--", *places, *[file for file in carried if file not in places]])
 
 
 def rollback_options(given: Mapping[str, str], move_pinned: Iterable[str]) -> list[str]:
@@ -103,14 +166,14 @@ def plan_error(result: Mapping[str, Any]) -> str:
     :param result: result of ``ansible.builtin.command``.
     """
     said = str(result.get("stderr") or result.get("stdout") or result.get("msg") or "").strip()
-    own = [line for line in said.splitlines() if line.startswith("APL-")]
+    own = [line for line in said.split("\n") if line.startswith("APL-")]
     unknown = _UNKNOWN.search(said) if result.get("rc") == 2 else None
     if unknown:
         return (
             f"APL-0773: the release on the node is older than this checkout: {unknown['what']}. "
             "Run ansible-playbook site.yml, which brings the release of this checkout to every node, and then this again"
         )
-    return "\n".join(own) if own else said
+    return several_lines("\n".join(own) if own else said)
 
 
 def plan_refusal(result: Mapping[str, Any]) -> str:
@@ -118,11 +181,8 @@ def plan_refusal(result: Mapping[str, Any]) -> str:
 
     :param result: result of ``ansible.builtin.command``.
     """
-    try:
-        images = json.loads(str(result.get("stdout") or ""))
-    except ValueError:
-        images = None
-    shown = _image_lines(images) if isinstance(images, dict) else []
+    images = read_document(result.get("stdout"))
+    shown = image_lines(images) if images is not None else []
     return "\n".join([*shown, plan_error(result)])
 
 
@@ -142,6 +202,7 @@ def plan_nodes(
     """
     hosts = list(hosts)
     to_write = int(images["bytes_to_write"]) if images else 0
+    staged = min(to_write, int(images.get("bytes_staged") or 0)) if images else 0
     nodes = []
     for host in hosts:
         facts = hostvars[host]
@@ -155,9 +216,10 @@ def plan_nodes(
                 "host": host,
                 "changes": changes,
                 "restarts": restarts,
-                "writes": to_write
+                "writes": to_write - staged
                 if host == settings["seed_host"]
                 else _share(to_write, settings["copies"], len(hosts)),
+                "staged": staged if host == settings["seed_host"] else 0,
                 "exact": host == settings["seed_host"] or settings["copies"] == "all" or len(hosts) == 1,
                 "free": disk.get("available"),
                 "mount": disk.get("mount", ""),
@@ -173,19 +235,45 @@ def plan_is_empty(images: Mapping[str, Any] | None, nodes: Sequence[Mapping[str,
 
 def plan_publishes(images: Mapping[str, Any] | None) -> bool:
     """Return whether importing the sources would change what the site serves, or bring it bytes it lacks."""
-    return bool(images) and bool(_names_change(images) or images["bytes_to_write"])
+    return publishes(images)
 
 
-def _names_change(images: Mapping[str, Any]) -> bool:
-    """Return whether there would be a new generation; an interrupted import may have left nothing but that to do."""
-    return bool(images["added"] or images["moved"] or images["completed"] or images.get("removed"))
+def plan_kept(images: Mapping[str, Any] | None, host: str) -> str:
+    """Return what a refused plan leaves for the next run, as a sentence; empty where it leaves nothing.
+
+    :param host: the node that read the medium.
+    """
+    until = (images or {}).get("staged_until")
+    if not until:
+        return ""
+    return f"What was verified is kept on {host} until {_time(str(until))}: run it again and it asks at once."
+
+
+def plan_stops(images: Mapping[str, Any] | None, host: str) -> dict[str, str]:
+    """Return what is true where a run is stopped while it publishes: ``stopped``, or ``switched`` where it was too late.
+
+    :param host: the publisher.
+    """
+    before = (
+        f"{host} serves {served(images)} as before" if (images or {}).get("generation") else "nothing is served yet"
+    )
+    after = f"Generation {next_number(images)}" if images else "A new generation"
+    return {
+        "stopped": f"Nothing was published: {before}. {plan_kept(images, host)}".strip(),
+        "switched": f"{after} was published before the run stopped, and every node follows it. Run it again to prove it.",
+    }
+
+
+def _time(stamp: str) -> str:
+    """Return a time in ISO form as people write it, to the minute."""
+    return re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d).*$", r"\1 \2 UTC", stamp)
 
 
 def plan_too_small(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return one error for each node whose file system cannot take what will certainly be written to it."""
     return [
-        f"APL-0771: {node['host']}: the file system at {node['mount']} is too small: {_size(node['writes'])} needed"
-        f" ({node['writes']} bytes, for the store), {_size(node['free'])} available ({node['free']} bytes)."
+        f"APL-0771: {node['host']}: the file system at {node['mount']} is too small: {size_words(node['writes'])} needed"
+        f" ({node['writes']} bytes, for the store), {size_words(node['free'])} available ({node['free']} bytes)."
         " Free space there, or mount a larger file system at /var/lib/appliance"
         for node in nodes
         if node["exact"] and node["free"] is not None and node["writes"] > node["free"]
@@ -193,108 +281,49 @@ def plan_too_small(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def plan_text(images: Mapping[str, Any] | None, nodes: Sequence[Mapping[str, Any]]) -> str:
-    """Write the plan for people.
+    """Write the whole plan for people.
 
     :param images: what ``appliance plan --json``, or ``appliance rollback --plan --json``, printed; None where there is
         nothing to import.
     :param nodes: what :func:`plan_nodes` returned.
     """
+    images, nodes = each(images), each(nodes)
     if plan_is_empty(images, nodes):
-        if images and "target" in images:
-            return f"Nothing to do: {_served(images)} is served, with what generation {images['target']['number']} had."
-        served = f" {_served(images).capitalize()} is served." if images else ""
-        return "\n".join(
-            [f"Nothing to do: the site is as the inventory and the medium want it.{served}", *_sources(images)]
-        )
-    return "\n".join(["This run would change the following.", "", *_image_lines(images), "", *_node_lines(nodes)])
+        return _nothing(images)
+    return "\n".join(["This run would change the following.", "", *image_lines(images), "", *node_lines(nodes)])
 
 
-def _image_lines(images: Mapping[str, Any] | None) -> list[str]:
-    if images is None:
-        return ["Images: no source is configured (seed_sources); what is served stays."]
-    head = f"Images: {_served(images)} is served now"
-    if _names_change(images):
-        head += f"; generation {((images['generation'] or {}).get('number') or 0) + 1} will be published"
-    target = images.get("target")
-    if target:
-        origin = ", ".join(target["sources"]) or "no medium"
-        head += f", with what generation {target['number']} of {target['created']} had ({origin})"
-    lines = [f"{head}."]
-    removed = images.get("removed") or []
-    back = {item["name"]: item["number"] for item in images.get("steps_back") or []}
-    # One column for what happens, as wide as the longest word that is there.
-    verb = len("remove") + 1 if removed else len("cover")
-    width = max((len(item["name"]) for item in [*images["added"], *images["moved"], *removed]), default=0)
-    lines += [
-        f"  {'add':<{verb}} {item['name']:<{width}}  {_short(item['digest'])}  {_size(item['size'])}"
-        for item in images["added"]
-    ]
-    lines += [
-        f"  {'move':<{verb}} {item['name']:<{width}}  {_short(item['old'])} -> {_short(item['new'])}"
-        f"{'  (pinned)' if item.get('pinned') else ''}"
-        f"{'  (back to what generation {} had)'.format(back[item['name']]) if item['name'] in back else ''}"
-        for item in images["moved"]
-    ]
-    lines += [
-        f"  {'remove':<{verb}} {item['name']:<{width}}  {_short(item['digest'])}{'  (pinned)' if item.get('pinned') else ''}"
-        for item in removed
-    ]
-    lines += [f"  {'fill':<{verb}} {name}  (platforms that were left out before)" for name in images["completed"]]
-    lines += [
-        f"  {'cover':<{verb}} {item['name']:<{width}}  {_short(item['old'])} (pushed by an operator) -> {_short(item['new'])}"
-        for item in images.get("covers_pushed") or []
-    ]
-    lines += [
-        f"  then what an operator pushed is served: {item['name']}  {_short(item['new'])}"
-        for item in images.get("uncovers_pushed") or []
-    ]
-    count = len(images["unchanged"])
-    stay = "1 name stays as it is" if count == 1 else f"{count} names stay as they are"
-    lines.append(f"  {stay}." if removed else f"  {stay}; none is removed.")
-    lines += [
-        f"  cannot be brought back: {item['name']} lacks {', '.join(map(_short, item['blobs']))}"
-        for item in images.get("missing") or []
-    ]
-    lines += _media(images)
-    lines += [f"  note: {note}" for note in images.get("notes") or []]
-    return [*lines, *_sources(images)]
+def plan_screen(
+    images: Mapping[str, Any] | None, nodes: Sequence[Mapping[str, Any]], seconds: float = 0, path: str = ""
+) -> str:
+    """Write the plan for a terminal: what is long is counted, and a summary stands last, directly above the question.
+
+    :param seconds: how long the medium was read for this plan; 0 where that is not known.
+    :param path: file with the whole plan; empty where there is none.
+    """
+    images, nodes = each(images), each(nodes)
+    if plan_is_empty(images, nodes):
+        return _nothing(images)
+    summary = summary_lines(images, nodes, seconds=float(seconds), path=path)
+    for limit in (None, 10, 8, 6, 5, 4, 3, 2):
+        lines = [*image_lines(images, limit), *node_lines(nodes, limit)]
+        if len(lines) + len(summary) <= _SCREEN_LINES:
+            break
+    short = [line if len(line) <= _SCREEN_COLUMNS else f"{line[: _SCREEN_COLUMNS - 3]}..." for line in lines]
+    return "\n".join([*short, *summary])
 
 
-def _media(images: Mapping[str, Any]) -> list[str]:
-    older = images.get("older_media") or {}
-    return [
-        f"  medium: {label['id']}, for {label['site']}, made {label['created']}"
-        f"{' (' + label['note'] + ')' if label.get('note') else ''}"
-        f"{', older than one of {} that was published'.format(older[source]['newest']) if source in older else ''}"
-        for source, label in (images.get("medium") or {}).items()
-    ]
-
-
-def _sources(images: Mapping[str, Any] | None) -> list[str]:
-    lines = []
-    for source in (images or {}).get("sources", []):
-        if source["state"] == "read":
-            lines.append(f"  read and verified: {source['path']} ({_size(source['bytes'])})")
-        else:
-            lines.append(f"  not there, but published before: {source['path']}")
-    return lines
-
-
-def _node_lines(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
-    lines = ["Nodes:"]
-    for node in nodes:
-        room = "" if node["free"] is None else f", {_size(node['free'])} free at {node['mount']}"
-        about = "" if node["exact"] else "about "
-        writes = (
-            f"{about}{_size(node['writes'])} to write to the store{room}" if node["writes"] else "no images to write"
-        )
-        lines.append(f"  {node['host']}: {writes}")
-        lines += [f"    {change}" for change in node["changes"]]
-        if node["restarts"]:
-            lines.append(f"    restarts (or starts): {', '.join(node['restarts'])}")
-        if not node["changes"] and not node["restarts"]:
-            lines.append("    nothing changes in its configuration")
-    return lines
+def _nothing(images: Mapping[str, Any] | None) -> str:
+    if images and "target" in images:
+        return f"Nothing to do: {served(images)} is served, with what generation {images['target']['number']} had."
+    what = f" {served(images).capitalize()} is served." if images else ""
+    return "\n".join(
+        [
+            f"Nothing to do: the site is as the inventory and the medium want it.{what}",
+            *note_lines(images),
+            *source_lines(images),
+        ]
+    )
 
 
 def _share(size: int, copies: Any, nodes: int) -> int:
@@ -305,33 +334,18 @@ def _share(size: int, copies: Any, nodes: int) -> int:
     return size * others // (nodes - 1) if nodes > 1 else 0
 
 
-def _served(images: Mapping[str, Any] | None) -> str:
-    generation = (images or {}).get("generation")
-    return f"generation {generation['number']}" if generation else "nothing"
-
-
-def _short(digest: str) -> str:
-    algorithm, _, encoded = digest.partition(":")
-    return f"{algorithm}:{encoded[:12]}"
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
-
-
 class FilterModule:
     """The names that playbooks call these functions by."""
 
     def filters(self) -> dict[str, Any]:
         """Return name to function."""
         return {
-            "plan_checksums": plan_checksums,
+            "plan_stale_checksums": plan_stale_checksums,
             "plan_error": plan_error,
             "plan_is_empty": plan_is_empty,
+            "plan_k3s_archives": plan_k3s_archives,
+            "plan_k3s_notes": plan_k3s_notes,
+            "plan_kept": plan_kept,
             "plan_machines": plan_machines,
             "plan_nodes": plan_nodes,
             "plan_options": plan_options,
@@ -339,6 +353,8 @@ class FilterModule:
             "plan_publishes": plan_publishes,
             "plan_refusal": plan_refusal,
             "plan_roles": plan_roles,
+            "plan_screen": plan_screen,
+            "plan_stops": plan_stops,
             "plan_text": plan_text,
             "plan_too_small": plan_too_small,
             "rollback_options": rollback_options,

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from ansible_collections.site.appliance.plugins.plugin_utils import re2
 from ansible_collections.site.appliance.plugins.plugin_utils.problems import Problems, plain
 
 WILDCARD = "*"
@@ -33,6 +34,8 @@ _CONFIG_KEYS = {"auth", "tls"}
 _AUTH_KEYS = {"username", "password", "auth", "identity_token"}
 _TLS_KEYS = {"ca_file", "cert_file", "key_file", "insecure_skip_verify"}
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::(\d{1,5}))?")
+# What cannot stand in a repository's name, whatever the registry: capitals are left to those that take them.
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._/-]")
 _DOCKER_HUB = {"docker.io", "registry-1.docker.io", "index.docker.io", "registry.hub.docker.com"}
 # Endpoints that no site has inside itself, whatever the inventory says.
 _PUBLIC = _DOCKER_HUB | {
@@ -196,6 +199,39 @@ def _literal_prefix(pattern: str) -> str:
     return literal
 
 
+def _check_replacement(pattern: str, replacement: str, names: list[str], where: str, problems: Problems) -> None:
+    """Check that a replacement refers to groups of its pattern only, and that its text can stand in a repository's name."""
+    what = f"the replacement {replacement} of the rewrite {pattern} is wrong"
+    for part in re2.template(replacement):
+        if isinstance(part, re2.Reference):
+            if not part.resolves(names):
+                problems.add("APL-0808", what, where=where, why=_unresolved(part, names), fix=_meant(part, names))
+        elif odd := _NOT_IN_NAMES.search(part):
+            why = f"K3s takes {odd[0]} as it stands, and no repository's name has it"
+            fix = "Leave it out"
+            if odd[0] == "\\" and (number := re.search(r"\\g?<?(\d+)", part)):
+                fix = f"Write ${{{number[1]}}} for group {number[1]}"
+            elif odd[0] == "$":
+                fix = "Write ${1} for the first group"
+            problems.add("APL-0808", what, where=where, why=why, fix=fix)
+
+
+def _unresolved(reference: re2.Reference, names: list[str]) -> str:
+    count = len(names) - 1
+    if reference.number is not None:
+        groups = "no group" if not count else f"{count} group{'s' if count > 1 else ''}"
+        return f"{reference.source} stands for group {reference.number}, and the pattern has {groups}: K3s puts nothing there"
+    return f"{reference.source} stands for a group named {reference.name}, which the pattern does not have: K3s puts nothing there"
+
+
+def _meant(reference: re2.Reference, names: list[str]) -> str:
+    """Return the advice for a reference to a group that is not there."""
+    digits = re.match(r"[1-9][0-9]*", reference.name)
+    if digits and reference.number is None and int(digits[0]) < len(names):
+        return f"Write ${{{digits[0]}}}{reference.name[digits.end() :]}"
+    return "Put what is to be kept into parentheses in the pattern, or leave the reference out"
+
+
 def _check_rewrites(rewrites: Any, where: str, problems: Problems) -> dict[str, str]:
     if rewrites is None:
         return {}
@@ -204,11 +240,19 @@ def _check_rewrites(rewrites: Any, where: str, problems: Problems) -> dict[str, 
     ):
         problems.add("APL-0808", "rewrite is not a mapping of pattern to replacement", where=where)
         return {}
-    for pattern in rewrites:
+    for pattern, replacement in rewrites.items():
         try:
-            re.compile(pattern)
-        except re.error as error:
-            problems.add("APL-0808", f"the rewrite pattern {pattern} is not valid", where=where, why=str(error))
+            names = re2.group_names(pattern)
+        except re2.PatternError as error:
+            problems.add(
+                "APL-0808",
+                f"the rewrite pattern {pattern} is not valid",
+                where=where,
+                why=f"K3s reads it as RE2: {error}",
+                fix="Write it without that; https://github.com/google/re2/wiki/Syntax lists what there is",
+            )
+        else:
+            _check_replacement(pattern, replacement, names, where, problems)
     patterns = sorted(rewrites)
     for index, first in enumerate(patterns):
         for second in patterns[index + 1 :]:

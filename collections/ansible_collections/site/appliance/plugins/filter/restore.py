@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.site.appliance.plugins.plugin_utils.problems import Problems, plain
+from ansible_collections.site.appliance.plugins.plugin_utils.words import each
 
-TOKEN, PASSWORD = "k3s/token", "k3s/nodes/"
+PASSWORD = "k3s/nodes/"
+#: Files of a backup that hold K3s's tokens, with what they are and the setting that says where they go.
+TOKENS = (("k3s/token", "servers", "token_file"), ("k3s/agent-token", "agents", "agent_token_file"))
 #: Files of a backup that hold K3s's datastore, by its kind.
 DATASTORES = {"sqlite": "k3s/state.db", "etcd": "k3s/snapshot"}
 
@@ -44,7 +47,7 @@ def restore_plan(
     :param archive: what ``appliance backup show --json`` printed.
     :param seen: node to what ``site.appliance.served_info`` returned; None for one that did not answer.
     :param settings: ``publisher``, ``server`` (the first), ``servers``, ``parts``, ``over``, and the paths ``ca``,
-        ``token_file``, ``database``, ``snapshot``, ``etcd``, ``password_file``.
+        ``token_file``, ``agent_token_file``, ``database``, ``snapshot``, ``etcd``, ``password_file``.
     """
     about, parts = archive["about"], settings["parts"]
     shas = {item["name"]: item["sha256"] for item in archive["files"]}
@@ -59,8 +62,9 @@ def restore_plan(
     lines = [head, *(f"  {line}" for line in todo or ["nothing to put back: all of it is there"])]
     media = about["store"]["media"]
     if "names" in parts and media:
-        lines.append(f"Layers are not in it. They come back from the media that brought them: {', '.join(media)}")
-    return plain({"lines": lines, "problems": problems.lines, "empty": not todo})
+        lines.append("Layers are not in it. They come back from the media that brought them:")
+        lines += [f"  {medium}" for medium in media]
+    return plain(each({"lines": lines, "problems": problems.lines, "empty": not todo}))
 
 
 def _names(
@@ -127,8 +131,9 @@ def _k3s(
     foreign = [
         f"{node} has {path}" for node in settings["servers"] for path in (settings["etcd"],) if there(node, path)
     ]
-    if TOKEN in shas and there(server, settings["token_file"]) not in ("", shas[TOKEN]):
-        foreign.append(f"{server} has another token in {settings['token_file']}")
+    for name, _, setting in TOKENS:
+        if name in shas and there(server, settings[setting]) not in ("", shas[name]):
+            foreign.append(f"{server} has another token in {settings[setting]}")
     if there(server, settings["database"]) and there(server, settings["database"]) != shas.get(DATASTORES["sqlite"]):
         foreign.append(f"{server} has {settings['database']}")
     if foreign:
@@ -140,8 +145,9 @@ def _k3s(
             fix="K3s is restored onto fresh hosts alone. Take it off the servers first, or leave it as it is with"
             """ -e '{"restore_parts": ["authority", "names"]}'""",
         )
-    if TOKEN in shas and there(server, settings["token_file"]) != shas[TOKEN]:
-        todo.append(f"{server}: K3s's token, to {settings['token_file']}")
+    for name, whose, setting in TOKENS:
+        if name in shas and there(server, settings[setting]) != shas[name]:
+            todo.append(f"{server}: K3s's token of {whose}, to {settings[setting]}")
     if datastore in shas and there(server, target) != shas[datastore]:
         todo.append(f"{server}: K3s's datastore ({k3s['datastore']}), read by K3s when site.yml starts it")
     for node in seen:

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.site.appliance.plugins.filter.plan import plan_error
+from ansible_collections.site.appliance.plugins.plugin_utils.ending import hosts_text
+from ansible_collections.site.appliance.plugins.plugin_utils.quantities import duration_text, rate_text
+from ansible_collections.site.appliance.plugins.plugin_utils.sizes import size_words
+from ansible_collections.site.appliance.plugins.plugin_utils.words import read_document
 
 _SHOWN = 10
 _PATIENCE = 45
@@ -47,6 +50,23 @@ def seed_waited(result: Mapping[str, Any], generation: Mapping[str, Any] | None)
     return is_hopeless and int(result.get("attempts") or 0) >= _PATIENCE
 
 
+def seed_missing_bytes(result: Mapping[str, Any]) -> int:
+    """Return how many bytes a node still has to fetch; 0 where it does not say."""
+    return int((_document(result) or {}).get("wanted_missing_bytes") or 0)
+
+
+def seed_behind_text(result: Mapping[str, Any], generation: Mapping[str, Any] | None, pace: float) -> str:
+    """Return what a node that is waited for still lacks, for one line of progress.
+
+    :param pace: bytes that it fetched a second lately; 0 where that is not known.
+    """
+    status, missing = _document(result), seed_missing_bytes(result)
+    if status is None or not _follows(status, generation) or not missing:
+        return f"following: {seed_lacks(result, generation)}"
+    text = f"following: {status['wanted_missing']} blobs ({size_words(missing)}) to fetch"
+    return f"{text}, {rate_text(pace)}, {duration_text(missing / pace)} left" if pace > 0 else text
+
+
 def seed_behind(results: Mapping[str, Mapping[str, Any]], generation: Mapping[str, Any] | None) -> list[str]:
     """Return one line for each node that does not serve the generation whole, in the order given."""
     lacks = {host: seed_lacks(result, generation) for host, result in results.items()}
@@ -72,29 +92,80 @@ def seed_wrong(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def seed_proved(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return what was proved: how many names of which generation each node answered."""
-    lines = []
+    """Return what was proved: how many names of which generation the nodes answered; nodes that answered alike stand together."""
+    alike: dict[str, list[str]] = {}
     for host, result in results.items():
         shown = _document(result)
         if shown is not None:
             served = shown["generation"]
             words = f"generation {served['number']} is served" if served else "no generation is served yet"
-            lines.append(f"{host}: {words}, {shown['names']} names asked for, every one answered as it was published")
-    return "\n".join(lines)
+            text = f"{words}, {shown['names']} names asked for, every one answered as it was published"
+            alike.setdefault(text, []).append(host)
+    return "\n".join(f"{hosts_text(hosts)}: {text}" for text, hosts in alike.items())
+
+
+def seed_served(proof: Mapping[str, Any] | None, nodes: Sequence[str], site: Sequence[str]) -> str:
+    """Return what the site serves at the end of a run, as a sentence; empty where the run proved nothing.
+
+    :param proof: the publisher's result of ``appliance prove --json``; None where nothing was proved.
+    :param nodes: nodes that were asked for every name.
+    :param site: every node of the site.
+    """
+    shown = _document(proof or {})
+    if shown is None:
+        return ""
+    if not shown["generation"]:
+        return "No images are served yet."
+    names = "1 name" if shown["names"] == 1 else f"{shown['names']} names"
+    return f"{_subject(nodes, site)} serves generation {shown['generation']['number']} with {names}."
+
+
+def seed_claim(claim: str, nodes: Sequence[str], site: Sequence[str]) -> str:
+    """Return what was proved of nodes, as a sentence that names those that ``--limit`` left out.
+
+    :param claim: what each of them does, as a predicate: ``pulls``.
+    :param nodes: the nodes of this run.
+    :param site: every node of the site.
+    """
+    left_out = [node for node in site if node not in nodes]
+    others = f" Not in this run: {hosts_text(left_out)}." if left_out else ""
+    return f"{_subject(nodes, site)} {claim}.{others}"
+
+
+def seed_ended(proof: Mapping[str, Any] | None, nodes: Sequence[str], site: Sequence[str], is_verified: bool) -> str:
+    """Return the end of a run of site.yml: what is served, what is proved, what comes next.
+
+    :param proof: the publisher's result of ``appliance prove --json``; None where a choice of tags left it out.
+    :param nodes: the nodes of this run.
+    :param site: every node of the site.
+    :param is_verified: whether the role verify ran.
+    """
+    served = seed_served(proof, nodes, site)
+    if not is_verified:
+        return f"{served} The chosen tags left the proof out. Next: ansible-playbook playbooks/verify.yml".strip()
+    left_out = set(site).difference(nodes)
+    following = (
+        "run it again without --limit"
+        if left_out
+        else "take the medium out, and back up what cannot be made again with ansible-playbook playbooks/backup.yml"
+    )
+    return f"{served} {seed_claim('pulls', nodes, site)} Next: {following}".strip()
+
+
+def _subject(nodes: Sequence[str], site: Sequence[str]) -> str:
+    if len(nodes) == 1:
+        return nodes[0]
+    return "Every node of this run" if set(site).difference(nodes) else "Every node"
 
 
 def _said(result: Mapping[str, Any]) -> str:
     """The one line of a failed command that says why: the appliance's own, else the last one."""
-    said = plan_error({**result, "stdout": ""}).splitlines() or ["no reason given"]
-    return said[0] if said[0].startswith("APL-") else said[-1]
+    said = plan_error({**result, "stdout": ""}) or "no reason given"
+    return said.split("\n")[0 if said.startswith("APL-") else -1]
 
 
 def _document(result: Mapping[str, Any]) -> dict[str, Any] | None:
-    try:
-        shown = json.loads(str(result.get("stdout") or ""))
-    except ValueError:
-        return None
-    return shown if isinstance(shown, dict) else None
+    return read_document(result.get("stdout"))
 
 
 def _follows(status: Mapping[str, Any], generation: Mapping[str, Any] | None) -> bool:
@@ -133,8 +204,11 @@ class FilterModule:
         """Return name to function."""
         return {
             "seed_behind": seed_behind,
+            "seed_claim": seed_claim,
+            "seed_ended": seed_ended,
             "seed_lacks": seed_lacks,
             "seed_proved": seed_proved,
+            "seed_served": seed_served,
             "seed_waited": seed_waited,
             "seed_wrong": seed_wrong,
         }

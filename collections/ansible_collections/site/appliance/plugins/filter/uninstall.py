@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.site.appliance.plugins.filter.preflight import human
 from ansible_collections.site.appliance.plugins.plugin_utils.problems import plain
+from ansible_collections.site.appliance.plugins.plugin_utils.sizes import size_words
+from ansible_collections.site.appliance.plugins.plugin_utils.words import each
 
 _ETC = "/etc/appliance"
 _STORE = "/var/lib/appliance"
@@ -34,8 +35,8 @@ def uninstall_scope(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what goes from a node, and what stays.
 
     :param settings: ``k3s`` and ``data`` (whether they are to go), ``managed`` (whether the K3s there is the appliance's), ``k3s_runs``
-        (whether its unit is there), ``k3s_data_there`` and ``store_there`` (whether there is such data), ``token`` (file of the
-        cluster's token), ``links`` (links to K3s that are there), ``restored`` (files that come back as they were before).
+        (whether its unit is there), ``k3s_data_there`` and ``store_there`` (whether there is such data), ``tokens`` (files of
+        the cluster's tokens), ``links`` (links to K3s that are there), ``restored`` (files that come back as they were before).
     :returns: ``k3s_stays``; absolute paths by step: ``k3s``, ``mirror``, ``host``, ``data``, ``last``; ``keep`` (paths that stay,
         whatever goes around them), ``empty`` (directories that go where nothing is in them), ``stays`` (data that does), ``restored``,
         ``user`` (whether the services' user goes).
@@ -47,7 +48,7 @@ def uninstall_scope(settings: Mapping[str, Any]) -> dict[str, Any]:
     k3s_data_stays = k3s_goes and given["k3s_data_there"] and not given["data"]
     store_stays = given["store_there"] and not given["data"]
     # Without the one the datastore cannot be opened again; without the other a node is not let in under its old name.
-    keys = [given["token"], "/etc/rancher/node/password"]
+    keys = [*given["tokens"], "/etc/rancher/node/password"]
     k3s = [
         "/usr/local/bin/k3s",
         "/usr/local/bin/k3s-" + "[0-9a-f]" * 12,
@@ -130,7 +131,7 @@ def uninstall_node(host: str, found: Mapping[str, Any]) -> dict[str, Any]:
     changes += [f"removed: {', '.join(gone)}"] if gone else []
 
     def sized(result: Mapping[str, Any]) -> list[str]:
-        return [f"{path} ({human(result['bytes'][path])})" for path in result["removed"]]
+        return [f"{path} ({size_words(result['bytes'][path])})" for path in result["removed"]]
 
     return {
         "host": str(host),
@@ -152,6 +153,7 @@ def uninstall_text(nodes: Sequence[Mapping[str, Any]]) -> str:
 
     :param nodes: what :func:`uninstall_node` returned.
     """
+    nodes = each(nodes)
     lines = [
         "Nothing to take away from these nodes."
         if uninstall_is_empty(nodes)
@@ -161,7 +163,7 @@ def uninstall_text(nodes: Sequence[Mapping[str, Any]]) -> str:
     lines += _about(
         nodes,
         "stays",
-        f"Data stays, with what opens it: user appliance, {MANAGED}, K3s's token and node password."
+        f"Data stays, with what opens it: user appliance, {MANAGED}, K3s's tokens and node password."
         " It goes where uninstall_data is true:",
     )
     if any(node["k3s_stays"] for node in nodes):

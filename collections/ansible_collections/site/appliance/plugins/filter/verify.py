@@ -23,12 +23,20 @@ from ansible_collections.site.appliance.plugins.filter.registries import (
     is_loopback,
     normalise_endpoint,
 )
+from ansible_collections.site.appliance.plugins.plugin_utils.cluster import (
+    add_pods,
+    cluster_problems,
+    failing,
+    pods_of,
+)
+from ansible_collections.site.appliance.plugins.plugin_utils.image_names import full_name
 from ansible_collections.site.appliance.plugins.plugin_utils.problems import Problems, plain
+from ansible_collections.site.appliance.plugins.plugin_utils.words import each, read_document
 
 # Any registry that nobody lists: what containerd does with it is what "*" stands for.
 _UNLISTED = "not-listed.invalid"
 _CONFIG_PATH_PLUGINS = ("io.containerd.cri.v1.images", "io.containerd.grpc.v1.cri")
-_COLUMNS = ("node", "role", "K3s", "ready", "generation", "names", "order", "pull", "peers", "missing")
+_COLUMNS = ("node", "role", "K3s", "ready", "generation", "names", "order", "pull", "peers", "missing", "pods")
 _IMAGE_LINE = re.compile(r"^(\S+)\s+\S+\s+(sha256:[0-9a-f]{64})\s")
 
 
@@ -52,6 +60,23 @@ def containerd_roots(files: Mapping[str, str]) -> list[str]:
             if path != main and fnmatch.fnmatchcase(path, pattern):
                 found = _config_path(_toml(files[path], path)) or found
     return [item for item in found.split(":") if item]
+
+
+def sandbox_image(files: Mapping[str, str]) -> str:
+    """Return the image that containerd takes for each pod's sandbox; empty where its configuration does not say.
+
+    :param files: see :func:`containerd_roots`.
+    """
+    for path, text in files.items():
+        if not path.endswith("/config.toml"):
+            continue
+        try:
+            plugins = _toml(text, path).get("plugins", {})
+        except ValueError:
+            return ""
+        new, old = (plugins.get(name, {}) for name in _CONFIG_PATH_PLUGINS)
+        return str(new.get("pinned_images", {}).get("sandbox") or old.get("sandbox_image") or "")
+    return ""
 
 
 def _toml(text: str, where: str) -> dict[str, Any]:
@@ -217,11 +242,7 @@ def mirror_images(stdout: str) -> dict[str, str]:
 
 
 def _loads(stdout: str) -> dict[str, Any]:
-    try:
-        document = json.loads(stdout)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
+    return read_document(stdout) or {}
 
 
 def _last_line(text: str) -> str:
@@ -243,9 +264,12 @@ def verify_node(spec: Mapping[str, Any]) -> dict[str, Any]:
     :param spec: ``name``, ``role``, ``version`` (of the K3s binary), ``state`` (of the node, see ``k3s_node_state``),
         ``status`` (output of ``appliance status --json``), ``status_error``, ``files`` and ``hosts`` (see
         :func:`check_order`), ``expected`` (None where it is not known), ``wildcard``, ``image`` (the one that was pulled; may be empty),
-        ``pull_rc``, ``pull_error``, ``pull_time`` (``h:mm:ss.ffffff``), ``images`` (output of ``ctr images ls``)
-        and ``mirror_images`` (output of ``appliance images --json``).
-    :returns: ``cells`` (column to text), ``bad`` (names of bad columns), ``problems`` and ``notes`` (lines).
+        ``pull_rc``, ``pull_error``, ``pull_time`` (``h:mm:ss.ffffff``), ``proof`` (output of ``appliance prove --sample``),
+        ``proof_error`` (its error; may be empty),
+        ``images`` (output of ``ctr images ls``), ``mirror_images`` (output of ``appliance images --json``),
+        ``cluster`` (result of ``site.appliance.cluster_pods_info``) and ``node_name`` (its name in Kubernetes).
+    :returns: ``cells`` (column to text), ``bad`` (names of bad columns), ``problems`` and ``notes`` (lines),
+        ``node_name``, and ``sandbox`` (the image that every pod of the node needs).
     """
     spec = plain(spec)
     name = str(spec["name"])
@@ -276,9 +300,9 @@ def verify_node(spec: Mapping[str, Any]) -> dict[str, Any]:
     if not state.get("ready"):
         wrong("ready", "no", "APL-0902", "the node is not Ready", why=str(state.get("why") or "no server answered"))
 
+    cells["order"] = "ok"
     _verify_mirror(spec, cells, wrong)
 
-    cells["order"] = "ok"
     if spec.get("expected") is None:
         wrong(
             "order",
@@ -308,6 +332,26 @@ def verify_node(spec: Mapping[str, Any]) -> dict[str, Any]:
             why = _last_line(str(spec.get("pull_error") or ""))
             wrong("pull", "failed", "APL-0905", f"{image} cannot be pulled", why=why)
 
+    proof = _loads(str(spec.get("proof") or ""))
+    if not proof and spec.get("proof_error") and spec.get("status"):
+        why = _last_line(str(spec["proof_error"]))
+        wrong("pull", "no sample", "APL-0916", "no sample could be taken from the mirror", why=why)
+    for item in proof.get("wrong") or []:
+        wrong(
+            "pull",
+            "wrong",
+            "APL-0916",
+            f"the mirror does not give {item['name']} as it was published",
+            why=f"{item['answered']} instead of {item['expected']}",
+            fix="Run appliance fsck on this node",
+        )
+
+    pods = pods_of(spec.get("cluster") or {}, str(spec.get("node_name") or name))
+    cells["pods"] = f"{len(pods) - len(failing(pods))}/{len(pods)}" if pods else cells["pods"]
+    if failing(pods):
+        bad.append("pods")
+        add_pods(problems, pods, name)
+
     images = parse_images(str(spec.get("images") or ""))
     served = mirror_images(str(spec.get("mirror_images") or ""))
     for item in unshared_images(images, served):
@@ -329,7 +373,14 @@ def verify_node(spec: Mapping[str, Any]) -> dict[str, Any]:
             why=f"covered are only {', '.join(sorted(covered)) or 'none'}{listed}",
             fix="Set registries_wildcard: true",
         )
-    return {"cells": cells, "bad": bad, "problems": problems.lines, "notes": notes.lines}
+    return {
+        "cells": each(cells),
+        "bad": bad,
+        "problems": problems.lines,
+        "notes": notes.lines,
+        "node_name": str(spec.get("node_name") or name),
+        "sandbox": sandbox_image(spec.get("files") or {}),
+    }
 
 
 def _verify_mirror(spec: Mapping[str, Any], cells: dict[str, str], wrong: Callable[..., None]) -> None:
@@ -346,6 +397,15 @@ def _verify_mirror(spec: Mapping[str, Any], cells: dict[str, str], wrong: Callab
             fix="Look at appliance-agent.service",
         )
         return
+    for item in status.get("foreign_listeners") or []:
+        wrong(
+            "order",
+            "foreign",
+            "APL-0917",
+            "somebody else answers containerd in place of the mirror",
+            why=str(item.get("words")),
+            fix="Stop it, then: systemctl restart appliance-mirror",
+        )
     generation = status.get("generation") or {}
     digest = str(generation.get("digest", ""))
     cells["generation"] = f"{generation['number']} {digest[7:19]}" if generation else "none"
@@ -372,19 +432,42 @@ def _verify_mirror(spec: Mapping[str, Any], cells: dict[str, str], wrong: Callab
                 f"its mirror does not reach {peer.get('id')} at {peer.get('address')}",
                 fix="Look whether that node runs and whether 5443/tcp is open between the two",
             )
+    for trouble in status.get("troubles") or []:
+        # That a peer does not answer is said above.
+        if trouble.get("ended") or trouble.get("about") == "ping":
+            continue
+        who = trouble.get("peer") or "this node"
+        wrong(
+            "peers" if trouble.get("peer") else "generation",
+            cells["peers" if trouble.get("peer") else "generation"],
+            "APL-0432",
+            f"its mirror has had trouble with {who} ({trouble.get('about')}) {trouble.get('times')} times "
+            f"since {trouble.get('since')}"
+            + (f"; it keeps back {back}" if (back := trouble.get("keeps_back")) else ""),
+            why=str(trouble.get("reason") or ""),
+            fix=f"Look at {who}; the other nodes are followed meanwhile, and it is tried again by itself",
+        )
 
 
-def verify_site(rows: Iterable[Mapping[str, Any]], absent: Mapping[str, str] | None = None) -> dict[str, Any]:
+def verify_site(
+    rows: Iterable[Mapping[str, Any]],
+    absent: Mapping[str, str] | None = None,
+    cluster: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The site's table with everything that is wrong.
 
     :param rows: what :func:`verify_node` returned, one for each node that answered.
     :param absent: node to role of those that did not answer.
+    :param cluster: ``pods`` (result of ``site.appliance.cluster_pods_info``), ``held`` (outputs of ``ctr images ls``),
+        ``served`` (outputs of ``appliance images --json``) and ``expected`` (see :func:`check_order`); None: the cluster
+        is not judged.
     :returns: ``table`` (text), ``problems`` and ``notes`` (lines).
     """
     problems, notes = Problems(), Problems()
     shown: list[dict[str, str]] = []
     generations: dict[str, list[str]] = {}
-    for row in plain(list(rows)):
+    rows = plain(list(rows))
+    for row in rows:
         cells = {column: f"!{text}" if column in row["bad"] else text for column, text in row["cells"].items()}
         shown.append(cells)
         problems.lines += row["problems"]
@@ -406,8 +489,30 @@ def verify_site(rows: Iterable[Mapping[str, Any]], absent: Mapping[str, str] | N
         for cells in shown:
             if cells["generation"] not in ("-", "!no answer"):
                 cells["generation"] = f"!{cells['generation']}"
+    if cluster is not None:
+        problems.lines += _judge_cluster(plain(cluster), rows)
     shown.sort(key=lambda cells: (cells["role"] != "server", cells["node"]))
     return {"table": verify_table(shown), "problems": problems.lines, "notes": notes.lines}
+
+
+def _judge_cluster(cluster: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> list[str]:
+    present = {}
+    for stdout in cluster["held"]:
+        present.update({full_name(name): digest for name, digest in parse_images(str(stdout or "")).items()})
+    for stdout in cluster["served"]:
+        present.update({full_name(name): digest for name, digest in mirror_images(str(stdout or "")).items()})
+    info = cluster["pods"]
+    return cluster_problems(
+        info if "pods" in info else {"error": info.get("msg") or "no server answered"},
+        nodes={str(row["node_name"]) for row in rows},
+        present=present,
+        sandboxes={str(row["sandbox"]) for row in rows if row["sandbox"]},
+        elsewhere={
+            registry
+            for registry, urls in (cluster.get("expected") or {}).items()
+            if any(not is_loopback(urlsplit(url).netloc) for url in urls)
+        },
+    )
 
 
 def verify_table(rows: Iterable[Mapping[str, str]]) -> str:
@@ -418,6 +523,24 @@ def verify_table(rows: Iterable[Mapping[str, str]]) -> str:
     lines.append("  ".join("-" * widths[column] for column in _COLUMNS))
     lines += ["  ".join(row.get(column, "-").ljust(widths[column]) for column in _COLUMNS).rstrip() for row in rows]
     return "\n".join(lines)
+
+
+def verify_sampled(stdout: str) -> str:
+    """Return the name that containerd pulls after ``appliance prove --sample``: one that was proved and is small enough.
+
+    :param stdout: the command's output; of anything else, nothing is pulled.
+    """
+    return str(_loads(stdout).get("pull") or "")
+
+
+def verify_hashed(results: Iterable[Mapping[str, Any]]) -> str:
+    """Return how much the nodes' samples held together.
+
+    :param results: results of ``appliance prove --sample --json``.
+    """
+    samples = [_loads(str(result.get("stdout") or "")) for result in results]
+    blobs, size = (sum(int(sample.get(key) or 0) for sample in samples) for key in ("blobs", "bytes"))
+    return f"{blobs}, {size / (1 << 20):.1f} MiB on {len(samples)} nodes"
 
 
 def verify_role_of(name: str, servers: Iterable[str]) -> str:
@@ -434,5 +557,7 @@ class FilterModule:
             "verify_node": verify_node,
             "verify_site": verify_site,
             "verify_role_of": verify_role_of,
+            "verify_hashed": verify_hashed,
+            "verify_sampled": verify_sampled,
             "mirror_images": mirror_images,
         }

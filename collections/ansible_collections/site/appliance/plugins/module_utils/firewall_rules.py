@@ -108,7 +108,12 @@ def nft_lines(rules: Rules, hook: str, family: str) -> list[str]:
         split = split_families(sources)
         return [f"{kind} {direction} {{ {', '.join(split[kind])} }}" for kind in kinds if split[kind]]
 
+    closed = f"tcp dport {{ {', '.join(rules.get('closed', ()))} }} drop" if rules.get("closed") else ""
     if hook == "forward":
+        if closed:
+            nodes = {match.partition(" ")[0]: match for match in of(rules["nodes"], "daddr")}
+            pods = [(match.partition(" ")[0], match) for match in of(rules["forward"], "saddr")]
+            lines += [f"{match} {nodes[kind]} {closed}" for kind, match in pods if kind in nodes]
         lines += [f"{match} accept" for match in of(rules["forward"], "saddr")]
         lines += [f"{match} accept" for match in of(rules["forward"], "daddr")]
         return lines
@@ -116,6 +121,8 @@ def nft_lines(rules: Rules, hook: str, family: str) -> list[str]:
         lines += [
             f"{match} udp dport {{ {', '.join(rules['guarded'])} }} drop" for match in of(rules["trusted"], "saddr")
         ]
+    if closed:
+        lines += [f"{match} {closed}" for match in of(rules["trusted"], "saddr")]
     lines += [f"{match} accept" for match in of(rules["trusted"], "saddr")]
     for rule in rules["input"]:
         match = f"{rule['proto']} dport {{ {', '.join(rule['ports'])} }} accept"
@@ -283,13 +290,21 @@ def ipt_lines(rules: Rules, hook: str, family: str) -> list[str]:
     accept = " -j ACCEPT"
     if hook == "forward":
         networks = split_families(rules["forward"])[family]
-        return [f"-s {network}{accept}" for network in networks] + [f"-d {network}{accept}" for network in networks]
+        lines = [
+            f"-s {network} -d {node} -p tcp --dport {port} -j DROP"
+            for port in rules.get("closed", ())
+            for network in networks
+            for node in split_families(rules["nodes"])[family]
+        ]
+        lines += [f"-s {network}{accept}" for network in networks]
+        return lines + [f"-d {network}{accept}" for network in networks]
     trusted = split_families(rules["trusted"])[family]
     lines = [
         f"-s {network} -p udp --dport {port.replace('-', ':')} -j DROP"
         for network in trusted
         for port in rules["guarded"]
     ]
+    lines += [f"-s {network} -p tcp --dport {port} -j DROP" for network in trusted for port in rules.get("closed", ())]
     lines += [f"-s {network}{accept}" for network in trusted]
     for rule in rules["input"]:
         sources = [f"-s {source} " for source in split_families(rule["sources"])[family]] if rule["sources"] else [""]
@@ -367,8 +382,9 @@ def firewalld_files(rules: Rules) -> dict[str, str]:
         for network in split_families(rules["trusted"])[network_family]:
             # Of one priority, firewalld puts what drops before what accepts.
             host += [
-                f'<rule family="{family}"><source address="{network}"/><port port="{port}" protocol="udp"/><drop/></rule>'
-                for port in rules["guarded"]
+                f'<rule family="{family}"><source address="{network}"/><port port="{port}" protocol="{proto}"/><drop/></rule>'
+                for proto, ports in (("udp", rules["guarded"]), ("tcp", rules.get("closed", ())))
+                for port in ports
             ]
             host.append(f'<rule family="{family}"><source address="{network}"/><accept/></rule>')
     for rule in rules["input"]:
@@ -390,6 +406,12 @@ def firewalld_files(rules: Rules) -> dict[str, str]:
     forward: list[str] = []
     for network_family, family in (("ip", "ipv4"), ("ip6", "ipv6")):
         for network in split_families(rules["forward"])[network_family]:
+            forward += [
+                f'<rule family="{family}"><source address="{network}"/><destination address="{node}"/>'
+                f'<port port="{port}" protocol="tcp"/><drop/></rule>'
+                for port in rules.get("closed", ())
+                for node in split_families(rules["nodes"])[network_family]
+            ]
             for end in ("source", "destination"):
                 forward.append(f'<rule family="{family}"><{end} address="{network}"/><accept/></rule>')
     files[f"{FIREWALLD_POLICIES}/{MARK}-host.xml"] = _policy_xml("HOST", "Ports of the appliance and K3s", host)
@@ -445,12 +467,20 @@ def ufw_rules(rules: Rules) -> list[list[str]]:
     for network in rules["trusted"]:
         for port in rules["guarded"]:
             wanted.append(["deny", "from", _bare(network), "to", "any", "port", port.replace("-", ":"), "proto", "udp"])
+        for port in rules.get("closed", ()):
+            wanted.append(["deny", "from", _bare(network), "to", "any", "port", port, "proto", "tcp"])
         wanted.append(["allow", "from", _bare(network)])
     for rule in rules["input"]:
         ports = ",".join(sorted((port.replace("-", ":") for port in rule["ports"]), key=_ufw_port_order))
         for source in rule["sources"] or ["any"]:
             wanted.append(["allow", "from", _bare(source), "to", "any", "port", ports, "proto", rule["proto"]])
     for network in rules["forward"]:
+        family = "ip6" if ":" in network else "ip"
+        wanted += [
+            ["route", "deny", "from", _bare(network), "to", node, "port", port, "proto", "tcp"]
+            for port in rules.get("closed", ())
+            for node in split_families(rules["nodes"])[family]
+        ]
         wanted.append(["route", "allow", "from", _bare(network)])
         wanted.append(["route", "allow", "to", _bare(network)])
     return wanted
@@ -509,7 +539,10 @@ def ufw_plan(rules: Optional[Rules], added: str) -> Plan:
     plan.after = [" ".join(words) for words in wanted.values()]
     for key, words in wanted.items():
         if key not in live:
-            plan.steps.append(Step(["ufw", *words, "comment", MARK]))
+            # Ufw takes the first rule that fits, and an allow of ours may be there already.
+            action = 1 if words[0] == "route" else 0
+            first = ["prepend"] if words[action] == "deny" else []
+            plan.steps.append(Step(["ufw", *words[:action], *first, *words[action:], "comment", MARK]))
     for key, words in live.items():
         if key not in wanted:
             route = words[:1] if words[0] == "route" else []
@@ -617,8 +650,8 @@ def make_plan(rules: Optional[Rules], run: Run = run_command, root: Path = Path(
     """Plan what has to be done on this host.
 
     :param rules: ``input`` (list of ``name``, ``proto``, ``ports``, ``sources``; no sources means anybody),
-        ``trusted`` and ``forward`` (networks), ``guarded`` (UDP ports that are closed to the trusted networks); None
-        plans the removal of ours.
+        ``trusted`` and ``forward`` (networks), ``guarded`` and ``closed`` (UDP and TCP ports that are closed to the
+        trusted networks), ``nodes`` (addresses to which ``closed`` is not forwarded either); None plans the removal of ours.
     :param run: runs commands.
     :param root: the tree that holds /etc and /proc.
     :param backend: ``auto`` or what :func:`detect` may return.

@@ -83,17 +83,21 @@ def unpack(archive: Path, into: Path) -> None:
 
 
 def commands(release: Path, wheels: Path, python: str) -> List[List[str]]:
-    """Return the commands that make the environment. pip runs from its own wheel: hosts often lack ensurepip."""
+    """Return the commands that make the environment. pip runs from its own wheel: hosts often lack ensurepip.
+
+    Python runs isolated (``-I``): neither PYTHON* variables nor a user's site-packages reach it. pip's own settings are
+    left out by :func:`_environment`; ``--isolated`` does not leave out /etc/pip.conf.
+    """
     interpreter = str(release / "venv" / "bin" / "python")
     pip = next((str(path / "pip") for path in sorted(wheels.glob("pip-*.whl"))), "")
     if not pip:
         raise ReleaseError(
-            "APL-0762: the wheelhouse holds no pip wheel. Build it again: python -m appliance.bundle.wheelhouse"
+            "APL-0762: the wheelhouse holds no pip wheel. Build it again: python3 -m appliance.bundle.wheelhouse build/wheelhouse"
         )
-    install = [interpreter, pip, "install", "--isolated", "--no-input", "--quiet", "--disable-pip-version-check"]
+    install = [interpreter, "-I", pip, "install", "--isolated", "--no-input", "--quiet", "--disable-pip-version-check"]
     install += ["--no-cache-dir", "--no-index", "--find-links", str(wheels), "--require-hashes", "--only-binary=:all:"]
     return [
-        [python, "-m", "venv", "--without-pip", str(release / "venv")],
+        [python, "-I", "-m", "venv", "--without-pip", str(release / "venv")],
         [*install, "--no-deps", "-r", str(wheels / "requirements.txt")],
     ]
 
@@ -232,9 +236,13 @@ def _sync(directory: Path) -> None:
 
 
 def _environment() -> Dict[str, str]:
-    """Return an environment without the caller's Python settings; the umask of the files is set by the module."""
+    """Return an environment without the settings of the caller and the host for Python and pip.
+
+    Where PIP_CONFIG_FILE is the null device, pip reads no configuration file at all. The module sets the umask.
+    """
     return {
         "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
         "LC_ALL": "C.UTF-8",
         "HOME": "/nonexistent",
+        "PIP_CONFIG_FILE": os.devnull,
     }

@@ -14,7 +14,8 @@ options:
   rules:
     description:
       - C(input), a list of C(name), C(proto), C(ports) and C(sources) (none means anybody); C(trusted), networks
-        from which everything is accepted but C(guarded), UDP ports; C(forward), networks from and to which packets are forwarded.
+        from which everything is accepted but C(guarded), UDP ports, and C(closed), TCP ports; C(forward), networks from and to which
+        packets are forwarded, but not to the C(closed) ports of C(nodes).
       - Not looked at with I(state=absent).
     type: dict
     default: {}
@@ -46,7 +47,9 @@ EXAMPLES = r"""
       input: [{name: nodes, proto: tcp, ports: ["6443"], sources: [192.0.2.11]}]
       trusted: [10.42.0.0/16]
       guarded: ["8472"]
+      closed: ["5443"]
       forward: [10.42.0.0/16]
+      nodes: [192.0.2.11]
 """
 
 RETURN = r"""

@@ -17,7 +17,7 @@ options:
     elements: str
     default: []
   sources:
-    description: Files or directories whose size in bytes is reported, null where they are missing.
+    description: Media, as the inventory names them; what lies there is reported by names and sizes, and whether it was published before.
     type: list
     elements: str
     default: []
@@ -61,19 +61,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.site.appliance.plugins.module_utils import host_state
-
-
-def service_python(module: AnsibleModule, path: str) -> dict[str, Any]:
-    """Return the version of an interpreter, or why there is none."""
-    found = module.get_bin_path(path) if "/" not in path else path
-    if not found or not os.access(found, os.X_OK):
-        return {"path": path, "version": None}
-    code, out, _ = module.run_command([found, "-c", "import sys; print(*sys.version_info[:3])"])
-    parts = out.split()
-    if code != 0 or len(parts) != 3:
-        return {"path": found, "version": None}
-    return {"path": found, "version": [int(part) for part in parts]}
+from ansible_collections.site.appliance.plugins.module_utils import host_state, interpreters
 
 
 def iptables_version(module: AnsibleModule) -> str:
@@ -91,7 +79,10 @@ def listening(module: AnsibleModule) -> list[dict[str, Any]] | None:
     if not found:
         return None
     code, out, _ = module.run_command([found, "-ltnpH"])
-    return host_state.listeners(out) if code == 0 else None
+    systemctl = module.get_bin_path("systemctl")
+    listed = [systemctl, "list-sockets", "--no-legend", "--no-pager"]
+    sockets = str(module.run_command(listed)[1]) if systemctl else ""
+    return host_state.listeners(out, sockets=sockets) if code == 0 else None
 
 
 def main() -> None:
@@ -107,6 +98,7 @@ def main() -> None:
     )
     epoch = time.time()
     uname = os.uname()
+    sources = {path: host_state.source(Path(path)) for path in module.params["sources"]}
     report = {
         "epoch": epoch,
         "hostname": uname.nodename,
@@ -114,11 +106,12 @@ def main() -> None:
         "kernel": uname.release,
         "uid": os.geteuid(),
         "python": list(sys.version_info[:3]),
-        "service_python": service_python(module, module.params["service_python"]),
+        "service_python": interpreters.probe(module.params["service_python"], module.run_command),
         "init": host_state.read_text(Path("/proc/1/comm")).strip(),
         "container": host_state.read_text(Path("/run/systemd/container")).strip(),
         "filesystems": {path: host_state.filesystem(Path(path)) for path in module.params["filesystems"]},
-        "sources": {path: host_state.size_of(Path(path)) for path in module.params["sources"]},
+        "sources": sources,
+        "published": host_state.published([path for path, state in sources.items() if not state["candidates"]]),
         "installed": host_state.installed(),
         "held": host_state.size_of(Path("/var/lib/appliance/blobs")) or 0,
         "listeners": listening(module),

@@ -81,6 +81,10 @@ command:
   description: Path of the command of whichever release is current.
   type: str
   returned: success
+interpreter:
+  description: Version, machine and glibc of the interpreter, by which the controller chooses the wheels that it sends.
+  type: dict
+  returned: success
 removed:
   description: Names of old releases that were removed.
   type: list
@@ -93,26 +97,28 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.site.appliance.plugins.module_utils import releases
-
-PROBE = "import sys; print('.'.join(map(str, sys.version_info[:3])), sys.version_info >= (3, 10), sys.executable)"
+from ansible_collections.site.appliance.plugins.module_utils import interpreters, releases
 
 
-def wanted(module: AnsibleModule) -> dict:
+def interpreter(module: AnsibleModule) -> dict:
+    """Return what the services' interpreter says of itself; end the module where it cannot be used."""
+    found = interpreters.probe(module.params["python"], module.run_command)
+    if found["version"] is None:
+        module.fail_json(
+            msg=f"APL-0761: {found['path']} does not run: {found['error']}. Install Python 3.10 or newer, or set mirror_python to its path"
+        )
+    if tuple(found["version"]) < (3, 10):
+        version = ".".join(str(part) for part in found["version"])
+        module.fail_json(
+            msg=f"APL-0761: {found['path']} is Python {version}; the appliance's services need 3.10 or newer. Set mirror_python"
+        )
+    return found
+
+
+def wanted(module: AnsibleModule, found: dict) -> dict:
     """Return what the release is to say of itself: the digest of its packages and the interpreter below it."""
-    python = module.params["python"]
-    code, out, err = module.run_command([python, "-c", PROBE])
-    if code != 0:
-        module.fail_json(
-            msg=f"APL-0761: {python} does not run: {err.strip()}. Install Python 3.10 or newer, or set mirror_python to its path"
-        )
-    version, usable, _ = out.split(None, 2)
-    if usable != "True":
-        module.fail_json(
-            msg=f"APL-0761: {python} is Python {version}; the appliance's services need 3.10 or newer. Set mirror_python"
-        )
-    minor = ".".join(version.split(".")[:2])
-    return {"digest": module.params["digest"], "python": python, "minor": minor}
+    minor = ".".join(str(part) for part in found["version"][:2])
+    return {"digest": module.params["digest"], "python": module.params["python"], "minor": minor}
 
 
 def main() -> None:
@@ -135,7 +141,8 @@ def main() -> None:
         module.fail_json(msg="APL-0760: the part of this module that runs on the controller was left out")
     os.umask(0o022)
     root, version = Path(params["root"]), params["version"]
-    aim = wanted(module)
+    found = interpreter(module)
+    aim = wanted(module, found)
     name, before = releases.name_for(root, version, aim), releases.current(root)
     complete = releases.marker(root / "releases" / name) == aim
     result = {
@@ -144,6 +151,7 @@ def main() -> None:
         "program": str(root / "releases" / name / "venv" / "bin" / "appliance"),
         "command": str(root / "current" / "venv" / "bin" / "appliance"),
         "current": releases.installed(root, version, aim),
+        "interpreter": found,
         "changed": False,
         "removed": [],
         "diff": {"before": f"{before or 'none'}\n", "after": f"{name}\n"},

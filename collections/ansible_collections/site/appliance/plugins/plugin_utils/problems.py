@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.site.appliance.plugins.plugin_utils.words import one_line
+
 
 class Problems:
     """A list of problems under construction, each one line with a stable id.
@@ -26,13 +28,13 @@ class Problems:
         :param why: what it would lead to; may be empty.
         :param fix: what to do next; may be empty.
         """
-        text = f"{code}: {what}"
+        text = f"{code}: {one_line(what)}"
         if where:
-            text += f" [{where}]"
+            text += f" [{one_line(where)}]"
         if why:
-            text += f": {why}"
+            text += f": {one_line(why)}"
         if fix:
-            text += f". {fix}"
+            text += f". {one_line(fix)}"
         if text not in self.lines:
             self.lines.append(text)
 

@@ -1,0 +1,211 @@
+"""The healer: looks at every file of the store that is no blob, heals what can be healed, and says what cannot."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gevent.lock import BoundedSemaphore
+
+from appliance.config import Peer
+from appliance.errors import ApplianceError
+from appliance.peers.client import INDEX_SECONDS, PeerError, Peers
+from appliance.store.inspection import Fault, Inspected, Inspector
+from appliance.store.mending import heal, signers, take_copy, take_signature
+from appliance.store.signed import SIZE_LIMIT
+
+_LOG = logging.getLogger("appliance.mend")
+_ANEW_SECONDS = 3600.0
+"""Everything is read again so often: 256 MiB of generations at the most. What was written in between is seen at once."""
+_SHOWN_SECONDS = 24 * 3600.0
+_SHOWN = 50
+_SIGNATURE_LIMIT = 64 << 10
+_NOT = "not healed: "
+
+
+@dataclass
+class Damage:
+    """A file that was found damaged.
+
+    :param since: when it was noticed, seconds since 1970.
+    :param healed: when it was healed; None: it is damaged still.
+    :param how: from what it was healed, or why it could not be.
+    :param told: whether the log has it, and in which state.
+    """
+
+    fault: Fault
+    since: float
+    healed: float | None = None
+    how: str = ""
+    told: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form of ``appliance status --json``."""
+        lost = {} if self.healed is not None else {"lost": self.fault.lost, "fix": self.fault.about.fix}
+        return {
+            "kind": self.fault.kind,
+            "path": self.fault.path,
+            "why": self.fault.why,
+            "since": _iso(self.since),
+            "healed": None if self.healed is None else _iso(self.healed),
+            "how": self.how,
+            **lost,
+        }
+
+
+class Mender:
+    """Finds and heals damage of the files of one store.
+
+    :param publishes: whether this node is the publisher now.
+    :param offload: runs a function that blocks off the event loop.
+    :param clock: the time, seconds since 1970.
+    :param steady: seconds, only ever forward.
+    """
+
+    def __init__(
+        self,
+        store: Inspected,
+        publishes: Callable[[], bool],
+        peers: Peers,
+        offload: Callable[..., Any],
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._publishes = publishes
+        self._peers = peers
+        self._offload = offload
+        self._clock = clock
+        self._steady = steady
+        self._inspector = Inspector(store)
+        self._read: float | None = None
+        self._fleeting: set[tuple[str, str]] = set()
+        self._known: dict[tuple[str, str], Damage] = {}
+        self._looking = BoundedSemaphore(1)
+
+    def look(self, *, anew: bool = False) -> None:
+        """Look at the files, and heal what can be healed.
+
+        :param anew: read everything again, and believe at once what may be a file that is being written.
+        """
+        with self._looking:
+            now = self._steady()
+            if self._read is None or not 0 <= now - self._read < _ANEW_SECONDS or anew:
+                whole, self._read = True, now
+            else:
+                whole = False
+            faults = self._inspect(whole)
+            seen = {fault.key for fault in faults if fault.fleeting}
+            faults = [fault for fault in faults if anew or not fault.fleeting or fault.key in self._fleeting]
+            self._fleeting = seen
+            for fault in faults:
+                damage = self._known.get(fault.key)
+                if damage is None or damage.healed is not None:
+                    damage = self._known[fault.key] = Damage(fault, self._clock())
+                damage.fault = fault
+                damage.how = self._heal(fault)
+            left = {fault.key for fault in self._inspect(False)} if faults else set()
+            for key, damage in self._known.items():
+                if damage.healed is None and key not in left:
+                    damage.healed = self._clock()
+                    if not damage.how or damage.how.startswith(_NOT):
+                        damage.how = "it is back"
+                self._tell(damage)
+            self._forget()
+
+    def all(self) -> list[dict[str, Any]]:
+        """Damage that is still there, and what was healed in the last day, the newest first."""
+        shown = sorted(self._known.values(), key=lambda item: (item.healed is not None, -item.since, item.fault.path))
+        return [damage.as_dict() for damage in shown[:_SHOWN]]
+
+    def _inspect(self, whole: bool) -> list[Fault]:
+        look = self._inspector.look
+        publishes = self._publishes()
+        return list(self._offload(lambda: look(anew=whole, publishes=publishes)))
+
+    def _heal(self, fault: Fault) -> str:
+        """Heal one file; returns from what, or why not."""
+        others = self._peers.others
+        try:
+            how = self._offload(lambda: heal(self._inspector.store, fault, is_alone=not others))
+            return how if how is not None else self._from_peers(fault)
+        except (ApplianceError, OSError) as error:
+            return f"{_NOT}{error}"
+
+    def _from_peers(self, fault: Fault) -> str:
+        if fault.kind != "generation-copy" and not fault.kind.endswith("-signature"):
+            return ""
+        besides = self._offload(signers, self._inspector.store)
+        reasons = []
+        for peer in self._peers.available():
+            # What one peer answers concerns that peer alone.
+            try:
+                if self._take_from(peer, fault, besides):
+                    return f"from {peer.id}"
+                reasons.append(f"{peer.id} does not have it")
+            except (PeerError, ApplianceError) as error:
+                reasons.append(str(error) if isinstance(error, PeerError) else f"{peer.id}: {error}")
+        return f"{_NOT}{'; '.join(reasons) or 'no other node answers'}"
+
+    def _take_from(self, peer: Peer, fault: Fault, besides: frozenset[str]) -> bool:
+        if fault.kind.endswith("-signature"):
+            offered = self._ask(peer, fault.path, _SIGNATURE_LIMIT)
+            if offered is None:
+                return False
+            self._offload(take_signature, self._inspector.store, fault, offered, besides)
+            return True
+        raw = self._ask(peer, fault.path, SIZE_LIMIT)
+        if raw is None:
+            return False
+        signature = self._ask(peer, fault.path.replace(".json", ".sig"), _SIGNATURE_LIMIT)
+        return bool(self._offload(take_copy, self._inspector.store, fault, raw, signature, besides))
+
+    def _ask(self, peer: Peer, path: str, limit: int) -> bytes | None:
+        """Return a file that a peer keeps; None where it has none."""
+        status, body = self._peers.ask(
+            peer, "GET", f"/p2p/v1/kept/{path}", read_seconds=10, seconds=INDEX_SECONDS, limit=limit
+        )
+        if status == 404:
+            return None
+        if status != 200:
+            raise PeerError(f"{peer.id} answered {status}")
+        return body
+
+    def _tell(self, damage: Damage) -> None:
+        """Say once that it is damaged, and once that it is healed."""
+        if not damage.told:
+            _LOG.error("%s", damage_error(damage))
+        if damage.healed is not None and damage.told != "healed":
+            _LOG.warning("%s is healed: %s", damage.fault.path, damage.how)
+        damage.told = "damaged" if damage.healed is None else "healed"
+
+    def _forget(self) -> None:
+        now = self._clock()
+        self._known = {
+            key: damage
+            for key, damage in self._known.items()
+            if damage.healed is None or 0 <= now - damage.healed < _SHOWN_SECONDS
+        }
+
+
+def damage_error(damage: Damage) -> ApplianceError:
+    """The words for a file that is damaged."""
+    fault = damage.fault
+    is_way_back = fault.kind == "generation-copy"
+    why = fault.why
+    if damage.healed is None:
+        why += f"; {fault.lost}" + (f"; {damage.how}" if damage.how else "")
+    return ApplianceError(
+        "APL-0356" if is_way_back else "APL-0355",
+        "a generation that was kept is damaged" if is_way_back else "a file of the store is damaged",
+        where=fault.path,
+        why=why,
+        fix="It is healed; look at the disk: dmesg, smartctl" if damage.healed is not None else fault.about.fix,
+    )
+
+
+def _iso(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat("T", "seconds")

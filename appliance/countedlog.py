@@ -1,0 +1,110 @@
+"""A log of what strangers cause: the first of a kind at once, and from then on one line a minute with addresses and counts.
+
+A line for each event would let anybody who reaches a port fill the journal, and hide in it what else happens.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from appliance.words import one_line
+
+MINUTE = 60.0
+_ADDRESSES, _NAMED = 256, 5
+_DETAILS, _DETAIL_LENGTH = 5, 80
+
+Later = Callable[[float, Callable[[], None]], object]
+
+
+def origin(address: str) -> str:
+    """Return what an address is accounted as: itself, or the /64 network of an IPv6 address, which one host may own."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
+
+
+@dataclass
+class _Events:
+    """Events of one kind since the last line."""
+
+    count: int = 0
+    addresses: dict[str, int] = field(default_factory=dict)
+    unnamed: int = 0
+    details: dict[str, None] = field(default_factory=dict)
+
+    def add(self, address: str, detail: str) -> None:
+        self.count += 1
+        if address in self.addresses or len(self.addresses) < _ADDRESSES:
+            self.addresses[address] = self.addresses.get(address, 0) + 1
+        else:
+            self.unnamed += 1
+        if detail and len(self.details) <= _DETAILS:
+            self.details[one_line(detail, _DETAIL_LENGTH)] = None
+
+    def __str__(self) -> str:
+        most = sorted(self.addresses.items(), key=lambda item: -item[1])
+        text = ", ".join(f"{count} from {address}" for address, count in most[:_NAMED])
+        if rest := self.unnamed + sum(count for _, count in most[_NAMED:]):
+            text += f", {rest} from other addresses"
+        if details := list(self.details):
+            more = ["..."] if len(details) > _DETAILS else []
+            text += f" ({'; '.join(details[:_DETAILS] + more)})"
+        return text
+
+
+class CountedLog:
+    """Lines about strangers, few whatever they do; memory and length of a line are bounded.
+
+    :param write: takes a line.
+    :param later: calls a function after some seconds; gevent's, where none is given.
+    """
+
+    def __init__(self, write: Callable[[str], None], later: Later | None = None) -> None:
+        self._write = write
+        self._later = later or _spawn_later
+        self._open: dict[str, _Events] = {}
+
+    def count(self, what: str, address: str, detail: str = "") -> None:
+        """Count one event.
+
+        :param what: its kind, in the plural; one of a few, and never a stranger's words.
+        :param detail: the stranger's words, or the reason; some different ones are in the line, escaped and cut.
+        """
+        events = self._open.get(what)
+        if events is not None:
+            events.add(address, detail)
+            return
+        self._open[what] = _Events()
+        self._later(MINUTE, lambda: self._end_minute(what))
+        first = _Events()
+        first.add(address, detail)
+        self._write(f"{what}: {first}")
+
+    def flush(self) -> None:
+        """Write what was counted and not written yet; for the end of a process."""
+        for what, events in self._open.items():
+            if events.count:
+                self._write(f"{what}: {events}")
+        self._open = {what: _Events() for what in self._open}
+
+    def _end_minute(self, what: str) -> None:
+        events = self._open.pop(what)
+        if events.count:
+            self._write(f"{what} in the last minute: {events}")
+            self._open[what] = _Events()
+            self._later(MINUTE, lambda: self._end_minute(what))
+
+
+def _spawn_later(seconds: float, function: Callable[[], None]) -> object:
+    # Here, since gevent is to be taken in by a process that it has patched.
+    import gevent
+
+    return gevent.spawn_later(seconds, function)
