@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from ansible_collections.site.appliance.plugins.plugin_utils import remote_job
@@ -19,11 +18,6 @@ def sh(script: str) -> str:
     return done.stdout
 
 
-class Job(NamedTuple):
-    directory: str
-    watched: str
-
-
 def start(
     tmp_path: Path,
     *argv: str,
@@ -31,17 +25,18 @@ def start(
     stdin: str = "",
     watch: str = "",
     cleanup: tuple[str, ...] = (),
-) -> Job:
+) -> str:
     directory = remote_job.new_directory(str(tmp_path))
     script = remote_job.start_script(
         directory, argv, environment=environment, stdin=stdin, watch=watch, cleanup=cleanup
     )
-    return Job(directory, remote_job.started(sh(script)))
+    remote_job.check_started(sh(script))
+    return directory
 
 
-def until_ended(job: Job) -> remote_job.State:
+def until_ended(job: str) -> remote_job.State:
     while True:
-        state = remote_job.state(sh(remote_job.poll_script(job.directory)))
+        state = remote_job.state(sh(remote_job.poll_script(job)))
         if state.word != "running":
             return state
 
@@ -62,18 +57,18 @@ def alive(group: int) -> bool:
 def test_a_job_reads_what_it_is_given(tmp_path: Path, text: str) -> None:
     job = start(tmp_path, "cat", stdin=text)
     assert until_ended(job) == remote_job.State("ended", 0, "")
-    assert sh(remote_job.read_script(job.directory, "stdout")) == text
+    assert sh(remote_job.read_script(job, "stdout")) == text
 
 
 def test_a_job_leaves_what_a_command_leaves(tmp_path: Path) -> None:
     said = 'echo "$GREETING $1"; printf "\\377{job} %s" "$APPLIANCE_LEASE" >&2; exit 3'
     job = start(tmp_path, "sh", "-c", said, "sh", "a 'quoted' {watch} word", environment="GREETING='hello there'")
     assert until_ended(job) == remote_job.State("ended", 3, "")
-    assert sh(remote_job.read_script(job.directory, "stdout")) == "hello there a 'quoted' {watch} word\n"
-    stderr = (Path(job.directory) / "stderr").read_bytes()
-    assert stderr == b"\xff{job} " + f"{job.directory}/lease".encode()
-    assert Path(job.directory).stat().st_mode & 0o777 == 0o700
-    sh(remote_job.remove_script(job.directory))
+    assert sh(remote_job.read_script(job, "stdout")) == "hello there a 'quoted' {watch} word\n"
+    stderr = (Path(job) / "stderr").read_bytes()
+    assert stderr == b"\xff{job} " + f"{job}/lease".encode()
+    assert Path(job).stat().st_mode & 0o777 == 0o700
+    sh(remote_job.remove_script(job))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -83,11 +78,11 @@ def test_it_runs_in_a_session_of_its_own_and_reports_its_newest_progress(tmp_pat
     line = '{"message_type": "progress", "bytes": 2}'
     job = start(tmp_path, "sh", "-c", f"echo '{line}' >&2; echo other >&2; read go <{gate}")
     while True:
-        state = remote_job.state(sh(remote_job.poll_script(job.directory)))
+        state = remote_job.state(sh(remote_job.poll_script(job)))
         if state.line:
             break
     assert state == remote_job.State("running", -1, line)
-    leader = int((Path(job.directory) / "pid").read_text())
+    leader = int((Path(job) / "pid").read_text())
     assert os.getsid(leader) == leader
     gate.write_text("go\n")
     assert until_ended(job).code == 0
@@ -97,9 +92,9 @@ def test_each_look_renews_the_lease(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     job = start(tmp_path, "sh", "-c", f"read go <{gate}")
-    lease = Path(job.directory) / "lease"
+    lease = Path(job) / "lease"
     os.utime(lease, (0, 0))
-    sh(remote_job.poll_script(job.directory))
+    sh(remote_job.poll_script(job))
     assert lease.stat().st_mtime > 0
     gate.write_text("go\n")
     until_ended(job)
@@ -111,13 +106,13 @@ def test_a_job_that_is_stopped_leaves_no_process_and_no_file(tmp_path: Path, mon
     (scratch := tmp_path / "scratch copy").mkdir()
     job = start(tmp_path, "sh", "-c", "trap '' TERM; tail -f /dev/null & wait", cleanup=(str(scratch),))
     # It is there before its number is in it.
-    while not (Path(job.directory) / "pid").is_file() or not (Path(job.directory) / "pid").read_text():
+    while not (Path(job) / "pid").is_file() or not (Path(job) / "pid").read_text():
         pass
-    group = int((Path(job.directory) / "pid").read_text())
-    said = sh(remote_job.stop_script(job.directory, cleanup=(str(scratch),)))
+    group = int((Path(job) / "pid").read_text())
+    said = sh(remote_job.stop_script(job, cleanup=(str(scratch),)))
     while alive(group):
         pass
-    assert remote_job.stopped(said, job.watched) is False
+    assert remote_job.stopped(said) is False
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,7 +124,18 @@ def test_a_job_ends_by_itself_when_its_lease_is_taken_away(tmp_path: Path) -> No
     job = start(tmp_path, "sh", "-c", work, watch=str(watched))
     while watched.read_text() != "after\n":
         pass
-    assert remote_job.stopped(sh(remote_job.stop_script(job.directory, watch=str(watched))), job.watched) is True
+    assert remote_job.stopped(sh(remote_job.stop_script(job, watch=str(watched)))) is True
+
+
+def test_a_job_that_is_stopped_before_it_was_started_never_runs(tmp_path: Path) -> None:
+    """The node that has no such job cannot say more; the one that has just made its directory has changed nothing."""
+    directory = remote_job.new_directory(str(tmp_path))
+    assert remote_job.stopped(sh(remote_job.stop_script(directory))) is None
+    late = remote_job.start_script(directory, ["touch", str(tmp_path / "ran")])
+    done = subprocess.run(["/bin/sh"], input=late, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and not (tmp_path / "ran").exists()
+    assert remote_job.stopped(sh(remote_job.stop_script(directory))) is False
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_job_that_was_left_alone_takes_away_what_nobody_else_would(tmp_path: Path) -> None:
@@ -145,8 +151,8 @@ def test_a_job_that_was_left_alone_takes_away_what_nobody_else_would(tmp_path: P
 def test_a_job_that_was_killed_is_lost_and_one_that_was_removed_is_gone(tmp_path: Path) -> None:
     job = start(tmp_path, "sh", "-c", "kill -KILL $PPID")
     assert until_ended(job).word == "lost"
-    sh(remote_job.remove_script(job.directory))
-    assert remote_job.state(sh(remote_job.poll_script(job.directory))).word == "gone"
+    sh(remote_job.remove_script(job))
+    assert remote_job.state(sh(remote_job.poll_script(job))).word == "gone"
 
 
 def test_jobs_of_a_controller_that_never_came_back_are_swept(tmp_path: Path) -> None:
@@ -161,10 +167,10 @@ def test_jobs_of_a_controller_that_never_came_back_are_swept(tmp_path: Path) -> 
 
 def test_a_node_that_cannot_start_it_says_so() -> None:
     with pytest.raises(ValueError, match="no output"):
-        remote_job.started("")
+        remote_job.check_started("")
 
 
 @given(st.text())
 def test_no_answer_of_a_node_breaks_the_reader(output: str) -> None:
     remote_job.state(output)
-    remote_job.stopped(output, "")
+    remote_job.stopped(output)

@@ -56,27 +56,28 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core carries no
 
     def _controlled(self) -> dict[str, Any]:
         job = remote_job.new_directory(self._options["runtime_directory"])
-        watched: str | None = None
+        is_started = False
         board = Board(display, self._host, self._run)
         try:
-            watched = self._start(job)
+            self._start(job)
+            is_started = True
             state, newest = self._watch(job, board)
             answer = self._collect(job, state)
         except Interrupted:
-            self._stop(job, watched)
+            self._stop(job, is_started)
             raise
         except AnsibleConnectionFailure:
             self._note(None)
             raise
         except _ParentGone as problem:
-            self._stop(job, watched)
+            self._stop(job, is_started)
             if self._run is not None:
                 self._run.end()
             raise AnsibleActionFail("ansible-playbook, which started this, is gone") from problem
         board.close(_last_line(self._host, self._options["about"], state, newest, board.elapsed))
         return {**answer, "seconds": round(board.elapsed, 1)}
 
-    def _start(self, job: str) -> str:
+    def _start(self, job: str) -> None:
         script = remote_job.start_script(
             job,
             self._options["argv"],
@@ -89,7 +90,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core carries no
         try:
             if done["rc"] != 0:
                 raise ValueError(done["stderr"].strip() or done["stdout"].strip())
-            return remote_job.started(done["stdout"])
+            remote_job.check_started(done["stdout"])
         except ValueError as problem:
             raise AnsibleActionFail(
                 f"APL-0775: a command could not be started [{self._host}]: {problem}. "
@@ -131,19 +132,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core carries no
             answer.update(failed=True, msg="non-zero return code")
         return answer
 
-    def _stop(self, job: str, watched: str | None) -> None:
+    def _stop(self, job: str, is_started: bool) -> None:
         """End the job, as far as the node can be reached, and note whether it changed anything before.
 
-        :param watched: checksum of the watched file before; None where the job was only about to start.
+        :param is_started: whether the node has said that it started the job. Until then, a node without the job has done nothing.
         """
         script = remote_job.stop_script(job, watch=self._options["watch"], cleanup=self._options["cleanup"])
         try:
-            done = self._shell(script)
+            is_changed = remote_job.stopped(self._shell(script)["stdout"])
         except AnsibleConnectionFailure:
             self._note(None)
             return
-        knows = bool(self._options["watch"]) and watched is not None
-        self._note(remote_job.stopped(done["stdout"], watched or "") if knows else False)
+        self._note(False if is_changed is None and not is_started else is_changed)
 
     def _note(self, is_changed: bool | None) -> None:
         if self._run is not None:

@@ -32,7 +32,8 @@ APPLIANCE_LEASE=$job/lease
 export APPLIANCE_LEASE
 {environment}
 printf %s {text} >"$job/stdin"
-watched=$(cksum <{watch} 2>/dev/null || echo none)
+# On the node: the run may be stopped while the job runs and before the controller has read anything.
+{ cksum <{watch} 2>/dev/null || echo none; } >"$job/watched"
 setsid sh -c 'job=$1; cleanup=$2; shift 2
 echo $$ >"$job/pid"
 "$@" >"$job/stdout" 2>"$job/stderr"
@@ -41,7 +42,7 @@ code=$?
 [ $code -ne {lease_over} ] || eval "rm -rf -- $cleanup"
 echo $code >"$job/code.new"
 mv "$job/code.new" "$job/code"' appliance-job "$job" {cleanup} {argv} <"$job/stdin" >/dev/null 2>&1 &
-echo "watched $watched"
+echo started
 """
 
 _POLL = r"""job={job}
@@ -58,6 +59,8 @@ _STOP = r"""job={job}
 tries=0
 # The run may be stopped in the moment in which the job is started.
 while [ ! -e "$job/lease" ] && [ $tries -lt 3 ]; do sleep 0.2; tries=$((tries + 1)); done
+# It was not started yet, or the node restarted since. A directory in its place keeps it from being started later.
+if mkdir "$job" 2>/dev/null; then echo "changed unknown"; exit 0; fi
 rm -f -- "$job/lease"
 while [ -d "$job" ] && [ ! -e "$job/code" ] && [ $tries -lt {tries} ]; do sleep 0.2; tries=$((tries + 1)); done
 if [ -d "$job" ] && [ ! -e "$job/code" ] && [ -s "$job/pid" ]; then
@@ -66,7 +69,8 @@ if [ -d "$job" ] && [ ! -e "$job/code" ] && [ -s "$job/pid" ]; then
   sleep 0.5
   kill -s KILL -- "-$group" 2>/dev/null
 fi
-echo "watched $(cksum <{watch} 2>/dev/null || echo none)"
+if [ ! -e "$job/watched" ] || [ "$(cksum <{watch} 2>/dev/null || echo none)" = "$(cat "$job/watched")" ]
+then echo "changed no"; else echo "changed yes"; fi
 rm -rf -- "$job" {cleanup}
 """
 
@@ -128,15 +132,13 @@ def start_script(
     )
 
 
-def started(output: str) -> str:
-    """Return the checksum of the watched file before the job, as the lines of :func:`start_script` printed it.
+def check_started(output: str) -> None:
+    """Check what the lines of :func:`start_script` printed.
 
-    :raises ValueError: they printed something else.
+    :raises ValueError: the job was not started.
     """
-    watched = _words(output).get("watched")
-    if watched is None:
+    if output.split() != ["started"]:
         raise ValueError(output.strip() or "no output")
-    return watched
 
 
 def poll_script(directory: str) -> str:
@@ -175,21 +177,14 @@ def stop_script(directory: str, *, watch: str = "", cleanup: Sequence[str] = ())
     )
 
 
-def stopped(output: str, before: str) -> bool | None:
-    """Return whether the watched file changed while the job ran; None where the node did not say.
+def stopped(output: str) -> bool | None:
+    """Return whether the watched file changed while the job ran; None where the node cannot say, as it has no such job.
 
     :param output: what the lines of :func:`stop_script` printed.
-    :param before: checksum of the file before the job.
     """
-    after = _words(output).get("watched")
-    return None if after is None else after != before
+    return {"changed yes": True, "changed no": False}.get(output.strip())
 
 
 def _filled(lines: str, **values: str) -> str:
     # Not str.format: the shell's own braces would have to be doubled. In one pass: a value may hold such a name itself.
     return re.sub(r"\{(\w+)\}", lambda found: values[found[1]], lines)
-
-
-def _words(output: str) -> dict[str, str]:
-    pairs = (line.strip().partition(" ") for line in output.splitlines())
-    return {name: rest for name, _, rest in pairs}
