@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -249,7 +250,12 @@ def test_an_older_generation_comes_back_from_the_other_node(site: Site, damage: 
     raw = first.read_bytes()
     cut(first)
     wait_for("the one before to come from the other node", lambda: first.read_bytes() == raw, 60)
-    shown = AgentClient(b.store / "agent.sock").status()["health"]["damage"]
-    assert {item["kind"] for item in shown} == {"generation-copy", "layout"}
-    assert all(item["healed"] for item in shown)
+
+    def shown() -> list[dict[str, Any]]:
+        damage: list[dict[str, Any]] = AgentClient(b.store / "agent.sock").status()["health"]["damage"]
+        return damage
+
+    # A file is back a moment before the agent notes it.
+    wait_for("status to say so", lambda: all(item["healed"] for item in shown()))
+    assert {item["kind"] for item in shown()} == {"generation-copy", "layout"}
     assert "Traceback" not in b.process.log

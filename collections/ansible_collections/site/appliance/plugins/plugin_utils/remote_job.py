@@ -62,7 +62,7 @@ while [ ! -e "$job/lease" ] && [ $tries -lt 3 ]; do sleep 0.2; tries=$((tries + 
 # It was not started yet, or the node restarted since. A directory in its place keeps it from being started later.
 if mkdir "$job" 2>/dev/null; then echo "changed unknown"; exit 0; fi
 rm -f -- "$job/lease"
-while [ -d "$job" ] && [ ! -e "$job/code" ] && [ $tries -lt {tries} ]; do sleep 0.2; tries=$((tries + 1)); done
+while [ -e "$job/watched" ] && [ ! -e "$job/code" ] && [ $tries -lt {tries} ]; do sleep 0.2; tries=$((tries + 1)); done
 if [ -d "$job" ] && [ ! -e "$job/code" ] && [ -s "$job/pid" ]; then
   group=$(cat "$job/pid")
   kill -s TERM -- "-$group" 2>/dev/null
