@@ -19,6 +19,7 @@ from appliance.registry.credentials import line_for
 from appliance.store import standing
 from tests.bench.processes import Child, Failed, free_port, wait_for
 from tests.bench.sinks import Address
+from tests.keys import certify
 
 DOCKER_REGISTRY = "docker-registry"
 PUBLISHER, CLIENT = "a", "b"
@@ -52,10 +53,7 @@ class Site:
         root.mkdir()
         pki.init_ca(root / "ca")
         for node in (PUBLISHER, CLIENT):
-            directory = self.pki(node)
-            pki.request(directory, node, "127.0.0.1")
-            pki.sign(root / "ca", directory / "node.csr", directory / "node.crt", node, "127.0.0.1")
-            (directory / "ca.crt").write_bytes((root / "ca" / "ca.crt").read_bytes())
+            certify(root / "ca", self.pki(node), node, "127.0.0.1")
         document = {
             "node": PUBLISHER,
             "store": str(self.store),

@@ -34,6 +34,7 @@ from tests.badpeers.entries import ENTRIES, FORGED, WELL, Entry
 from tests.badpeers.server import Settings
 from tests.fuzz.checks import plain
 from tests.integration.conftest import APPLIANCE, Process, Relay, free_port, request, wait_for, workers_of
+from tests.keys import certify
 from tests.memory import forget_peak, memory
 from tests.unit.store import made
 
@@ -139,10 +140,7 @@ class Trio:
         self.start()
 
     def _certify(self, ca: str, node: str) -> None:
-        directory = self._pki(node, ca)
-        pki.request(directory, node, "127.0.0.1")
-        pki.sign(self.root / ca, directory / "node.csr", directory / "node.crt", node, "127.0.0.1")
-        (directory / "ca.crt").write_bytes((self.root / ca / "ca.crt").read_bytes())
+        certify(self.root / ca, self._pki(node, ca), node, "127.0.0.1")
 
     def _pki(self, node: str, ca: str = "ca") -> Path:
         return self.root / f"pki-{ca}-{node}"

@@ -13,6 +13,7 @@ import yaml
 
 from appliance import pki
 from tests.integration.conftest import APPLIANCE, Process, appliance, free_port, wait_for
+from tests.keys import certify
 from tests.unit.store import made
 
 A, B, C = "docker.io/library/a:1", "docker.io/library/b:1", "docker.io/library/c:1"
@@ -28,10 +29,7 @@ class Cluster:
         self.running: dict[str, list[Process]] = {}
         pki.init_ca(root / "ca")
         for name in NODES:
-            directory = root / f"pki-{name}"
-            pki.request(directory, name, "127.0.0.1")
-            pki.sign(root / "ca", directory / "node.csr", directory / "node.crt", name, "127.0.0.1")
-            (directory / "ca.crt").write_bytes((root / "ca/ca.crt").read_bytes())
+            certify(root / "ca", root / f"pki-{name}", name, "127.0.0.1")
 
     def store(self, name: str) -> Path:
         return self.root / f"store-{name}"

@@ -22,6 +22,7 @@ from appliance.config import CurrentConfig, load
 from appliance.peers.client import PeerError, Peers
 from appliance.store import standing
 from tests.integration.conftest import APPLIANCE, Process, appliance, free_port, request, run, wait_for, workers_of
+from tests.keys import certify
 from tests.unit.store import made
 
 A = "docker.io/library/a:1"
@@ -35,10 +36,7 @@ class Tls:
         for ca in ("ca", "other"):
             pki.init_ca(root / ca)
         for ca, node in (("ca", "a"), ("ca", "b"), ("ca", "gone"), ("other", "b")):
-            directory = self.pki(node, ca)
-            pki.request(directory, node, "127.0.0.1")
-            pki.sign(root / ca, directory / "node.csr", directory / "node.crt", node, "127.0.0.1")
-            (directory / "ca.crt").write_bytes((root / ca / "ca.crt").read_bytes())
+            certify(root / ca, self.pki(node, ca), node, "127.0.0.1")
         # As the publisher's agent leaves it once the other node, which listens nowhere here, has answered.
         (root / "store-a").mkdir()
         standing.settle(root / "store-a", "a")

@@ -28,7 +28,6 @@ import gevent
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from appliance import pki
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
 from appliance.config import Config, CurrentConfig, Peer
@@ -40,6 +39,7 @@ from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 from appliance.trust import Signature, Trust
 from tests.fuzz.checks import attempt, known, plain
+from tests.keys import site_keys
 from tests.memory import forget_peak, memory
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
 from tests.unit.store import made
@@ -77,13 +77,8 @@ class Site:
 @lru_cache(maxsize=1)
 def site() -> Site:
     """Return the one site of this process."""
-    root = Path(tempfile.mkdtemp(prefix="apl-fuzz-"))
+    root = site_keys(Path(tempfile.mkdtemp(prefix="apl-fuzz-")), "a", "b", "c", address="127.0.0.1")
     atexit.register(shutil.rmtree, root, ignore_errors=True)
-    pki.init_ca(root / "ca")
-    for node in "abc":
-        pki.request(root / node, node, "127.0.0.1")
-        pki.sign(root / "ca", root / node / "node.csr", root / node / "node.crt", node, "127.0.0.1")
-        (root / node / "ca.crt").write_bytes((root / "ca" / "ca.crt").read_bytes())
     names = {"docker.io/library/a:1": _IMAGE.entry}
     raw = make(None, names, {}, cause="seeding", created=made.CREATED, sources=["x"]).raw
     head = IndexHead("generation", 1, made.sha(raw), len(raw))

@@ -26,6 +26,7 @@ from appliance.store.pushes import Pushes
 from appliance.store.signed import SignedIndex
 from appliance.store.uploads import Uploads
 from appliance.trust import Trust
+from tests.keys import certify
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
 from tests.unit.store import made
 
@@ -107,9 +108,7 @@ class World:
             directory = self.root / name
             for file in directory.glob("node.*"):
                 file.unlink()
-            pki.request(directory, name, "10.0.0.1")
-            pki.sign(self.root / "ca", directory / "node.csr", directory / "node.crt", name, "10.0.0.1")
-            (directory / "ca.crt").write_bytes((self.root / "ca" / "ca.crt").read_bytes())
+            certify(self.root / "ca", directory, name)
 
     def node(self, name: str, *seeds: str) -> Node:
         return Node(self.root, name, *seeds)

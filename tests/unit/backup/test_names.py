@@ -26,6 +26,7 @@ from appliance.store.journal import note, record
 from appliance.store.pins import Pins, pin
 from appliance.store.pushes import Pushes
 from appliance.trust import Trust
+from tests.keys import certify
 from tests.unit.store import made
 
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
@@ -417,7 +418,7 @@ def killed_before(monkeypatch: pytest.MonkeyPatch, call: int) -> Iterator[None]:
 def trust(tmp_path: Path) -> Trust:
     """The publisher's: what it publishes is signed, and the signature is written before the index."""
     pki.init_ca(tmp_path / "ca")
-    return Trust(_node(tmp_path / "a", tmp_path / "ca", "a"), "a", ["a"])
+    return Trust(certify(tmp_path / "ca", tmp_path / "a", "a"), "a", ["a"])
 
 
 def _fill(store: Indexes, count: int, seed: int = 0) -> None:
@@ -501,13 +502,6 @@ def test_an_index_that_nobody_can_put_back_is_restored_where_the_operator_says_s
     assert [index.current() for _, index in store] == served
 
 
-def _node(root: Path, ca: Path, node: str) -> Path:
-    pki.request(root, node, "10.0.0.1")
-    pki.sign(ca, root / "node.csr", root / "node.crt", node, "10.0.0.1")
-    (root / "ca.crt").write_bytes((ca / "ca.crt").read_bytes())
-    return root
-
-
 def _signed(root: Path, trust: Trust) -> Indexes:
     blobs = made.open_store(root)
     return Indexes(blobs, Generations(blobs, trust), Pushes(blobs, trust), Pins(blobs, trust))
@@ -517,16 +511,16 @@ def test_what_the_lost_publisher_signed_holds_after_it_was_made_anew(tmp_path: P
     """The key of the old host is gone for good; its certificate is in the signature, and the authority is the same."""
     ca = tmp_path / "ca"
     pki.init_ca(ca)
-    lost = _signed(tmp_path / "sa", Trust(_node(tmp_path / "a", ca, "a"), "a", ["a"]))
+    lost = _signed(tmp_path / "sa", Trust(certify(ca, tmp_path / "a", "a"), "a", ["a"]))
     first = make(None, {A: made.image(1).entry}, {}, cause="seeding", created=made.CREATED, sources=[])
     lost.generations.publish(first)
     form.write(tmp_path / "b.tar", names.KIND, made.CREATED, *reversed(names.collect(lost, pushed_blobs=True)))
 
-    again = Trust(_node(tmp_path / "again", ca, "a"), "a", ["a"])
+    again = Trust(certify(ca, tmp_path / "again", "a"), "a", ["a"])
     fresh = _signed(tmp_path / "new", again)
     with form.open_backup(tmp_path / "b.tar") as file:
         names.restore(fresh, file, "b.tar", over=False)
-    node = Trust(_node(tmp_path / "b", ca, "b"), "b", ["a"])
+    node = Trust(certify(ca, tmp_path / "b", "b"), "b", ["a"])
     node.check(first.raw, fresh.generations.signature(first))
     assert not fresh.generations.sign_anew()
     # What it publishes next is signed by its own new key, and the others follow that too.
@@ -539,6 +533,6 @@ def test_what_the_lost_publisher_signed_holds_after_it_was_made_anew(tmp_path: P
 
     # Without the authority of old, nobody could check it: it is signed anew.
     pki.init_ca(tmp_path / "ca2")
-    stranger = Generations(fresh.blobs, Trust(_node(tmp_path / "c", tmp_path / "ca2", "a"), "a", ["a"]))
+    stranger = Generations(fresh.blobs, Trust(certify(tmp_path / "ca2", tmp_path / "c", "a"), "a", ["a"]))
     assert stranger.sign_anew()
     Trust(tmp_path / "c", "b", ["a"]).check(second.raw, stranger.signature(second))

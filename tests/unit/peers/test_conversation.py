@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from appliance import pki
 from appliance.peers.client import ANSWER_SECONDS
+from tests.keys import site_keys
 from tests.unit.peers import badpeers
 from tests.unit.peers.badpeers import BadPeers
 
@@ -30,12 +30,7 @@ WAYS = [
 
 def keys(root: Path) -> Path:
     """Make a site's authority and the keys of nodes a and b; returns their parent."""
-    pki.init_ca(root / "ca")
-    for name in ("a", "b"):
-        pki.request(root / name, name, "127.0.0.1")
-        pki.sign(root / "ca", root / name / "node.csr", root / name / "node.crt", name, "127.0.0.1")
-        (root / name / "ca.crt").write_bytes((root / "ca" / "ca.crt").read_bytes())
-    return root
+    return site_keys(root, "a", "b", address="127.0.0.1")
 
 
 @pytest.fixture(scope="module")

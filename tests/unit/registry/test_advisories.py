@@ -49,6 +49,7 @@ from appliance.serve.server import Server
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generations
 from appliance.trust import Trust
+from tests.keys import certify, site_keys
 from tests.unit.archives.made import Layout
 from tests.unit.archives.made import tar as made_tar
 from tests.unit.peers.test_app import as_caller
@@ -202,9 +203,7 @@ def test_cve_2025_24976(tmp_path: Path, forgery: str) -> None:
     """distribution trusted a key by its id: a signer's name and authority's name prove nothing, nor another algorithm."""
     pki.init_ca(tmp_path / "ca", "site")
     for name in ("a", "b"):
-        pki.request(tmp_path / name, name, "10.0.0.1")
-        pki.sign(tmp_path / "ca", tmp_path / name / "node.csr", tmp_path / name / "node.crt", name, "10.0.0.1")
-        (tmp_path / name / "ca.crt").write_bytes((tmp_path / "ca" / "ca.crt").read_bytes())
+        certify(tmp_path / "ca", tmp_path / name, name)
     content = b"names"
     good = Trust(tmp_path / "a", "a", ["a"]).sign(content)
     assert good is not None
@@ -402,10 +401,7 @@ def test_zot_3980_cors(node: Listener) -> None:
 
 def test_zot_3982_certificates_are_verified(tmp_path: Path) -> None:
     """The one client that nodes have verifies whom it talks to, by the site's authority and by name."""
-    pki.init_ca(tmp_path / "ca", "site")
-    pki.request(tmp_path / "a", "a", "10.0.0.1")
-    pki.sign(tmp_path / "ca", tmp_path / "a" / "node.csr", tmp_path / "a" / "node.crt", "a", "10.0.0.1")
-    (tmp_path / "a" / "ca.crt").write_bytes((tmp_path / "ca" / "ca.crt").read_bytes())
+    site_keys(tmp_path, "a")
     others = (Peer("a", "https://10.0.0.1:5443", "10.0.0.1"), Peer("b", "https://10.0.0.2:5443", "10.0.0.2"))
     peers = Peers(CurrentConfig(Config(node="a", store=tmp_path, peers=others, pki=tmp_path / "a")))
     (other,) = peers.others
@@ -505,9 +501,7 @@ def test_spegel_tags_come_only_signed(store: BlobStore, tmp_path: Path, signer: 
     for ca in ("ca", "other"):
         pki.init_ca(tmp_path / ca, "site")
     for name, ca, subject in (("a", "ca", "a"), ("b", "ca", "b"), ("stranger", "other", "a")):
-        pki.request(tmp_path / name, subject, "10.0.0.1")
-        pki.sign(tmp_path / ca, tmp_path / name / "node.csr", tmp_path / name / "node.crt", subject, "10.0.0.1")
-        (tmp_path / name / "ca.crt").write_bytes((tmp_path / "ca" / "ca.crt").read_bytes())
+        certify(tmp_path / ca, tmp_path / name, subject)
     offered = made.publish(made.open_store(tmp_path / "theirs"), {f"{REPOSITORY}:1": TWO})
     follower = Generations(store, Trust(tmp_path / "b", "b", ("a",)))
     brought: list[object] = []

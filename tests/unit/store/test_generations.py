@@ -14,7 +14,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from appliance import pki
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
@@ -24,6 +23,7 @@ from appliance.store.blobs import EMPTY_INDEX, BlobStore
 from appliance.store.generations import Generation, Generations, lock, make, parse
 from appliance.store.signed import PREFIX, Entry
 from appliance.trust import Signature, Trust
+from tests.keys import site_keys
 from tests.unit.store import made
 
 digests = st.binary(max_size=4).map(made.sha)
@@ -411,13 +411,7 @@ def test_a_damaged_old_generation_does_not_stop_anything(generations: Generation
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A site with nodes a and b; ``<site>/<node>`` is a node's pki directory."""
-    pki.init_ca(tmp_path / "ca")
-    for node in ("a", "b"):
-        directory = tmp_path / node
-        pki.request(directory, node, "10.0.0.1")
-        pki.sign(tmp_path / "ca", directory / "node.csr", directory / "node.crt", node, "10.0.0.1")
-        (directory / "ca.crt").write_bytes((tmp_path / "ca" / "ca.crt").read_bytes())
-    return tmp_path
+    return site_keys(tmp_path, "a", "b")
 
 
 def test_only_what_a_seed_signed_is_followed(site: Path, tmp_path: Path) -> None:

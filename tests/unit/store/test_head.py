@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance import pki
 from appliance.errors import ApplianceError
 from appliance.store.files import write_atomically
 from appliance.store.generations import Generation, Generations, make, parse
@@ -19,6 +18,7 @@ from appliance.store.head import IndexHead
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
 from appliance.trust import Signature, Trust
+from tests.keys import site_keys
 from tests.unit.store import made
 
 NAME = "docker.io/library/a:1"
@@ -35,14 +35,7 @@ HEADS = st.builds(
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site with the keys of nodes a and b."""
-    root = tmp_path_factory.mktemp("site")
-    pki.init_ca(root / "ca")
-    for node in ("a", "b"):
-        directory = root / node
-        pki.request(directory, node, "10.0.0.1")
-        pki.sign(root / "ca", directory / "node.csr", directory / "node.crt", node, "10.0.0.1")
-        (directory / "ca.crt").write_bytes((root / "ca" / "ca.crt").read_bytes())
-    return root
+    return site_keys(tmp_path_factory.mktemp("site"), "a", "b")
 
 
 def generations(site: Path, root: Path, node: str, *seeds: str) -> Generations:

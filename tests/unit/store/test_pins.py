@@ -18,6 +18,7 @@ from appliance.store.fsck import check
 from appliance.store.generations import lock
 from appliance.store.pins import Pinned, Pins, parse, pin, unpin
 from appliance.trust import Signature, Trust
+from tests.keys import certify
 from tests.unit.store import made
 
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
@@ -192,9 +193,7 @@ def test_damaged_pins_are_an_error(blobs: BlobStore, raw: bytes) -> None:
 
 def test_pins_are_signed_by_the_publisher(blobs: BlobStore, tmp_path: Path) -> None:
     pki.init_ca(tmp_path / "ca")
-    pki.request(tmp_path / "pki", "a", "192.0.2.1")
-    pki.sign(tmp_path / "ca", tmp_path / "pki/node.csr", tmp_path / "pki/node.crt", "a", "192.0.2.1")
-    (tmp_path / "pki/ca.crt").write_bytes((tmp_path / "ca/ca.crt").read_bytes())
+    certify(tmp_path / "ca", tmp_path / "pki", "a", "192.0.2.1")
     trust = Trust(tmp_path / "pki", "a", ("a",))
     pins = Pins(blobs, trust)
     pin(blobs, made.generations(blobs), pins, ["a:1"])

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance import pki
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
@@ -21,6 +20,7 @@ from appliance.store.blobs import BlobStore
 from appliance.store.pushes import Pushed, Pushes, parse
 from appliance.store.signed import Entry
 from appliance.trust import Trust
+from tests.keys import site_keys
 from tests.unit.store import made
 
 digests = st.binary(max_size=4).map(made.sha)
@@ -99,14 +99,7 @@ def test_each_change_is_one_step_that_shows(store: BlobStore) -> None:
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A CA and the keys of nodes a, b and c below it."""
-    ca = tmp_path / "ca"
-    pki.init_ca(ca)
-    for node in "abc":
-        directory = tmp_path / node
-        pki.request(directory, node, "10.0.0.1")
-        pki.sign(ca, directory / "node.csr", directory / "node.crt", node, "10.0.0.1")
-        (directory / "ca.crt").write_bytes((ca / "ca.crt").read_bytes())
-    return tmp_path
+    return site_keys(tmp_path, "a", "b", "c")
 
 
 def node(site: Path, name: str, seeds: tuple[str, ...] = ("a",)) -> Pushes:
