@@ -8,14 +8,17 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from appliance.words import one_line
 
 MINUTE = 60.0
 _ADDRESSES, _NAMED = 256, 5
-_DETAILS, _DETAIL_LENGTH = 5, 80
+_DETAILS, _DETAIL_LENGTH = 5, 240
 
 Later = Callable[[float, Callable[[], None]], object]
+Report = Callable[[dict[str, Any]], None]
+"""Takes what a line says: ``what``, ``count``, ``addresses`` (the most frequent, with their counts), ``details``."""
 
 
 def origin(address: str) -> str:
@@ -37,22 +40,23 @@ class _Events:
 
     count: int = 0
     addresses: dict[str, int] = field(default_factory=dict)
-    unnamed: int = 0
     details: dict[str, None] = field(default_factory=dict)
 
     def add(self, address: str, detail: str) -> None:
         self.count += 1
         if address in self.addresses or len(self.addresses) < _ADDRESSES:
             self.addresses[address] = self.addresses.get(address, 0) + 1
-        else:
-            self.unnamed += 1
         if detail and len(self.details) <= _DETAILS:
             self.details[one_line(detail, _DETAIL_LENGTH)] = None
 
+    def most(self) -> dict[str, int]:
+        """The addresses that come most often."""
+        return dict(sorted(self.addresses.items(), key=lambda item: -item[1])[:_NAMED])
+
     def __str__(self) -> str:
-        most = sorted(self.addresses.items(), key=lambda item: -item[1])
-        text = ", ".join(f"{count} from {address}" for address, count in most[:_NAMED])
-        if rest := self.unnamed + sum(count for _, count in most[_NAMED:]):
+        most = self.most()
+        text = ", ".join(f"{count} from {address}" for address, count in most.items())
+        if rest := self.count - sum(most.values()):
             text += f", {rest} from other addresses"
         if details := list(self.details):
             more = ["..."] if len(details) > _DETAILS else []
@@ -65,11 +69,13 @@ class CountedLog:
 
     :param write: takes a line.
     :param later: calls a function after some seconds; gevent's, where none is given.
+    :param report: takes the same as data, for ``appliance status``.
     """
 
-    def __init__(self, write: Callable[[str], None], later: Later | None = None) -> None:
+    def __init__(self, write: Callable[[str], None], later: Later | None = None, report: Report | None = None) -> None:
         self._write = write
         self._later = later or _spawn_later
+        self._report = report
         self._open: dict[str, _Events] = {}
 
     def count(self, what: str, address: str, detail: str = "") -> None:
@@ -86,19 +92,25 @@ class CountedLog:
         self._later(MINUTE, lambda: self._end_minute(what))
         first = _Events()
         first.add(address, detail)
-        self._write(f"{what}: {first}")
+        self._put(what, first)
 
     def flush(self) -> None:
         """Write what was counted and not written yet; for the end of a process."""
         for what, events in self._open.items():
             if events.count:
-                self._write(f"{what}: {events}")
+                self._put(what, events)
         self._open = {what: _Events() for what in self._open}
+
+    def _put(self, what: str, events: _Events, when: str = "") -> None:
+        self._write(f"{what}{when}: {events}")
+        if self._report is not None:
+            details = list(events.details)[:_DETAILS]
+            self._report({"what": what, "count": events.count, "addresses": events.most(), "details": details})
 
     def _end_minute(self, what: str) -> None:
         events = self._open.pop(what)
         if events.count:
-            self._write(f"{what} in the last minute: {events}")
+            self._put(what, events, " in the last minute")
             self._open[what] = _Events()
             self._later(MINUTE, lambda: self._end_minute(what))
 

@@ -75,6 +75,21 @@ class AgentClient:
         asked = urlencode([("stay", node) for node in staying])
         return self._ask("POST" if fetch else "GET", f"/v1/leaving?{asked}", FETCH_SECONDS if fetch else LOOK_SECONDS)
 
+    def report(self, service: str, events: dict[str, Any]) -> None:
+        """Hand over what clients of a listener did, for ``appliance status``; returns at once, and nothing waits for it.
+
+        :param service: ``mirror`` or ``peer``.
+        :param events: see :data:`appliance.countedlog.Report`.
+        """
+        from gevent import spawn
+
+        def tell() -> None:
+            # The log has it in any case.
+            with contextlib.suppress(AgentDown):
+                self._ask("POST", f"/v1/clients?{urlencode({'service': service})}", _ASK_SECONDS, json.dumps(events))
+
+        spawn(tell)
+
     def wake(self) -> None:
         """Let the agent look for a newer generation; raises :class:`AgentDown`."""
         self._ask("POST", "/v1/wake", 5.0)
@@ -136,15 +151,15 @@ class AgentClient:
             raise Unreachable(str(error)) from error
         return source
 
-    def _ask(self, method: str, path: str, timeout: float) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, timeout: float, body: str | None = None) -> dict[str, Any]:
         connection = _Connection(self._path, timeout)
         try:
-            connection.request(method, path)
+            connection.request(method, path, body)
             response = connection.getresponse()
-            body = response.read()
+            content = response.read()
             if response.status == 204:
                 return {}
-            answer = json.loads(body)
+            answer = json.loads(content)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise AgentDown(f"the agent does not answer on {self._path}: {error}") from error
         finally:

@@ -15,6 +15,7 @@ route (unix socket, mode 0600)                   answer
 ``GET /v1/leaving?stay=``                        what only nodes that do not stay hold; see :mod:`appliance.agent.leaving`
 ``POST /v1/leaving?stay=``                       the same, once that was brought here
 ``POST /v1/wake``                                204; look for a newer generation now
+``POST /v1/clients?service=``                    204; keeps what clients of a listener did, as a web worker counted it
 ===============================================  =============================================================
 """
 
@@ -34,6 +35,7 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 
+from appliance.agent.clients import ClientEvents
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower, Refused
 from appliance.agent.health import LostBlobs, RoomWatch
@@ -135,6 +137,7 @@ class Agent:
             self._peers,
             offload,
         )
+        self._clients = ClientEvents()
         self._looking = BoundedSemaphore(1)
         self._wake = Event()
         self._called = Event()
@@ -226,6 +229,7 @@ class Agent:
         app.add_url_rule("/v1/leaving", view_func=self._leave, methods=["GET", "POST"])
         app.add_url_rule("/v1/look", view_func=self._look, methods=["POST"])
         app.add_url_rule("/v1/wake", view_func=self._awake, methods=["POST"])
+        app.add_url_rule("/v1/clients", view_func=self._reported, methods=["POST"])
         return app
 
     def status(self) -> dict[str, Any]:
@@ -256,6 +260,7 @@ class Agent:
             "standing": self._standing(),
             "peers": self._ask_peers(),
             "troubles": [trouble.as_dict() for trouble in self._follower.troubles.all()],
+            "clients": self._clients.all(),
         }
 
     def _fetch(self, digest: str) -> Response:
@@ -363,6 +368,13 @@ class Agent:
         staying = request.args.getlist("stay")
         act = self._leaving.fetch if request.method == "POST" else self._leaving.report
         return document(act(staying))
+
+    def _reported(self) -> Response:
+        try:
+            self._clients.add(request.args.get("service", ""), request.get_json(force=True, silent=True))
+        except ValueError as problem:
+            return error(400, "UNSUPPORTED", str(problem))
+        return Response(status=204)
 
     def _awake(self) -> Response:
         self.wake()

@@ -237,7 +237,8 @@ def _status_text(shown: dict[str, Any]) -> str:
         f"not followed: {refused['index']} {refused['number']} of {refused['peer']}: {ApplianceError(**refused['problem'])}"
         for refused in standing["refused"]
     ]
-    return "\n".join(lines + [_trouble_text(item) for item in shown.get("troubles", [])])
+    lines += [_trouble_text(item) for item in shown.get("troubles", [])]
+    return "\n".join(lines + [_clients_text(item) for item in shown.get("clients", [])])
 
 
 def _trouble_text(item: dict[str, Any]) -> str:
@@ -245,6 +246,13 @@ def _trouble_text(item: dict[str, Any]) -> str:
     back = f"; keeps back {item['keeps_back']}" if item["keeps_back"] and not item["ended"] else ""
     until = f" until {item['ended']}" if item["ended"] else ""
     return one_line(f"trouble with {where}: {item['times']} times since {item['since']}{until}{back}: {item['reason']}")
+
+
+def _clients_text(item: dict[str, Any]) -> str:
+    most = ", ".join(f"{count} from {address}" for address, count in item["addresses"].items())
+    detail = f" ({item['detail']})" if item["detail"] else ""
+    times = f"{item['count']} times since {item['since']}, last at {item['last']}"
+    return one_line(f"clients of {item['service']}: {item['what']}: {times}: {most}{detail}")
 
 
 def _room_lines(room: dict[str, Any]) -> list[str]:

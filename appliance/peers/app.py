@@ -32,7 +32,7 @@ from flask import Flask, Response, request
 
 from appliance import __version__
 from appliance.config import Config, CurrentConfig
-from appliance.countedlog import CountedLog, origin
+from appliance.countedlog import CountedLog, Report, origin
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
 from appliance.offload import offload
@@ -52,6 +52,7 @@ from appliance.trust import common_name
 
 _LOG = logging.getLogger("appliance.peers")
 _WRONG = "wrong passwords of operators"
+_NOT_LISTED = "requests of nodes that are not listed"
 
 
 class PeerRoutes:
@@ -176,20 +177,25 @@ def _signed(index: Served) -> Response:
     return response
 
 
-def create_app(current: CurrentConfig, handlers: Mapping[str, Handler], operators: Operators | None) -> Flask:
+def create_app(
+    current: CurrentConfig, handlers: Mapping[str, Handler], operators: Operators | None, report: Report | None = None
+) -> Flask:
     """The application of the peer listener.
 
     :param current: says who is a node; asked for each request, so that one who was removed is refused at its next,
         whatever connection it comes by.
     :param handlers: of every route that it answers.
     :param operators: who may push; None where pushing is off.
+    :param report: takes what strangers do, as data.
     """
-    guesses, log = Guesses(), CountedLog(_LOG.warning)
+    guesses, log = Guesses(), CountedLog(_LOG.warning, report=report)
     turns = Turns(guesses.is_clean)
     offered = frozenset[Caller]({"node"} if operators is None else {"node", "operator"})
 
     def identify() -> Identity:
         node = _node(current.get(), is_open=operators is None or not request.path.startswith("/v2"))
+        if node.refused:
+            log.count(_NOT_LISTED, origin(request.remote_addr or ""), node.problem)
         given = request.headers.get("Authorization")
         if operators is None or given is None:
             return node

@@ -17,6 +17,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from appliance import bounds, logs
+from appliance.countedlog import Report
 from appliance.serve.systemd import Handed, notify
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
     :param make: builds the application inside each worker, after gevent has patched it.
     :param workers: how many processes serve.
     :param tls: makes the TLS context; None for plain HTTP.
+    :param report: takes what clients did that they should not, as data.
     :param listed: gives the addresses of the listed nodes, for which strangers leave room; None where all clients are
         of this host.
     """
@@ -49,10 +51,12 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
         *,
         workers: int,
         tls: Callable[[], ssl.SSLContext] | None = None,
+        report: Report | None = None,
         listed: Callable[[], Collection[str]] | None = None,
         handed: Handed | None = None,
         handed_only: bool = False,
     ) -> None:
+        self.report = report
         self.listed = listed
         self.handed = handed or Handed()
         self._bind = bind

@@ -40,6 +40,11 @@ def serve_unit(
 
         return units.agent(current) if name == "agent" else units.LISTENERS[name](current, repeats)
 
+    def report(events: dict[str, Any]) -> None:
+        from appliance.agent.client import AgentClient
+
+        AgentClient(config.agent_socket).report(name, events)
+
     def tls() -> ssl.SSLContext:
         from appliance.trust import server_context
 
@@ -60,8 +65,16 @@ def serve_unit(
             make,
             workers=config.peer_workers,
             tls=tls if config.pki else None,
+            report=report,
             listed=lambda: current.get().hosts,
             handed=handed,
         ).run()
     else:
-        Server(config.mirror_listen, make, workers=config.workers, handed=handed, handed_only=socket_unit).run()
+        Server(
+            config.mirror_listen,
+            make,
+            workers=config.workers,
+            report=report,
+            handed=handed,
+            handed_only=socket_unit,
+        ).run()

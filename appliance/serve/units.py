@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -105,7 +106,8 @@ def peer(current: CurrentConfig, repeats: Repeats) -> Flask:
             lambda: check_publisher(current.get(), config.store), parts.uploads, publishing, current.site_addresses
         )
         handlers = pushing.handlers(handlers)
-    return create_peer_app(current, {**handlers, **routes.handlers()}, operators)
+    report = functools.partial(parts.agent.report, "peer")
+    return create_peer_app(current, {**handlers, **routes.handlers()}, operators, report)
 
 
 def agent(current: CurrentConfig) -> Flask:

@@ -108,7 +108,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
 
     def run(self) -> None:
         """Serve until a signal ends it."""
-        self._log = CountedLog(self.log.warning)
+        self._log = CountedLog(self.log.warning, report=self.app.report)
         listed = self.app.listed
         self._clients = Clients(self.worker_connections, self._log, listed)
         self._by_socket: dict[Any, Client] = {}
@@ -218,7 +218,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
             gevent.sleep(0)
             return super().handle_request(listener_name, request, sock, address)
         except BrokenOff as problem:
-            self.log.warning("%s %s: %s", request.method, request.path, problem)
+            # Counted, as clients choose how often they ask for what cannot be read.
+            self._log.count("answers that broke off", client.address, f"{problem} ({request.method} {request.path})")
             # The connection ends by FIN, before the announced length: what containerd resumes after.
             raise StopIteration from None
         finally:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import APPLIANCE, wait_for
+from appliance.agent.client import AgentClient
+from tests.integration.conftest import APPLIANCE, appliance, wait_for
 from tests.integration.test_trouble import BASIC, Unit
 
 #: Other hosts than the listed nodes, which are 127.0.0.1 here.
@@ -81,6 +82,38 @@ def test_an_operator_is_let_in_while_100_guess(unit: Unit) -> None:
     assert set(statuses) == {401, 429}
     lines = [line for line in unit.log().splitlines() if "wrong passwords" in line]
     assert len(lines) == 1 and "from 127.0.9." in lines[0] and "(ops)" in lines[0], lines
+
+
+def test_status_says_what_strangers_did(unit: Unit) -> None:
+    """The web workers count it, each for itself, and the agent has the sum."""
+    unit.processes["agent"] = unit.start("agent")
+    file = unit.tls.root / "a.sock"
+    agent = AgentClient(file)
+    wait_for("the agent", file.exists)
+    with contextlib.closing(Stranger(unit, STRANGERS[0])) as stranger:
+        assert stranger.ask("Basic " + base64.b64encode(b"ops:wrong").decode()) == 401
+    for name in ("mirror", "peer"):
+        with unit.connect(name) as client:
+            client.sendall(b"nonsense\r\n\r\n")
+            client.recv(4096)
+
+    def said() -> set[tuple[str, str]]:
+        return {(item["service"], item["what"]) for item in agent.status()["clients"]}
+
+    wait_for(
+        "status to have all of it",
+        lambda: (
+            said()
+            >= {
+                ("peer", "wrong passwords of operators"),
+                ("peer", "malformed requests"),
+                ("mirror", "malformed requests"),
+            }
+        ),
+    )
+    shown = appliance("status", "--config", unit.config).stdout
+    assert "clients of peer: wrong passwords of operators: 1 times since " in shown
+    assert "1 from 127.0.9.1 (ops)" in shown
 
 
 class Idle:

@@ -131,6 +131,12 @@ def status() -> dict[str, Any]:
             dict.fromkeys(("peer", "about", "times", "since", "ended", "keeps_back", "reason"), HOSTILE),
             {**dict.fromkeys(("peer", "about", "times", "since", "keeps_back", "reason"), HOSTILE), "ended": None},
         ],
+        "clients": [
+            {
+                **dict.fromkeys(("service", "what", "count", "since", "last", "detail"), HOSTILE),
+                "addresses": {HOSTILE: 1},
+            }
+        ],
         "standing": {
             "settled": False,
             "silent": [HOSTILE],

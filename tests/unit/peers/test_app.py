@@ -12,8 +12,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from appliance import __version__, pki
+from appliance import __version__
 from appliance.config import Config, CurrentConfig, Peer
+from appliance.countedlog import Report
 from appliance.peers.app import PeerRoutes, create_app
 from appliance.peers.served import Served
 from appliance.registry.access import ROUTES
@@ -25,6 +26,7 @@ from appliance.store.files import write_atomically
 from appliance.store.generations import Generations, make
 from appliance.store.signed import NameIndex, SignedIndex
 from appliance.trust import Signature, Trust
+from tests.keys import site_keys
 from tests.unit.store import made
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
@@ -40,13 +42,14 @@ def application(
     wake: Callable[[], None] = lambda: None,
     pki: Path | None = Path("/pki"),
     current: CurrentConfig | None = None,
+    report: Report | None = None,
 ) -> Flask:
     config = configured(store, pki)
     generations, pushes = made.generations(store), made.pushes(store)
     catalog = CurrentCatalog(store, generations, pushes)
     routes = PeerRoutes(config, store, generations, pushes, made.pins(store), catalog, wake, lambda digest: None)
     registry = Registry(store, catalog, NoFetcher(), config.site_addresses)
-    return create_app(current or CurrentConfig(config), registry.handlers() | routes.handlers(), None)
+    return create_app(current or CurrentConfig(config), registry.handlers() | routes.handlers(), None, report)
 
 
 class _Socket(ssl.SSLSocket):
@@ -127,13 +130,17 @@ def test_a_node_that_was_removed_is_refused_with_its_next_request(store: BlobSto
         def get(self) -> Config:
             return configured(store, Path("/pki"), self.peers)
 
-    listed = Listed(configured(store, Path("/pki")))
-    client, caller = application(store, current=listed).test_client(), as_caller("b")
+    listed, reports = Listed(configured(store, Path("/pki"))), list[dict[str, Any]]()
+    client = application(store, current=listed, report=reports.append).test_client()
+    caller = as_caller("b")
     assert client.get("/p2p/v1/ping", environ_overrides=caller).status_code == 200
     listed.peers = PEERS[:1]
     refused = client.get("/p2p/v1/ping", environ_overrides=caller)
     assert refused.status_code == 403
     assert "b is not a node of this site" in refused.text
+    (report,) = reports
+    assert report["what"] == "requests of nodes that are not listed"
+    assert report["details"] == ["b is not a node of this site"]
     listed.peers = (*PEERS, Peer("c", "https://c", "10.0.0.3"))
     assert client.get("/v2/", environ_overrides=as_caller("c")).status_code == 200
 
@@ -196,10 +203,8 @@ def test_wake_tells_the_agent(store: BlobStore) -> None:
     assert woken == [1]
 
 
-def test_readers_cost_one_reading(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight nodes that ask in turn, pings beside them: an index is parsed once for each state, and has one copy."""
-    generation = made.publish(store, {"docker.io/library/a:1": made.image(1)})
-    made.pins(store).replace({"docker.io/library/a:1": made.image(1).entry})
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that gets the name of each index that is read from now on."""
     read = list[str]()
     real = SignedIndex.current
 
@@ -207,9 +212,17 @@ def test_readers_cost_one_reading(store: BlobStore, monkeypatch: pytest.MonkeyPa
         read.append(self.index.name)
         return real(self)
 
+    monkeypatch.setattr(SignedIndex, "current", current)
+    return read
+
+
+def test_readers_cost_one_reading(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight nodes that ask in turn, pings beside them: an index is parsed once for each state, and has one copy."""
+    generation = made.publish(store, {"docker.io/library/a:1": made.image(1)})
+    made.pins(store).replace({"docker.io/library/a:1": made.image(1).entry})
     client = application(store, pki=None).test_client()
     client.get("/p2p/v1/ping")
-    monkeypatch.setattr(SignedIndex, "current", current)
+    read = readings(monkeypatch)
     opened = [client.get("/p2p/v1/generation", buffered=False) for _ in range(8)]
     for _ in range(8):
         assert client.get("/p2p/v1/ping").status_code == 200
@@ -262,15 +275,8 @@ def test_only_the_current_bytes_are_given(client: FlaskClient, store: BlobStore)
 def test_bytes_cost_no_reading(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """An index is parsed once for each state, however often its head and bytes are asked for."""
     generation = made.publish(store, {"docker.io/library/a:1": made.image(1)})
-    read = list[str]()
-    real = SignedIndex.current
-
-    def current(self: SignedIndex[Any]) -> Any:
-        read.append(self.index.name)
-        return real(self)
-
     client = application(store, pki=None).test_client()
-    monkeypatch.setattr(SignedIndex, "current", current)
+    read = readings(monkeypatch)
     for _ in range(8):
         assert client.get("/p2p/v1/generation/head").status_code == 200
         assert client.get(f"/p2p/v1/generation/raw/{generation.digest}").data == generation.raw
@@ -279,10 +285,7 @@ def test_bytes_cost_no_reading(store: BlobStore, monkeypatch: pytest.MonkeyPatch
 
 def test_a_head_that_nobody_signed_is_not_given(store: BlobStore, tmp_path: Path) -> None:
     """The peer asks for the whole index then, as from an older release."""
-    pki.init_ca(tmp_path / "ca")
-    pki.request(tmp_path / "a", "a", "10.0.0.1")
-    pki.sign(tmp_path / "ca", tmp_path / "a" / "node.csr", tmp_path / "a" / "node.crt", "a", "10.0.0.1")
-    (tmp_path / "a" / "ca.crt").write_bytes((tmp_path / "ca" / "ca.crt").read_bytes())
+    site_keys(tmp_path, "a")
     index = Generations(store, Trust(tmp_path / "a", "a", ["a"]))
     entry = made.image(1).entry
     generation = make(None, {"docker.io/library/a:1": entry}, {}, cause="seeding", created=made.CREATED, sources=[])

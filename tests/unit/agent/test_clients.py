@@ -1,0 +1,82 @@
+"""What web workers count about clients is kept for the status, in bounded memory, whatever it says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.agent.clients import SHOWN_SECONDS, ClientEvents
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def report(what: str, count: int = 1, address: str = "10.0.0.7", *details: str) -> dict[str, object]:
+    return {"what": what, "count": count, "addresses": {address: count}, "details": list(details)}
+
+
+def test_reports_of_one_kind_add_up_and_services_are_told_apart() -> None:
+    clock = Clock()
+    kept = ClientEvents(clock)
+    kept.add("peer", report("wrong passwords", 1, "10.0.0.7", "ops"))
+    clock.now = 60.0
+    kept.add("mirror", report("malformed requests"))
+    clock.now = 61.0
+    kept.add("peer", report("wrong passwords", 240, "10.0.0.8", "ops", "root"))
+    first, second = kept.all()
+    assert (first["service"], first["what"], first["count"], first["detail"]) == (
+        "peer",
+        "wrong passwords",
+        241,
+        "root",
+    )
+    assert first["addresses"] == {"10.0.0.8": 240, "10.0.0.7": 1}
+    assert (second["service"], second["what"], second["count"]) == ("mirror", "malformed requests", 1)
+
+
+def test_what_is_over_is_forgotten_after_a_day() -> None:
+    clock = Clock()
+    kept = ClientEvents(clock)
+    kept.add("peer", report("wrong passwords"))
+    clock.now = SHOWN_SECONDS - 1
+    assert len(kept.all()) == 1
+    clock.now = SHOWN_SECONDS
+    assert kept.all() == []
+
+
+def test_neither_kinds_nor_addresses_grow_without_an_end() -> None:
+    kept = ClientEvents()
+    for number in range(1000):
+        kept.add("peer", report(f"kind {number}"))
+        kept.add("peer", report("the same", 1, f"10.{number // 250}.0.{number % 250}"))
+    assert len(kept.all()) == 32
+    (same,) = (item for item in kept.all() if item["what"] == "the same")
+    assert same["count"] == 1000 and len(same["addresses"]) == 5
+
+
+@pytest.mark.parametrize(
+    "odd", [None, [], {}, {"what": "x"}, report("x") | {"count": "many"}, report("x") | {"addresses": [1]}]
+)
+def test_what_is_no_report_is_refused_whole(odd: object) -> None:
+    kept = ClientEvents()
+    with pytest.raises(ValueError, match=r"no report of events|invalid literal"):
+        kept.add("peer", odd)
+    assert kept.all() == []
+
+
+@given(st.text(), st.text(), st.text())
+def test_whatever_words_it_has_it_is_one_line_each(service: str, what: str, detail: str) -> None:
+    kept = ClientEvents()
+    kept.add(service, report(what, 1, "10.0.0.7", detail))
+    (item,) = kept.all()
+    assert not any("\n" in str(value) or "\x1b" in str(value) for value in item.values())
+    assert json.dumps(item)
