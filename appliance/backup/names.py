@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,10 +23,11 @@ from appliance.store import standing
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import Needed, needed, needed_by_pins, needed_by_pushes
 from appliance.store.files import write_atomically
-from appliance.store.generations import Generation, Generations, lock
+from appliance.store.generations import Generation, Generations
 from appliance.store.generations import parse as parse_generation
 from appliance.store.journal import FILE as JOURNAL
 from appliance.store.journal import note
+from appliance.store.locks import names_locked
 from appliance.store.pins import Pins
 from appliance.store.pins import parse as parse_pins
 from appliance.store.pushes import Pushes
@@ -153,8 +153,7 @@ def restore(store: Indexes, file: BinaryIO, where: str, *, over: bool) -> dict[s
     _check_indexes(backup, indexes, where)
     with store.blobs.writing("a new store"):
         store.blobs.create()
-    handle = lock(store.blobs.root)
-    try:
+    with names_locked(store.blobs.root):
         refuse_other(compare(store, backup.about), store, backup.about, over=over)
         names, written = _take_in(store.blobs, file, where, backup)
         with store.pushes.changing():
@@ -170,8 +169,6 @@ def restore(store: Indexes, file: BinaryIO, where: str, *, over: bool) -> dict[s
                     _put_names(store, names, changing, _line(backup, states))
             _remove_others(store, names)
         return {"changed": bool(changing or written), "states": states, "blobs": written}
-    finally:
-        os.close(handle)
 
 
 def refuse_other(states: Mapping[str, State], store: Indexes, about: Mapping[str, Any], *, over: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +16,9 @@ from appliance.oci.manifests import Descriptor
 from appliance.store import form
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import maps_needed, needed
-from appliance.store.generations import Generation, Generations, lock, make
+from appliance.store.generations import Generation, Generations, make
 from appliance.store.journal import catch_up, is_recorded, record
+from appliance.store.locks import names_locked
 from appliance.store.pins import Pins
 from appliance.times import now
 
@@ -101,14 +101,12 @@ class Publisher:
 
         :raises ApplianceError: APL-0307 while another run changes names.
         """
-        with self.blobs.writing("a new store"):
-            form.prepare(self.blobs)
-            handle = lock(self.blobs.root)
-        try:
+        with contextlib.ExitStack() as held:
+            with self.blobs.writing("a new store"):
+                form.prepare(self.blobs)
+                held.enter_context(names_locked(self.blobs.root))
             self.blobs.clear_incoming()
             yield self.generations.current()
-        finally:
-            os.close(handle)
 
     def publish(
         self,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
 import stat
@@ -24,6 +23,7 @@ from appliance.oci.piecemap import BIG_BLOB, PieceHasher, PieceMap
 from appliance.sizes import size_words
 from appliance.store.files import sync_directory, write_atomically
 from appliance.store.lanes import Lanes
+from appliance.store.locks import Rank, lock_new, locked, try_lock
 from appliance.store.room import Room
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -347,24 +347,15 @@ class BlobStore:
         """While this is held, no blob that lies here is collected: for whoever looks that blobs are here and then makes
         something refer to them. Any number may hold it; it blocks for the moment in which some are removed.
         """
-        with self._locked(fcntl.LOCK_SH):
+        # On the directory itself: a full disk need not take another file.
+        with locked(Path(self._blobs), Rank.BLOBS, shared=True):
             yield
 
     @contextlib.contextmanager
     def removing(self) -> Iterator[None]:
         """The other side of :meth:`staying`: while this is held, no blob comes to its place and no reference is made."""
-        with self._locked(fcntl.LOCK_EX):
+        with locked(Path(self._blobs), Rank.BLOBS):
             yield
-
-    @contextlib.contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
-        # On the directory itself: a full disk need not take another file. It goes with the descriptor.
-        handle = os.open(self._blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(handle, how)
-            yield
-        finally:
-            os.close(handle)
 
     def clear_incoming(self) -> None:
         """Remove what a killed import left half written; only for whoever holds the store's lock.
@@ -372,9 +363,9 @@ class BlobStore:
         What is being written now stays: a push does not hold that lock.
         """
         for leftover in self.root.glob("incoming/*"):
-            with contextlib.suppress(FileNotFoundError, BlockingIOError), leftover.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _unlink(leftover)
+            with contextlib.suppress(FileNotFoundError), leftover.open("rb") as file:
+                if try_lock(file.fileno()):
+                    _unlink(leftover)
         # Each is as large as a generation.
         for leftover in (*self.root.glob(".index.json.*"), *self.root.glob("generations/.[0-9]*")):
             _unlink(leftover)
@@ -397,8 +388,7 @@ class BlobStore:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             self._failed(error, 0, where)
-        # Says that it is no leftover; goes with the descriptor, however the process ends.
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock_new(handle)
         if os.fstat(handle).st_nlink:
             return handle
         # It was taken for one between the two calls.

@@ -7,8 +7,6 @@ an update can be taken back; what that release cannot cope with is left to the c
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import NoReturn
 from appliance.errors import fail
 from appliance.store.blobs import BlobStore
 from appliance.store.files import write_atomically
+from appliance.store.locks import Rank, locked
 
 FILE = "form"
 """Its name in the store."""
@@ -64,15 +63,12 @@ def prepare(blobs: BlobStore, conversions: Sequence[Conversion] = CONVERSIONS) -
     blobs.create()
     if form > len(conversions):
         return
-    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    # A file of its own: a step may publish an index, which locks the store's directory.
+    with locked(root / f"{FILE}.lock", Rank.FORM):
         while (form := check(root, conversions)) <= len(conversions):
             step = conversions[form - 1]
             step.convert(root)
             write_atomically(root / FILE, f"{form + 1} {step.usable_from}\n".encode())
-    finally:
-        os.close(handle)
 
 
 def _refuse(root: Path, why: str) -> NoReturn:

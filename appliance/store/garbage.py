@@ -26,8 +26,9 @@ from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, Manifest, parse_
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import reader
 from appliance.store.files import sync_directory
-from appliance.store.generations import Generation, Generations, lock, parse
+from appliance.store.generations import Generation, Generations, parse
 from appliance.store.journal import note
+from appliance.store.locks import names_locked
 from appliance.store.marking import Marker, Marks, Root, exclusive
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
@@ -446,8 +447,7 @@ def collect(collector: Collector, *, expect: str | None = None) -> tuple[Plan, S
         be kept than what the plan showed.
     """
     root = collector.blobs.root
-    handle = lock(root)
-    try:
+    with names_locked(root):
         plan, swept = collector.plan(), Swept()
         if expect is not None and plan.id != expect:
             fail(
@@ -465,8 +465,6 @@ def collect(collector: Collector, *, expect: str | None = None) -> tuple[Plan, S
             if swept.size:
                 _note(root, plan, swept)
         return plan, swept
-    finally:
-        os.close(handle)
 
 
 def _note(root: Path, plan: Plan, swept: Swept) -> None:

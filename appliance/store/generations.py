@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import NoReturn
 
 from appliance.errors import ApplianceError, fail
@@ -322,25 +320,3 @@ class Generations(SignedIndex[Generation]):
         # The copy first: whoever sees the new index.json finds it.
         write_atomically(self._file(item, ".json"), item.raw)
         super()._replace(item, signature)
-
-
-def lock(root: Path) -> int:
-    """Take the store's one lock for changing names (APL-0307 when another run holds it); returns the descriptor."""
-    import fcntl
-
-    flags = os.O_RDWR | os.O_CLOEXEC
-    try:
-        handle = os.open(root / "lock", flags)
-    except FileNotFoundError:
-        handle = os.open(root / "lock", flags | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        fail(
-            "APL-0307",
-            "another seeding or update is running on this store",
-            where=str(root),
-            fix="Wait for it to end, then run the same again",
-        )
-    return handle

@@ -10,7 +10,6 @@ them too: what a power loss left of a line, and what a release wrote that did no
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ from appliance.actor import actor
 from appliance.store.changes import Changes
 from appliance.store.files import sync_directory
 from appliance.store.generations import Generation, Generations
+from appliance.store.locks import Rank, holding
 from appliance.times import now
 
 FILE = "journal.jsonl"
@@ -149,8 +149,7 @@ def is_chained(line: Mapping[str, Any] | None) -> bool:
 def _locked(path: Path) -> Iterator[int]:
     """Open the log alone: a worker that takes a push and a seeding write at the same time, and only one follows the last line."""
     while True:
-        with _open(path) as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with _open(path) as handle, holding(handle, path, Rank.LOG):
             # It may have been set aside while this waited.
             if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):
                 yield handle

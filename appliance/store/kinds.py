@@ -205,8 +205,8 @@ KINDS = (
     ),
     _kind(
         "lock",
-        "lock, pushes.lock",
-        r"lock|pushes\.lock|agent\.sock",
+        "lock, pushes.lock, form.lock",
+        r"lock|(?:pushes|form)\.lock|agent\.sock",
         "nothing is read from it",
         "made again",
         "nothing",

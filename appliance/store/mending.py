@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Collection
 
 from appliance.errors import ApplianceError
@@ -12,8 +11,8 @@ from appliance.store import journal, standing
 from appliance.store.audit import survey
 from appliance.store.blobs import LAYOUT
 from appliance.store.files import write_atomically
-from appliance.store.generations import lock
 from appliance.store.inspection import Fault, Inspected
+from appliance.store.locks import names_locked
 from appliance.store.signed import beginning, summary
 from appliance.trust import Signature
 
@@ -103,16 +102,13 @@ def _log(store: Inspected) -> str | None:
 def _catch_up(store: Inspected, first: int) -> str | None:
     """Write the lines of generations that this publisher made and that the log does not have."""
     root, index = store.blobs.root, store.generations
-    handle = lock(root)
-    try:
+    with names_locked(root):
         logged = survey(root).published
         missing = [item for item in index.kept() if item.number > first and (item.number, item.digest) not in logged]
         for item in missing:
             signature = index.signature(item)
             if signature is not None and signature.signer == store.node:
                 journal.catch_up(root, index, item)
-    finally:
-        os.close(handle)
     return (
         f"the lines of {len(missing)} generations are written again from them; other lines are lost"
         if missing

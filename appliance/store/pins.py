@@ -8,7 +8,6 @@ pointed to when it was pinned or last moved by consent, so that what is kept is 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
@@ -16,8 +15,9 @@ from appliance.errors import fail
 from appliance.oci.names import parse_reference
 from appliance.store.blobs import BlobStore
 from appliance.store.counted import Counted, CountedIndex
-from appliance.store.generations import Generations, lock
+from appliance.store.generations import Generations
 from appliance.store.journal import note
+from appliance.store.locks import names_locked
 from appliance.store.signed import Entry
 from appliance.times import now
 from appliance.trust import Trust
@@ -154,9 +154,5 @@ def _key(text: str) -> str:
 @contextlib.contextmanager
 def _changing(blobs: BlobStore) -> Iterator[None]:
     """Hold the store's lock: pins change neither beside each other nor under a seeding."""
-    handle = lock(blobs.root)
-    try:
-        with blobs.writing("the pins"):
-            yield
-    finally:
-        os.close(handle)
+    with names_locked(blobs.root), blobs.writing("the pins"):
+        yield

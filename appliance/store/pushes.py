@@ -7,14 +7,13 @@ manifest without a tag (a child of an index, a signature, what a tag pointed to 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterator
 from typing import NoReturn
 
 from appliance.errors import fail
 from appliance.store.blobs import BlobStore
 from appliance.store.counted import Counted, CountedIndex
+from appliance.store.locks import Rank, locked
 from appliance.trust import Trust
 
 _SIGNATURES = 16
@@ -60,9 +59,5 @@ class Pushes(CountedIndex[Pushed]):
 
         Not the lock of seedings, which is held for as long as a medium is read.
         """
-        handle = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with locked(self._lock, Rank.PUSHES):
             yield
-        finally:
-            os.close(handle)

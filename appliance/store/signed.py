@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from appliance.oci.manifests import IMAGE_NAME, REF_NAME, SUBJECT, Descriptor
 from appliance.oci.names import parse_reference
 from appliance.store.files import write_atomically
 from appliance.store.head import IndexHead
+from appliance.store.locks import Rank, locked
 from appliance.trust import Signature, Trust
 
 PREFIX = "vnd.k3s-airgap-appliance."
@@ -492,12 +492,8 @@ class SignedIndex(Generic[T]):
     @contextlib.contextmanager
     def switching(self) -> Iterator[None]:
         """Hold the store while an index is compared and replaced, over all processes of the node; for milliseconds."""
-        handle = os.open(self.index.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with locked(self.index.parent, Rank.INDEX):
             yield
-        finally:
-            os.close(handle)
 
     def open(self, state: tuple[int, int, int]) -> int | None:
         """Open the file of the index; None where it was replaced since it had this :meth:`state`."""

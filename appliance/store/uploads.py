@@ -8,7 +8,6 @@ counted by the file's size, and hashed in full before it becomes a blob.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ from appliance.oci.manifests import Descriptor
 from appliance.oci.mediatypes import PIECE_MAP
 from appliance.oci.piecemap import BIG_BLOB, PieceHasher
 from appliance.store.blobs import WRITE_BACK, BlobStore, write_back
+from appliance.store.locks import try_lock
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -108,11 +108,9 @@ class Uploads:
             handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             return None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(handle):
             os.close(handle)
-            raise UploadBusy from None
+            raise UploadBusy
         if os.fstat(handle).st_nlink == 0 or not path.exists():
             # Finished or cancelled between the two calls.
             os.close(handle)
@@ -171,13 +169,12 @@ class Uploads:
         oldest = time.time() - idle_seconds
         dropped = 0
         for path in (*self._directory.glob("*"), *self._claims.glob("*/*")):
-            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime >= oldest:
                     continue
                 with path.open("rb") as file:
                     # One that is held is being written to, however old a clock that was set forward makes it.
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if path.stat().st_mtime < oldest:
+                    if try_lock(file.fileno()) and path.stat().st_mtime < oldest:
                         path.unlink()
                         dropped += 1
         return dropped

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from appliance.bundle import publish as module
 from appliance.bundle.consent import Consent
 from appliance.config import Config, Peer
 from appliance.errors import ApplianceError
-from appliance.store.generations import Generations, lock
+from appliance.store.generations import Generations
 from appliance.store.history import history
 from appliance.store.pins import Pins
 from tests.unit.bundle.site import A, B, Site
@@ -180,10 +179,8 @@ def test_one_that_is_not_there_names_those_that_are(updated: Site) -> None:
 
 
 def test_one_change_at_a_time_and_only_by_the_publisher(updated: Site) -> None:
-    held = lock(updated.blobs.root)
-    with pytest.raises(ApplianceError, match="APL-0307"):
+    with made.seeding_elsewhere(updated.blobs.root), pytest.raises(ApplianceError, match="APL-0307"):
         updated.back(to=1)
-    os.close(held)
     peers = (Peer("a", "http://a", "a", seed=True), Peer("b", "http://b", "b"))
     with pytest.raises(ApplianceError, match="APL-0312"):
         updated.back(to=1, config=Config(node="b", store=updated.blobs.root, peers=peers, seeds=("a",)))

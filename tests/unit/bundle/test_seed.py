@@ -20,7 +20,7 @@ from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.platforms import parse_platform
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Generations, lock
+from appliance.store.generations import Generations
 from appliance.store.pins import Pins, unpin
 from tests.unit.bundle.site import A, B, Site
 from tests.unit.store import made
@@ -405,9 +405,7 @@ def test_what_stays_complete_and_what_is_history(site: Site) -> None:
 
 def test_one_seeding_at_a_time(site: Site) -> None:
     made.open_store(site.blobs.root)
-    held = lock(site.blobs.root)
-    assert held
-    with pytest.raises(ApplianceError) as caught:
+    with made.seeding_elsewhere(site.blobs.root), pytest.raises(ApplianceError) as caught:
         site.seed(site.archive("1.tar", a=made.image(1)))
     assert caught.value.code == "APL-0307"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -9,7 +10,7 @@ import json
 import os
 import random
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from appliance.oci.piecemap import BIG_BLOB, PieceHasher
 from appliance.store.blobs import BlobStore
 from appliance.store.garbage import Collector
 from appliance.store.generations import Generation, Generations, make
+from appliance.store.locks import try_lock
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushed, Pushes
 from appliance.store.signed import Entry, Referrer
@@ -315,9 +317,17 @@ def stays(store: BlobStore) -> bool:
     """Whether somebody holds :meth:`BlobStore.staying` now, so that nothing can be collected."""
     handle = os.open(store.root / "blobs", os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not try_lock(handle)
     finally:
         os.close(handle)
-    return False
+
+
+@contextlib.contextmanager
+def seeding_elsewhere(root: Path) -> Iterator[None]:
+    """Hold the lock for changes of names as another process would: the locks of this one know nothing of it."""
+    handle = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

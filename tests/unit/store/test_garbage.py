@@ -22,7 +22,7 @@ from appliance.store import garbage, journal
 from appliance.store.blobs import BlobStore
 from appliance.store.fsck import check
 from appliance.store.garbage import Collector, Image, Plan, Swept, collect
-from appliance.store.generations import lock, make
+from appliance.store.generations import make
 from appliance.store.pins import pin
 from appliance.store.signed import Entry
 from appliance.store.uploads import Uploads
@@ -327,12 +327,8 @@ def test_something_published_since_the_plan_is_refused_and_blobs_that_grew_old_a
 
 
 def test_it_does_not_run_beside_a_seeding(store: BlobStore) -> None:
-    handle = lock(store.root)
-    try:
-        with pytest.raises(ApplianceError, match="APL-0307"):
-            collect(collector(store))
-    finally:
-        os.close(handle)
+    with made.seeding_elsewhere(store.root), pytest.raises(ApplianceError, match="APL-0307"):
+        collect(collector(store))
 
 
 # --------------------------------------------------------------------------------------------- while others write

@@ -20,7 +20,8 @@ from appliance.oci.manifests import Descriptor
 from appliance.store import generations as module
 from appliance.store import signed
 from appliance.store.blobs import EMPTY_INDEX, BlobStore
-from appliance.store.generations import Generation, Generations, lock, make, parse
+from appliance.store.generations import Generation, Generations, make, parse
+from appliance.store.locks import names_locked
 from appliance.store.signed import PREFIX, Entry
 from appliance.trust import Signature, Trust
 from tests.keys import site_keys
@@ -492,11 +493,9 @@ def test_a_damaged_signature_file_is_an_error_with_an_id(generations: Generation
 
 
 def test_one_seeding_at_a_time(store: BlobStore) -> None:
-    import os
-
-    handle = lock(store.root)
-    with pytest.raises(ApplianceError) as caught:
-        lock(store.root)
+    with made.seeding_elsewhere(store.root), pytest.raises(ApplianceError) as caught, names_locked(store.root):
+        pass
     assert caught.value.code == "APL-0307"
-    os.close(handle)
-    os.close(lock(store.root))
+    for _ in range(2):
+        with names_locked(store.root):
+            pass

@@ -15,7 +15,6 @@ from appliance.store import signed
 from appliance.store.blobs import BlobStore
 from appliance.store.closure import needed_by_pins
 from appliance.store.fsck import check
-from appliance.store.generations import lock
 from appliance.store.pins import Pinned, Pins, parse, pin, unpin
 from appliance.trust import Signature, Trust
 from tests.keys import certify
@@ -117,9 +116,7 @@ def test_a_pin_that_is_not_there_cannot_be_taken_away(blobs: BlobStore) -> None:
 
 
 def test_not_under_a_seeding(blobs: BlobStore) -> None:
-    held = lock(blobs.root)
-    assert held
-    with pytest.raises(ApplianceError, match="APL-0307"):
+    with made.seeding_elsewhere(blobs.root), pytest.raises(ApplianceError, match="APL-0307"):
         change(blobs, "a:1")
 
 
