@@ -572,12 +572,30 @@ def test_the_summary_stands_last_and_has_five_lines() -> None:
     head, *lines = plan.plan_screen(staged, nodes, 300, "/srv/plan/latest.txt").splitlines()[-6:]
     assert head == "In short:"
     assert lines == [
-        "  images     generation 4: 2 added, 2 moved, 2 removed, 1 stay; 8.6 MiB new, verified and kept already",
+        "  images     generation 4: 2 added, 2 moved, 2 removed, 1 stay; 8.6 MiB new, kept already",
         "  nodes      the configuration of 3 of 3 changes: n0, n1, n2",
         "  restarts   appliance-agent, appliance-mirror on n0, n1, n2; K3s on n0",
         "  duration   publishing takes seconds, because the medium is not read again; K3s takes up to some minutes a node",
         "  all of it  /srv/plan/latest.txt",
     ]
+
+
+def test_no_line_of_the_summary_is_wider_than_the_screen() -> None:
+    images, nodes = _site(3, 2)
+    images |= {
+        "completed": ["x"],
+        "referrers": [{"name": "y", "digests": ["d"], "other_names": 0}],
+        "left_out_more": 1,
+        "bytes_staged": 1,
+        "staged_until": None,
+    }
+    images |= {"added": images["added"] * 90, "moved": images["moved"] * 90, "unchanged": images["unchanged"] * 9000}
+    shown = plan.plan_screen(
+        images, [{**node, "host": f"{'long-' * 9}{node['host']}"} for node in nodes], 300, ""
+    ).splitlines()
+    summary = shown[shown.index("In short:") + 1 :]
+    assert all(len(line) <= 118 for line in summary)
+    assert "1 file is left out;" in " ".join(summary) and "of it kept already" in " ".join(" ".join(summary).split())
 
 
 def test_a_first_start_of_k3s_counts_among_the_restarts() -> None:

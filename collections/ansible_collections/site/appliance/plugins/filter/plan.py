@@ -304,7 +304,7 @@ def plan_screen(
     images, nodes = each(images), each(nodes)
     if plan_is_empty(images, nodes):
         return _nothing(images)
-    summary = summary_lines(images, nodes, seconds=float(seconds), path=path)
+    summary = summary_lines(images, nodes, columns=_SCREEN_COLUMNS, seconds=float(seconds), path=path)
     for limit in (None, 10, 8, 6, 5, 4, 3, 2):
         lines = [*image_lines(images, limit), *node_lines(nodes, limit)]
         if len(lines) + len(summary) <= _SCREEN_LINES:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,21 +20,29 @@ from ansible_collections.site.appliance.plugins.plugin_utils.sizes import size_w
 
 
 def summary_lines(
-    images: Mapping[str, Any] | None, nodes: Sequence[Mapping[str, Any]], *, seconds: float = 0, path: str = ""
+    images: Mapping[str, Any] | None,
+    nodes: Sequence[Mapping[str, Any]],
+    *,
+    columns: int,
+    seconds: float = 0,
+    path: str = "",
 ) -> list[str]:
     """Return the summary.
+
+    :param columns: width of the screen; what does not fit goes on in another line.
 
     :param seconds: how long the medium was read for this plan; 0 where that is not known.
     :param path: file with the whole plan; empty where there is none.
     """
-    return [
-        "In short:",
+    lines = [
         f"  images     {_images(images)}",
         f"  nodes      {_nodes(nodes)}",
         f"  restarts   {_restarts(nodes)}",
         f"  duration   {_duration(images, nodes, seconds)}",
-        f"  all of it  {path or 'stands above'}",
     ]
+    # The screen's callback indents by two. A path is not broken: it is to be copied.
+    fitted = [part for line in lines for part in textwrap.wrap(line, columns, subsequent_indent=" " * 13)]
+    return ["In short:", *fitted, f"  all of it  {path or 'stands above'}"]
 
 
 def _images(images: Mapping[str, Any] | None) -> str:
@@ -51,10 +60,10 @@ def _images(images: Mapping[str, Any] | None) -> str:
         counts.insert(2, f"{len(images['referrers'])} signed")
     out = len(images.get("left_out") or []) + int(images.get("left_out_more") or 0)
     if out:
-        counts.append(f"{out} files left out")
+        counts.append(f"{out} {'file is' if out == 1 else 'files are'} left out")
     head = f"generation {next_number(images)}" if names_change(images) else f"{served(images)} stays, blobs come back"
     staged = images.get("bytes_staged") or 0
-    there = ", verified and kept already" if staged else ""
+    there = ", kept already" if staged else ""
     if 0 < staged < images["bytes_to_write"]:
         there = f", {size_words(staged)} of it kept already"
     return f"{head}: {', '.join(counts)}; {size_words(images['bytes_to_write'])} new{there}"
