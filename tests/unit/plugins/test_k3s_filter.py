@@ -230,3 +230,10 @@ def test_servers_from_the_inventory() -> None:
         "ip": "10.0.0.1",
     }
     assert k3s.k3s_server_options([{"inventory_hostname": "a"}]) == {"a": {}}
+
+
+def test_tokens_that_were_read_are_files_for_root_alone() -> None:
+    read = {"item": "/etc/k/token", "content": "c2VjcmV0Cg=="}
+    assert k3s.k3s_token_texts([read, {"item": "/etc/k/other", "unreachable": True}]) == [
+        {"path": "/etc/k/token", "content": "secret\n", "mode": "0600"}
+    ]

@@ -17,8 +17,10 @@ PROGRAM = PLUGINS / "module_utils/firewall_rules.py"
 
 
 def test_the_installed_program_is_the_modules_logic() -> None:
-    tasks = yaml.safe_load((ROOT / "roles/firewall/tasks/unit.yml").read_text(encoding="utf-8"))
-    (source,) = (task["ansible.builtin.copy"]["src"] for task in tasks if "src" in task.get("ansible.builtin.copy", {}))
+    source = yaml.safe_load((ROOT / "roles/firewall/vars/main.yml").read_text(encoding="utf-8"))["__firewall_program"]
+    assert "lookup('ansible.builtin.file', __firewall_program, rstrip=false)" in (
+        ROOT / "roles/firewall/tasks/unit.yml"
+    ).read_text(encoding="utf-8")
     assert Path(source.replace("{{ role_path }}", str(ROOT / "roles/firewall"))).resolve() == PROGRAM
     assert PROGRAM.read_text(encoding="utf-8").startswith("#!/usr/bin/python3\n")
 

@@ -35,21 +35,22 @@ TABLE: dict[str, Row] = {
     "backup/place.yml: {{ backup_dir }}": ("0700", "", ""),
     "backup/store.yml: {{ __backup_part.path }}/store.tar": ("0600", "{{ __backup_part.uid }}", ""),
     "firewall/unit.yml: /etc/appliance/firewall.json": ("0644", "root", "root"),
-    "firewall/unit.yml: /etc/systemd/system/{{ __firewall_unit }}": ("0644", "root", "root"),
+    "firewall/unit.yml: {{ __firewall_unit_path }}": ("0644", "root", "root"),
+    "firewall/unit.yml: /etc/appliance": ("0755", "root", "root"),
+    "firewall/unit.yml: /usr/local/lib/appliance": ("0755", "root", "root"),
     "firewall/unit.yml: /usr/local/lib/appliance/firewall": ("0755", "root", "root"),
-    "firewall/unit.yml: {{ item }}": ("0755", "root", "root"),
     "host/before.yml: {{ __host_before }}": ("0700", "root", "root"),
     "host/before.yml: {{ __host_before }}/sysctl.conf": ("0600", "root", "root"),
-    "host/default_route.yml: /etc/systemd/system/appliance-default-route.service": ("0644", "root", "root"),
+    "host/default_route.yml: {{ __host_route_unit }}": ("0644", "root", "root"),
     "host/default_route.yml: /usr/local/lib/appliance/default-route": ("0755", "root", "root"),
     "host/main.yml: /etc/appliance/managed": ("0644", "root", "root"),
-    "host/main.yml: {{ item }}": ("0755", "root", "root"),
-    "host/resolv.yml: /etc/appliance/k3s-resolv.conf": ("0644", "root", "root"),
+    "host/main.yml: /etc/appliance": ("0755", "root", "root"),
+    "host/main.yml: /usr/local/lib/appliance": ("0755", "root", "root"),
+    "host/main.yml: /etc/appliance/k3s-resolv.conf": ("0644", "root", "root"),
     "host/sysctl.yml: /etc/sysctl.d/90-appliance.conf": ("0644", "root", "root"),
     "k3s/config.yml: {{ __k3s_config_file | dirname }}": ("0755", "root", "root"),
     "k3s/config.yml: {{ __k3s_config_file }}": ("0600", "root", "root"),
     "k3s/config.yml: {{ __k3s_unit_file }}": ("0644", "root", "root"),
-    "k3s/config.yml: {{ item.item }}": ("0600", "root", "root"),
     "k3s/install.yml: {{ __k3s_marker | dirname }}": ("0755", "root", "root"),
     "k3s/install.yml: {{ __k3s_marker }}": ("0644", "root", "root"),
     "k3s/install.yml: {{ __k3s_path | dirname }}": ("0755", "root", "root"),
@@ -57,13 +58,14 @@ TABLE: dict[str, Row] = {
     "k3s/install.yml: {{ __k3s_staging }}/{{ item.name }}": ("0600", "root", "root"),
     "k3s/start.yml: {{ k3s_kubeconfig }}": ("0600", "", ""),
     "mirror/files.yml: {{ __mirror_config_file }}": ("0640", "root", "{{ __mirror_user }}"),
-    "mirror/files.yml: {{ item.key }}": ("0640", "root", "{{ __mirror_user }}"),
+    "mirror/files.yml: {{ __mirror_push_file }}": ("0640", "root", "{{ __mirror_user }}"),
     "mirror/install.yml: {{ __mirror_root }}": ("0755", "root", "root"),
-    "mirror/pki.yml: {{ __mirror_etc }}": ("0755", "root", "root"),
+    "mirror/install.yml: {{ __mirror_etc }}": ("0755", "root", "root"),
     "mirror/pki.yml: {{ __mirror_issued }}": ("0700", "", ""),
     "mirror/pki.yml: {{ __mirror_issued }}/{{ inventory_hostname }}.csr": ("0600", "", ""),
-    "mirror/pki.yml: {{ __mirror_pki }}": ("0750", "{{ __mirror_user }}", "{{ __mirror_user }}"),
-    "mirror/pki.yml: {{ __mirror_pki }}/{{ item.name }}": ("0640", "root", "{{ __mirror_user }}"),
+    "mirror/install.yml: {{ __mirror_pki }}": ("0750", "{{ __mirror_user }}", "{{ __mirror_user }}"),
+    "mirror/pki.yml: {{ __mirror_pki }}/ca.crt": ("0640", "root", "{{ __mirror_user }}"),
+    "mirror/pki.yml: {{ __mirror_pki }}/node.crt": ("0640", "root", "{{ __mirror_user }}"),
     "mirror/store.yml: {{ __mirror_store }}": ("0750", "{{ __mirror_user }}", "{{ __mirror_user }}"),
     "mirror/switch.yml: {{ __mirror_record }}": ("0644", "root", "root"),
     "plan/keep.yml: {{ plan_dir }}": ("0700", "", ""),
@@ -104,15 +106,35 @@ def found() -> dict[str, Row]:
         for task in tasks(document if isinstance(document, list) else []):
             for name, options in task.items():
                 module = name.rpartition(".")[2]
+                if module == "text_files":
+                    rows |= _texts(file, options)
                 if module not in WRITING - PRIVATE or not isinstance(options, dict):
                     continue
                 if options.get("state") in ("absent", "link"):
                     continue
                 place = options.get("dest") or options.get("path")
-                where = f"{file.relative_to(ROOT)}: {place}".removeprefix("roles/").replace("/tasks/", "/", 1)
+                where = _where(file, place)
                 kept = "" if options.get("recurse") is None else " (recursive)"
                 mode, owner, group = (str(options.get(key) or "") for key in ("mode", "owner", "group"))
                 rows[where + kept] = (mode, owner, group)
+    return rows
+
+
+def _where(file: Path, place: Any) -> str:
+    return f"{file.relative_to(ROOT)}: {place}".removeprefix("roles/").replace("/tasks/", "/", 1)
+
+
+def _texts(file: Path, options: dict[str, Any]) -> dict[str, Row]:
+    """Return the rows of one task of ``site.appliance.text_files``, with the module's own defaults."""
+    rows: dict[str, Row] = {}
+    for key, mode in (("directories", "0755"), ("files", "0644")):
+        # A filter makes the list of tokens; its own test has their mode.
+        for item in options.get(key) or [] if not isinstance(options.get(key), str) else []:
+            rows[_where(file, item["path"])] = (
+                item.get("mode", mode),
+                item.get("owner", "root"),
+                item.get("group", "root"),
+            )
     return rows
 
 

@@ -37,7 +37,8 @@ def test_every_input_reaches_the_filter() -> None:
 
 def test_credentials_are_written_0600_and_not_shown() -> None:
     (task,) = [item for item in load("tasks/configure.yml") if "registries.yaml" in item["name"]]
-    assert task["ansible.builtin.copy"]["mode"] == "0600"
+    (file,) = task["site.appliance.text_files"]["files"]
+    assert file["mode"] == "0600"
     assert task["no_log"] == "{{ __registries_secret }}" and task["diff"] == "{{ not __registries_secret }}"
 
 

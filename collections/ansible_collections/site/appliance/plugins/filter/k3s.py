@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -307,6 +308,18 @@ def k3s_tokens_due(present: Mapping[str, str], first: Mapping[str, str], paths: 
     return [str(path) for path in paths if not present.get(path) or first.get(path, present[path]) != present[path]]
 
 
+def k3s_token_texts(results: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return the tokens that were read from the first server as files for ``site.appliance.text_files``.
+
+    :param results: of a loop of ``ansible.builtin.slurp`` over paths; one without ``content`` was not read.
+    """
+    return [
+        {"path": str(result["item"]), "content": base64.b64decode(result["content"]).decode(), "mode": "0600"}
+        for result in results
+        if "content" in result
+    ]
+
+
 def k3s_server_options(hosts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Host to its ``k3s_server_config``.
 
@@ -432,6 +445,7 @@ class FilterModule:
             "k3s_server_entry": k3s_server_entry,
             "k3s_server_options": k3s_server_options,
             "k3s_tokens_due": k3s_tokens_due,
+            "k3s_token_texts": k3s_token_texts,
             "k3s_version": k3s_version,
             "k3s_upgrade_problems": k3s_upgrade_problems,
             "k3s_cache_keeps_pins": k3s_cache_keeps_pins,

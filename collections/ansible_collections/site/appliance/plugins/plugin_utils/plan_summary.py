@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +28,7 @@ def summary_lines(
 ) -> list[str]:
     """Return the summary.
 
-    :param columns: width of the screen; what does not fit goes on in another line.
+    :param columns: width of the screen; a line that is longer is cut.
 
     :param seconds: how long the medium was read for this plan; 0 where that is not known.
     :param path: file with the whole plan; empty where there is none.
@@ -40,8 +39,8 @@ def summary_lines(
         f"  restarts   {_restarts(nodes)}",
         f"  duration   {_duration(images, nodes, seconds)}",
     ]
-    # The screen's callback indents by two. A path is not broken: it is to be copied.
-    fitted = [part for line in lines for part in textwrap.wrap(line, columns, subsequent_indent=" " * 13)]
+    # A path is not cut: it is to be copied.
+    fitted = [line if len(line) <= columns else f"{line[: columns - 3]}..." for line in lines]
     return ["In short:", *fitted, f"  all of it  {path or 'stands above'}"]
 
 
