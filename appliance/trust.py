@@ -27,14 +27,17 @@ def server_context(pki: Path) -> ssl.SSLContext:
     return context
 
 
-def client_context(pki: Path) -> ssl.SSLContext:
-    """TLS context with which a node asks its peers; trusts the site's CA and nothing else."""
-    return _context(ssl.PROTOCOL_TLS_CLIENT, pki)
+def client_context(pki: Path, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
+    """TLS context with which a node asks its peers; trusts the site's CA and nothing else.
+
+    :param kind: class of the context.
+    """
+    return _context(ssl.PROTOCOL_TLS_CLIENT, pki, kind)
 
 
-def _context(protocol: int, pki: Path) -> ssl.SSLContext:
+def _context(protocol: int, pki: Path, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
     """What both ends share: TLS 1.2 or newer, this node's certificate, and the site's CA alone."""
-    context = ssl.SSLContext(protocol)
+    context = kind(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     context.load_cert_chain(pki / "node.crt", pki / "node.key")

@@ -14,6 +14,7 @@ import urllib3
 
 from appliance.config import Config, CurrentConfig, Peer
 from appliance.peers.heads import BoundedPools
+from appliance.tls import StepwiseContext
 from appliance.trust import client_context
 from appliance.words import one_line
 
@@ -238,5 +239,9 @@ def _pool(peer: Peer, config: Config) -> urllib3.PoolManager:
     options: dict[str, Any] = {"maxsize": 16, "block": False}
     if peer.url.startswith("https:") and config.pki is not None:
         # The certificate has to name the node, not its address: a node that moved needs no new one.
-        options |= {"ssl_context": client_context(config.pki), "assert_hostname": peer.id, "server_hostname": peer.id}
+        options |= {
+            "ssl_context": client_context(config.pki, StepwiseContext),
+            "assert_hostname": peer.id,
+            "server_hostname": peer.id,
+        }
     return BoundedPools(**options)

@@ -737,6 +737,8 @@ GREETINGS: dict[str, tuple[str, tuple[Step, ...]]] = {
     "record-drips-quick": ("sends the head of a TLS record, and then a byte each 0.05 s", (Send(_RECORD), Send(b"\2", None, 1, 0.05))),
     "records-of-nothing": ("sends empty TLS records without end", (Send(b"\x16\x03\x03\x00\x00" * 99, None, 0, 0.1),)),
     "alerts": ("sends warnings of TLS without end", (Send(b"\x15\x03\x03\x00\x02\x01\x5a", None, 0, 0.2),)),
+    "hello-requests": ("sends requests to begin TLS anew without end", (Send((_RECORD + bytes(1 << 14)) * 4, None),)),
+    "hello-requests-small": ("sends them one by one", (Send(b"\x16\x03\x03\x00\x04\0\0\0\0" * 9999, None),)),
     "floods": ("sends zeros without end", (Send(bytes(65536), None),)),
     "closes": ("closes every connection", (Then.END,)),
     "resets": ("resets every connection", (Then.RESET,)),

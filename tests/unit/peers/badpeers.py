@@ -6,9 +6,15 @@ import contextlib
 import itertools
 import socket
 import ssl
+import struct
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from appliance.trust import server_context
 
@@ -28,6 +34,13 @@ class Tls:
         head = b""
         while b"\r\n\r\n" not in head:
             head += self._until(lambda: self._tls.read(4096)) or b""
+
+    @property
+    def cipher(self) -> str:
+        """What was agreed on."""
+        agreed = self._tls.cipher()
+        assert agreed is not None
+        return agreed[0]
 
     def record(self, content: bytes) -> bytes:
         """Encrypt; what is due on the wire."""
@@ -68,6 +81,37 @@ def answer(body: bytes, **headers: str) -> bytes:
 
 def handshake_drips(sock: socket.socket, context: ssl.SSLContext) -> Iterator[bytes]:
     yield from drip(b"\x16\x03\x03\x40\x00" + bytes(1000))
+
+
+def hello_requests(sock: socket.socket, context: ssl.SSLContext) -> Iterator[bytes]:
+    """Send nothing but HelloRequests (RFC 5246, 7.4.1.1: four zeros each), which a client of OpenSSL skips."""
+    while True:
+        yield b"\x16\x03\x03\x40\x00" + bytes(1 << 14)
+
+
+def tickets_have_no_end(sock: socket.socket, context: ssl.SSLContext) -> Iterator[bytes]:
+    """Send nothing but tickets (RFC 8446, 4.6.1), some hundred in a record, encrypted here: Python's TLS sends two and no more."""
+    with tempfile.NamedTemporaryFile() as secrets:
+        context.num_tickets = 0
+        context.keylog_filename = secrets.name
+        tls = Tls(sock, context)
+        lines = [line.split() for line in secrets.read().decode().splitlines()]
+    (secret,) = (bytes.fromhex(line[2]) for line in lines if line[:1] == ["SERVER_TRAFFIC_SECRET_0"])
+    key, nonce = (_expand(secret, *wanted) for wanted in ((b"key", 32), (b"iv", 12)))
+    ticket = b"\4" + (14).to_bytes(3, "big") + struct.pack(">II", 7200, 0) + b"\0" + struct.pack(">H", 1) + b"x\0\0"
+    content = ticket * (16000 // len(ticket)) + b"\x16"
+    head = b"\x17\x03\x03" + struct.pack(">H", len(content) + 16)
+    assert tls.cipher == "TLS_AES_256_GCM_SHA384"
+    for number in itertools.count():
+        mixed = (int.from_bytes(nonce, "big") ^ number).to_bytes(12, "big")
+        yield head + AESGCM(key).encrypt(mixed, content, head)
+
+
+def _expand(secret: bytes, label: bytes, length: int) -> bytes:
+    """HKDF-Expand-Label of RFC 8446, 7.1, with an empty context."""
+    name = b"tls13 " + label
+    info = struct.pack(">HB", length, len(name)) + name + b"\0"
+    return HKDFExpand(hashes.SHA384(), length, info).derive(secret)
 
 
 def head_drips(sock: socket.socket, context: ssl.SSLContext) -> Iterator[bytes]:
@@ -125,7 +169,6 @@ class BadPeers:
     """
 
     def __init__(self, pki: Path, *ways: Conversation) -> None:
-        self._context = server_context(pki)
         self._ended = threading.Event()
         self._open: list[socket.socket] = []
         self.ports: dict[str, int] = {}
@@ -133,7 +176,8 @@ class BadPeers:
             listener = socket.create_server(("127.0.0.1", 0))
             self._open.append(listener)
             self.ports[way.__name__] = listener.getsockname()[1]
-            threading.Thread(target=self._listen, args=(listener, way), daemon=True).start()
+            context = server_context(pki)
+            threading.Thread(target=self._listen, args=(listener, way, context), daemon=True).start()
 
     def close(self) -> None:
         self._ended.set()
@@ -142,18 +186,18 @@ class BadPeers:
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
 
-    def _listen(self, listener: socket.socket, way: Conversation) -> None:
+    def _listen(self, listener: socket.socket, way: Conversation, context: ssl.SSLContext) -> None:
         while True:
             try:
                 sock, _ = listener.accept()
             except OSError:
                 return
             self._open.append(sock)
-            threading.Thread(target=self._converse, args=(sock, way), daemon=True).start()
+            threading.Thread(target=self._converse, args=(sock, way, context), daemon=True).start()
 
-    def _converse(self, sock: socket.socket, way: Conversation) -> None:
+    def _converse(self, sock: socket.socket, way: Conversation, context: ssl.SSLContext) -> None:
         with contextlib.suppress(OSError), sock:
-            for piece in way(sock, self._context):
+            for piece in way(sock, context):
                 if self._ended.is_set():
                     return
                 if piece:

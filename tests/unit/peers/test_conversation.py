@@ -18,6 +18,8 @@ from tests.unit.peers.badpeers import BadPeers
 
 WAYS = [
     badpeers.handshake_drips,
+    badpeers.hello_requests,
+    badpeers.tickets_have_no_end,
     badpeers.head_drips,
     badpeers.body_drips,
     badpeers.record_drips,
