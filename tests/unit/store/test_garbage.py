@@ -161,6 +161,19 @@ def test_the_plan_removes_nothing_and_says_what_stays_for_what(store: BlobStore)
     assert json.dumps(shown)
 
 
+def test_a_clock_that_was_set_back_makes_nothing_old(store: BlobStore) -> None:
+    """A file's own time may be of any year; when it came to its place is the change of the file that no program sets."""
+    blob, bad = store.put_bytes(b"a blob"), store.put_bytes(b"a bad one")
+    partial = store.root / "partial" / f"{made.sha(b'x').replace(':', '-')}.data"
+    partial.parent.mkdir(exist_ok=True)
+    partial.write_bytes(b"x")
+    for path in (store.path(blob.digest), store.path(bad.digest), partial):
+        os.utime(path, (0, 0))
+    plan, swept = collect(collector(store, later=0))
+    assert (dict(plan.doomed), dict(plan.leftovers), swept.blobs) == ({}, {}, 0)
+    assert partial.exists() and here(store) == {blob.digest, bad.digest}
+
+
 def test_what_came_within_the_grace_period_stays(store: BlobStore) -> None:
     made.fill(store, [made.image(1)])
     subject = collector(store, later=garbage.GRACE_SECONDS - 60)
