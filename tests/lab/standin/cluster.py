@@ -21,6 +21,7 @@ from . import pki
 from .members import Member, Members
 
 HEARTBEAT = 2.0
+_CLOCK_SKEW = 3.0
 _SERVER_SECRETS = ("server-ca.crt", "server-ca.key", "client-ca.crt", "client-ca.key")
 _BUILT_IN_NAMES = (
     "127.0.0.1",
@@ -56,6 +57,11 @@ class Paths:
         return self.data / "agent"
 
     @property
+    def passwords(self) -> Path:
+        """Names and passwords by which servers and agents are known."""
+        return self.data / "server" / "cred" / "passwd"
+
+    @property
     def token(self) -> Path:
         """The token under which nodes join."""
         return self.data / "server" / "token"
@@ -69,10 +75,10 @@ def password(token: str) -> tuple[str, str]:
     return token, ""
 
 
-def found(paths: Paths, token: str, agent_token: str) -> None:
+def found(paths: Paths, token: str, agent_token: str, *, etcd: bool = False) -> None:
     """Make or keep the first server's authorities and tokens.
 
-    :raises JoinError: where the cluster on disk has another token.
+    :raises JoinError: where the cluster on disk has another token, or its passwords are younger than the stored ones.
     """
     wanted = password(token)[0]
     if paths.token.is_file():
@@ -82,7 +88,27 @@ def found(paths: Paths, token: str, agent_token: str) -> None:
         wanted = kept
     for name in ("server-ca", "client-ca"):
         pki.authority(paths.tls, name)
-    _write_tokens(paths, wanted or secrets.token_hex(16), agent_token)
+    server = wanted or secrets.token_hex(16)
+    _keep_passwords(paths, f"{agent_token or server},node\n{server},server\n", etcd=etcd)
+    _write_tokens(paths, server, agent_token)
+
+
+def _keep_passwords(paths: Paths, passwords: str, *, etcd: bool) -> None:
+    """Write the file of passwords as the real K3s does: SQLite stores it once, and what differs on disk may not be younger."""
+    file, stored = paths.passwords, paths.data / "server" / "db" / "passwords.json"
+    if file.is_file() and stored.is_file():
+        known = json.loads(stored.read_text("utf-8"))
+        if file.read_text("utf-8") != known["content"]:
+            if file.stat().st_mtime - known["time"] >= _CLOCK_SKEW:
+                raise JoinError(
+                    f"{file} newer than datastore and could cause a cluster outage. "
+                    "Remove the file(s) from disk and restart to be recreated from datastore."
+                )
+            pki.put(file, known["content"], 0o600)
+    if not file.is_file() or file.read_text("utf-8") != passwords:
+        pki.put(file, passwords, 0o600)
+    if etcd or not stored.is_file():
+        pki.put(stored, json.dumps({"content": passwords, "time": time.time()}), 0o600)
 
 
 def issue_server(paths: Paths, names: Iterable[str]) -> None:

@@ -186,7 +186,7 @@ class Supervisor:
         agent_token = cluster.password(_secret(self.options, "agent-token"))[0]
         known = [f"https://{_bracketed(m.address)}:6443" for m in self.members.others(self.name) if m.role == "server"]
         if self.server and (not url or (self.paths.tls / "server-ca.key").is_file()):
-            cluster.found(self.paths, token, agent_token)
+            cluster.found(self.paths, token, agent_token, etcd=self.etcd)
             self.embedded = self.options.flag("embedded-registry")
             cluster.issue_node(self.paths, self._names(), self.paths.agent)
         else:

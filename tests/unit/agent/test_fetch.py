@@ -420,6 +420,18 @@ def test_a_sound_blob_survives_any_suspicion(store: BlobStore) -> None:
     assert store.read(DIGEST, len(BIG)) == BIG
 
 
+def test_what_running_fetches_will_write_counts_as_used(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of two would fit alone; both together would fill the disk."""
+    asked = list[int]()
+    monkeypatch.setattr(store, "check_room", asked.append)
+    subject, _ = fetcher(store, a=FakePeer({DIGEST: BIG}))
+    running = Progress(1000)
+    running.advance(verified=400)
+    subject._admitted["another"] = running
+    assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert asked[0] == len(BIG) + 600
+
+
 def test_quarantine_makes_room_before_a_fetch_is_refused(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     old = store.put_bytes(b"rotten").digest
     store.quarantine(old)

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.archives import tarstream
 from appliance.archives.compression import Decoder
 from appliance.archives.dispatch import read_source
 from appliance.archives.limits import MIB, Limits
@@ -481,3 +482,14 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path, make: str) -> None:
         path = Path("/dev/zero")
     with HashingSink() as sink, pytest.raises(ApplianceError, match="APL-0101"):
         read_source(path, sink)
+
+
+def test_all_names_together_have_a_bound(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers keep them in memory; each alone may be as long as a path."""
+    names = [("n" * 90 + str(number), b"") for number in range(20)]
+    listed = [member.name if isinstance(member, tarfile.TarInfo) else member[0] for member in (*GOOD, *names)]
+    length = sum(map(len, listed))
+    monkeypatch.setattr(tarstream, "_MAX_NAMES", length)
+    read(tar(*GOOD, *names))
+    monkeypatch.setattr(tarstream, "_MAX_NAMES", length - 1)
+    assert "all names together" in refused(read, tar(*GOOD, *names), "APL-0105").why

@@ -116,3 +116,17 @@ def test_a_mistake_of_ours_is_shown_and_is_one_error(tmp_path: Path, capfd: pyte
     with pytest.raises(ApplianceError, match=r"APL-0140.*ended with 1"):
         call(tmp_path, work)
     assert "ZeroDivisionError: a mistake" in capfd.readouterr().err
+
+
+def test_whoever_reads_for_root_keeps_nothing_of_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Groups first: after ``setuid`` none of them could be given up any more."""
+    given_up = list[tuple[str, object]]()
+    monkeypatch.setattr(module, "_owner", lambda store: (7, 8))
+    for name in ("setgroups", "setgid", "setuid"):
+        monkeypatch.setattr(os, name, lambda value, name=name: given_up.append((name, value)))
+    module.drop_privileges(tmp_path)
+    assert given_up == [("setgroups", []), ("setgid", 8), ("setuid", 7)]
+    given_up.clear()
+    monkeypatch.setattr(module, "_owner", lambda store: None)
+    module.drop_privileges(tmp_path)
+    assert given_up == []

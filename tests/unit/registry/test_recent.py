@@ -150,3 +150,24 @@ def test_what_is_kept_is_bounded(store: BlobStore, monkeypatch: pytest.MonkeyPat
     for asked in (21, 22):
         client.get("/v2/library/a/manifests/0?large")
         assert recent.asked == asked
+
+
+def test_an_answer_that_took_longer_than_a_generation_is_not_kept_for_the_next(store: BlobStore) -> None:
+    """While the application answers one request, another one meets the new generation."""
+    made.publish(store, {NAME: A})
+    catalog = CurrentCatalog(store, made.generations(store), made.pushes(store))
+    inner = create_app(Registry(store, catalog, NoFetcher(), frozenset())).wsgi_app
+    meanwhile = [lambda: made.publish(store, {NAME: B})]
+
+    def slow(environ: dict[str, object], start_response: object) -> object:
+        answer = inner(environ, start_response)  # type: ignore[arg-type]  # as WSGI has it
+        if meanwhile:
+            meanwhile.pop()()
+            assert client.get(PATH).data == B.raw
+        return answer
+
+    app = Flask("test")
+    app.wsgi_app = Recent(slow, catalog)  # type: ignore[method-assign,arg-type]
+    client = app.test_client()
+    assert client.get(PATH).data == A.raw
+    assert client.get(PATH).data == B.raw

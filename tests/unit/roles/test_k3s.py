@@ -74,6 +74,18 @@ def test_nothing_before_the_start_can_stop_it() -> None:
     assert all(command.startswith("-") for command in unit()["ExecStartPre"])
 
 
+def test_a_server_starts_again_after_another_token_for_agents(tmp_path: Path) -> None:
+    """K3s with SQLite refuses a start where its file of passwords is younger than what it stored at the first one."""
+    (touch,) = (command for command in unit()["ExecStartPre"] if "touch" in command)
+    assert not any("touch" in command for command in unit(__k3s_role="agent")["ExecStartPre"])
+    words = touch.removeprefix("-").split()
+    assert words[-1] == "/var/lib/rancher/k3s/server/cred/passwd"
+    (tmp_path / "passwd").write_text("x")
+    for name in ("passwd", "not-there"):
+        subprocess.run([*words[:-1], tmp_path / name], check=True)
+    assert (tmp_path / "passwd").stat().st_mtime == 0 and not (tmp_path / "not-there").exists()
+
+
 @pytest.fixture
 def node(tmp_path: Path) -> Path:
     for name in (

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -113,6 +114,22 @@ def test_agents_get_a_token_of_their_own_when_the_server_starts_with_one(tmp_pat
     own = paths.token.with_name("agent-token")
     assert (own.is_symlink(), own.read_text()) == (False, f"K10{mark}::node:agents\n")
     assert paths.token.read_text() == f"K10{mark}::server:secret\n"
+
+
+@pytest.mark.parametrize("etcd", [False, True])
+def test_another_token_for_agents_makes_the_passwords_younger_than_what_is_stored(tmp_path: Path, etcd: bool) -> None:
+    """With SQLite the real K3s starts once after that, and never again; an old file is taken for the stored one's."""
+    paths = cluster.Paths(tmp_path)
+    cluster.found(paths, "secret", "", etcd=etcd)
+    stored = tmp_path / "server/db/passwords.json"
+    stored.write_text(json.dumps({**json.loads(stored.read_text()), "time": 1000.0}))
+    cluster.found(paths, "secret", "agents", etcd=etcd)
+    if not etcd:
+        with pytest.raises(cluster.JoinError, match="newer than datastore"):
+            cluster.found(paths, "secret", "agents")
+        os.utime(paths.passwords, (0, 0))
+    cluster.found(paths, "secret", "agents", etcd=etcd)
+    assert paths.passwords.read_text() == "agents,node\nsecret,server\n"
 
 
 def test_cleaning_of_certs_d(tmp_path: Path) -> None:
