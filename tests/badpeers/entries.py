@@ -562,6 +562,8 @@ def _texts(change: Callable[[bytes], bytes]) -> Answer:
     return lambda asked: says(change(asked.honest().body))(asked)
 
 
+_DRIPS = wire(Send(head(200, 20_000)), Send(b" ", None, 1, 0.4))
+"""A body that takes hours, and is never silent for long."""
 TEXTS: dict[str, tuple[str, Answer]] = {
     "longer": ("are one more than signed", _texts(lambda raw: raw + b" ")),
     "much-longer": ("are 30 MB more than signed", _texts(lambda raw: raw + b" " * 30_000_000)),
@@ -572,6 +574,7 @@ TEXTS: dict[str, tuple[str, Answer]] = {
     "turned": ("have one bit turned", _texts(lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]))),
     "wrapped": ("are wrapped in JSON", _texts(lambda raw: json.dumps({"raw": raw.decode(), "signature": None}).encode())),
     "gone": ("are not there", says(b"{}", 404)),
+    "drips": ("come one each 0.4 s", _DRIPS),
 }  # fmt: skip
 """Bytes behind a head that is right."""
 
@@ -586,6 +589,7 @@ def _heads() -> Iterator[Entry]:
     yield headed("1-mib", "is 1 MiB long", lying(_longer_head))
     yield headed("endless", "has a number without end", repeated(b"9", None, before=b'{"number":'))
     yield headed("deep", "is `[` 100,000 times", says(b"[" * 100_000))
+    yield headed("drips", "comes a byte each 0.4 s", _DRIPS)
     yield headed("replayed", "is one that was valid once", replayed())
     yield Entry(
         "head-of-generation-for-pushes",
