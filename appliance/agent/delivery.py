@@ -80,6 +80,8 @@ class Delivery:
         self._good = _Window(GOOD_SECONDS, GOOD_BYTES)
         self._least = _Window(LEAST_SECONDS, LEAST_BYTES)
         self._connections = 0
+        self.slow_spans = 0
+        """Number of spans of :data:`GOOD_SECONDS` in which too little came."""
 
     @property
     def rate(self) -> float:
@@ -94,6 +96,7 @@ class Delivery:
     def note(self, waited: float, count: int) -> Verdict:
         """Count bytes and the seconds that were spent waiting for them; return what that says of the source."""
         is_slow = self._good.note(waited, count)
+        self.slow_spans += is_slow
         if self._least.note(waited, count):
             return Verdict.STUCK
         return Verdict.SLOW if is_slow else Verdict.WELL

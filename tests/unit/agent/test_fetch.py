@@ -481,6 +481,65 @@ def test_a_slow_source_is_used_where_nobody_else_holds_the_blob(store: BlobStore
     assert peers.fakes["a"].streams == [0]
 
 
+def slow_fetch(store: BlobStore, troubles: Troubles | None = None) -> tuple[Fetcher, FakePeer]:
+    """Return a fetcher whose one source gives 8 KiB a second."""
+    peer = FakePeer({DIGEST: BIG}, rate=8 << 10)
+    return Fetcher(store, FakePeers(a=peer, b=FakePeer()), at_once, CLOCK, troubles), peer
+
+
+def test_a_slow_source_that_nobody_can_replace_is_among_the_troubles(store: BlobStore) -> None:
+    troubles = Troubles(CLOCK)
+    subject, _ = slow_fetch(store, troubles)
+    progress = subject.start(DIGEST, len(BIG), MAP)
+    while not troubles.times("a", "slow blobs"):
+        gevent.sleep(0)
+    (trouble,) = troubles.all()
+    assert (trouble.peer, trouble.keeps_back, trouble.ended) == ("a", f"blob {DIGEST}", None)
+    assert "a delivers 8.0 KiB a second, and no other node gives it" in trouble.reason
+    while progress.state == "fetching":
+        progress.changed.wait()
+    assert [item.ended is None for item in troubles.all()] == [False], "it gave all of it at last"
+
+
+def test_a_slow_fetch_gives_way_and_goes_on_later(store: BlobStore) -> None:
+    troubles = Troubles(CLOCK)
+    subject, peer = slow_fetch(store, troubles)
+    fetch = gevent.spawn(subject.fetch, DIGEST, len(BIG), MAP, may_give_way=True)
+    begun = CLOCK.now
+    while CLOCK.now - begun < 200:
+        gevent.sleep(0)
+    subject.give_way(DIGEST)
+    progress = fetch.get()
+    assert progress.state == "failed"
+    assert progress.reason == "other blobs were fetched first: a delivers 8.0 KiB a second"
+    assert CLOCK.now - begun < 205
+    assert troubles.times("a", "slow blobs"), "it still keeps the blob back"
+    assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert peer.streams == [0, MAP.piece_size], "the pieces that came were kept"
+
+
+@pytest.mark.parametrize("who", ["client", "caller"])
+def test_a_fetch_that_somebody_waits_for_gives_no_way(store: BlobStore, who: str) -> None:
+    subject, _ = slow_fetch(store)
+    fetch = gevent.spawn(subject.fetch, DIGEST, len(BIG), MAP, may_give_way=True)
+    gevent.sleep(0)
+    if who == "client":
+        subject.start(DIGEST, len(BIG), MAP, for_client=True).client_until += 1e6
+    else:
+        gevent.spawn(subject.fetch, DIGEST, len(BIG), MAP)
+        gevent.sleep(0)
+    subject.give_way(DIGEST)
+    assert fetch.get().state == "complete"
+
+
+def test_a_source_that_is_fast_enough_gives_no_way(store: BlobStore) -> None:
+    subject = Fetcher(store, FakePeers(a=FakePeer({DIGEST: BIG}, rate=2 * GOOD_BYTES)), at_once, CLOCK)
+    fetch = gevent.spawn(subject.fetch, DIGEST, len(BIG), MAP, may_give_way=True)
+    gevent.sleep(0)
+    subject.give_way(DIGEST)
+    assert fetch.get().state == "complete"
+
+
 @pytest.mark.parametrize("rate", [0.5, 2, 0.9 * LEAST_BYTES / LEAST_SECONDS])
 def test_a_source_that_gives_next_to_nothing_is_given_up_at_last(store: BlobStore, rate: float) -> None:
     subject, peers = fetcher(store, a=FakePeer({DIGEST: BIG}, rate=rate))
