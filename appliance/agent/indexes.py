@@ -10,6 +10,7 @@ from appliance.oci.digests import digest_of
 from appliance.peers import wire
 from appliance.peers.client import INDEX_ANSWER, PeerError, Peers
 from appliance.store.head import IndexHead
+from appliance.store.signed import SIZE_LIMIT
 from appliance.trust import Signature
 
 HEAD_ANSWER = 24 << 10
@@ -95,6 +96,28 @@ class IndexReader:
         raw: bytes = self._offload(told.raw.encode)
         return raw, None if told.signature is None else Signature.from_json(told.signature)
 
+    def kept(self, peer: Peer, path: str, size: int) -> bytes | None:
+        """Return a file of an index that a peer keeps, unchecked; None where it has none.
+
+        :param path: relative to the state directory.
+        :param size: bytes of the largest such file that lies here. A seed may send a longer one.
+        :raises PeerError: when it cannot be had.
+        """
+        limit = SIZE_LIMIT if peer.seed else max(UNSIGNED_BYTES, 2 * size)
+        status, body = self._ask(peer, "kept", f"/p2p/v1/kept/{path}", limit, max(_USUAL, size), is_patient=peer.seed)
+        return _kept(peer, status, body)
+
+    def kept_signature(self, peer: Peer, path: str) -> bytes | None:
+        """Return a file with a signature that a peer keeps, unchecked; None where it has none.
+
+        :param path: relative to the state directory.
+        :raises PeerError: when it cannot be had.
+        """
+        status, body = self._peers.ask(
+            peer, "GET", f"/p2p/v1/kept/{path}", read_seconds=_SILENCE, seconds=HEAD_SECONDS, limit=HEAD_ANSWER
+        )
+        return _kept(peer, status, body)
+
     def _ask(
         self, peer: Peer, index: str, path: str, limit: int, expected: int, *, is_patient: bool
     ) -> tuple[int, bytes]:
@@ -116,3 +139,9 @@ class IndexReader:
             raise
         self._slow.pop(key, None)
         return answer
+
+
+def _kept(peer: Peer, status: int, body: bytes) -> bytes | None:
+    if status not in (200, 404):
+        raise PeerError(f"{peer.id} answered {status}")
+    return body if status == 200 else None

@@ -137,6 +137,7 @@ class Agent:
             lambda: self._current.get().is_publisher,
             self._peers,
             offload,
+            troubles,
         )
         self._clients = ClientEvents()
         self._looking = BoundedSemaphore(1)

@@ -34,7 +34,8 @@ class Trouble:
     """One thing that fails.
 
     :param peer: id of the peer; empty for this node.
-    :param about: ``ping``, an index, ``blob lookup`` (whether it holds a blob), ``blobs``, ``slow blobs``, or what :func:`in_store` says.
+    :param about: ``ping``, an index, ``blob lookup`` (whether it holds a blob), ``blobs``, ``slow blobs``, ``kept files``, or
+        what :func:`in_store` says.
     :param reason: why it failed when it last did.
     :param keeps_back: what is not had because of it; empty where nothing is known to be.
     :param since: time of the first failure.
