@@ -118,7 +118,7 @@ class Agent:
         self._fetches = FetchQueue(functools.partial(self._bring, may_give_way=True), self._fetcher.give_way)
         self._follower = Follower(blobs, generations, pushes, pins, self._peers, self._fetcher, offload, troubles)
         self._lost = LostBlobs(
-            self._fetcher.holders, lambda digests: offload(blame, digests, blobs, generations, pushes)
+            self._fetcher.holders, lambda digests: offload(blame, digests, blobs, generations, pushes), blobs.has
         )
         self._room = RoomWatch(blobs.space, lambda: collector().largest())
         rate = current.get().scrub_rate
@@ -448,8 +448,8 @@ class Agent:
         """Find out which missing blobs no node holds. A loop of its own: a node that answers late delays no fetch."""
         self._judge.wait()
         self._judge.clear()
-        missing = (item.digest for item in offload(self._wanted))
-        self._lost.judge([digest for digest in missing if not self._fetches.is_running(digest)])
+        missing = [item.digest for item in offload(self._wanted)]
+        self._lost.judge(missing, running=[digest for digest in missing if self._fetches.is_running(digest)])
 
     def _bring(self, descriptor: Descriptor, *, may_give_way: bool = False) -> str:
         """Fetch a blob; returns why it could not be had, if so.
