@@ -277,8 +277,10 @@ class Fetcher:
     def _from(self, peer: Peer, partial: _Partial, sources: Sources, delivery: Delivery) -> None:
         """Take what is missing over one connection to a peer."""
         came = 0
+        self._judge(peer, partial, sources, delivery, delivery.connecting())
+        begun = self._clock()
         with self._peers.stream(peer, f"/p2p/v1/blobs/{partial.digest}", partial.received) as response:
-            self._judge(peer, partial, sources, delivery, delivery.connected())
+            self._judge(peer, partial, sources, delivery, delivery.connected(self._clock() - begun))
             while not partial.full:
                 patience = delivery.patience(can_be_replaced=sources.may_replace)
                 begun = self._clock()

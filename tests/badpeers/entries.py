@@ -676,6 +676,15 @@ def _other_range(asked: Asked) -> Iterable[Step]:
     yield Send(head(206, len(content), {"Content-Range": f"bytes 7-{len(content) + 6}/{len(content) + 7}"}) + content)
 
 
+def _late_and_cut(asked: Asked) -> Iterable[Step]:
+    content = asked.blob()
+    reply = _blob_head(asked, len(content)).data
+    # A pause follows each half.
+    yield Send(reply, 1, -(-len(reply) // 2), 0.7)
+    yield Send(content[: 700 << 10])
+    yield Then.RESET
+
+
 BLOBS: dict[str, tuple[str, Answer]] = {
     "nothing-behind": ("says that it holds every blob, and then never sends a byte", _part(0.0, Then.SILENCE)),
     "gone": ("says that it holds every blob, and then 404", says(b"", 404)),
@@ -719,6 +728,11 @@ def _blobs() -> Iterator[Entry]:
             yield Entry(f"layer-{name}", f"It {does}, where that is a layer.", {"held": well, "blob": _layers(bad)})
         if name in _EVERY:
             yield Entry(f"blob-{name}", f"It {does}.", {"held": well, "blob": bad})
+    yield Entry(
+        "layer-late-and-cut",
+        "It takes 1.4 s for the answer with a layer, sends 700 KiB, and resets the connection.",
+        {"held": well, "blob": _layers(_late_and_cut)},
+    )
     yield Entry(
         "blob-held-by-all",
         "It says with a body, where none may be, that it holds every blob.",

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from appliance.agent import delivery
 from appliance.agent import fetch as module
-from appliance.agent.delivery import FASTER, GOOD_BYTES, LEAST_BYTES, LEAST_SECONDS, REMEMBER_SECONDS
+from appliance.agent.delivery import (
+    FASTER,
+    GOOD_BYTES,
+    LEAST_BYTES,
+    LEAST_SECONDS,
+    REMEMBER_SECONDS,
+    Delivery,
+    Verdict,
+)
 from appliance.agent.fetch import Fetcher, Progress
 from appliance.agent.troubles import Troubles
 from appliance.oci.piecemap import PieceHasher, PieceMap
@@ -615,6 +623,41 @@ def test_a_read_that_does_not_return_is_given_up(store: BlobStore, monkeypatch: 
     alone, _ = fetcher(made.open_store(store.root.parent / "alone"), a=FakePeer({DIGEST: BIG}, hangs_at=at % MIB))
     with gevent.Timeout(60):
         assert alone.fetch(DIGEST, len(BIG), MAP).state == "failed"
+
+
+def test_a_source_that_answers_late_and_breaks_off_is_not_waited_for_again(store: BlobStore) -> None:
+    """A client stood still for the time of two answers, 3.2 s."""
+    subject, peers = fetcher(
+        store,
+        a=FakePeer({DIGEST: BIG}, answers_after=1.4, breaks_at=600_000),
+        b=FakePeer({DIGEST: BIG}, slow=3),
+    )
+    begun = CLOCK.now
+    assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert (peers.fakes["a"].streams, peers.fakes["b"].streams) == ([0], [600_000])
+    assert CLOCK.now - begun < 2
+    alone, peers = fetcher(
+        made.open_store(store.root.parent / "alone"),
+        a=FakePeer({DIGEST: BIG}, answers_after=1.4, breaks_at=600_000, breaks=1),
+    )
+    assert alone.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert peers.fakes["a"].streams == [0, 600_000], "nobody else holds it"
+
+
+def test_a_connection_counts_as_long_as_it_takes() -> None:
+    subject = Delivery()
+    assert subject.connecting() is subject.connected(5) is Verdict.WELL, "the first is free"
+    assert subject.connecting() is Verdict.SLOW, "as the one before"
+    quick = Delivery()
+    quick.connecting()
+    quick.connected(0.01)
+    assert quick.connecting() is Verdict.WELL
+    assert quick.connected(0.4) is Verdict.WELL, "no more than was counted"
+    quick = Delivery()
+    quick.connecting()
+    quick.connected(0.01)
+    quick.connecting()
+    assert quick.connected(1.4) is Verdict.SLOW
 
 
 @pytest.mark.parametrize("every", [1, 1000, 300_000])
