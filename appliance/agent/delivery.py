@@ -21,7 +21,7 @@ kbit/s, half of what each of eight transfers gets from a link of 64 kbit/s."""
 LEAST_SECONDS = 30.0
 """Long enough for TLS, which shows nothing of a record of 16 KiB before its last byte."""
 RECONNECT_SECONDS = 0.5
-"""Seconds of waiting that each new connection to the same source counts as: one that breaks after every few bytes is slow too."""
+"""Least seconds of waiting that each new connection to the same source counts as: one that breaks after every few bytes is slow too."""
 FASTER = 2.0
 """A slow source is replaced by another slow one that was so many times faster; less is noise."""
 REMEMBER_SECONDS = 60.0
@@ -79,21 +79,43 @@ class Delivery:
     def __init__(self) -> None:
         self._good = _Window(GOOD_SECONDS, GOOD_BYTES)
         self._least = _Window(LEAST_SECONDS, LEAST_BYTES)
-        self._connections = 0
+        self._is_first = True
+        self._expected = 0.0
+        self._took = 0.0
+        self.slow_spans = 0
+        """Number of spans of :data:`GOOD_SECONDS` in which too little came."""
 
     @property
     def rate(self) -> float:
         """Bytes a second, as the last verdict but :attr:`Verdict.WELL` found it."""
         return self._good.rate
 
-    def connected(self) -> Verdict:
-        """Count a new connection. The first is free: a handshake over a long line takes more than :data:`GOOD_SECONDS`."""
-        self._connections += 1
-        return Verdict.WELL if self._connections == 1 else self.note(RECONNECT_SECONDS, 0)
+    def connecting(self) -> Verdict:
+        """Count a connection that is to be opened, as long as the one before took, and return what that says of the source.
+
+        The first is free: a handshake over a long line takes more than :data:`GOOD_SECONDS`. Any other counts before it is there:
+        a source that takes long for each answer and breaks off early costs the time of the first answer alone.
+        """
+        if self._is_first:
+            return Verdict.WELL
+        self._expected = max(RECONNECT_SECONDS, self._took)
+        return self.note(self._expected, 0)
+
+    def connected(self, took: float) -> Verdict:
+        """Count what a connection took longer than was expected.
+
+        :param took: seconds until the head of the answer was there.
+        """
+        self._took = took
+        if self._is_first:
+            self._is_first = False
+            return Verdict.WELL
+        return self.note(took - self._expected, 0) if took > self._expected else Verdict.WELL
 
     def note(self, waited: float, count: int) -> Verdict:
         """Count bytes and the seconds that were spent waiting for them; return what that says of the source."""
         is_slow = self._good.note(waited, count)
+        self.slow_spans += is_slow
         if self._least.note(waited, count):
             return Verdict.STUCK
         return Verdict.SLOW if is_slow else Verdict.WELL

@@ -39,6 +39,12 @@ _READ = 256 << 10
 _PASSES = 2
 _LOOKUP = "blob lookup"
 """Name of the trouble with a peer that lives and does not say whether it holds a blob."""
+SLOW_BLOBS = "slow blobs"
+"""Name of the trouble with a peer that delivers a blob slowly, where no other node has it."""
+_SLOW_SPANS = 10
+"""Slow seconds between two notes of the same source in one fetch; a source may be slow for a moment."""
+_CLIENT_SECONDS = 30.0
+"""Seconds for which a client counts as waiting for a blob after it asked; it asks again after 10 s at the most."""
 
 
 @dataclass
@@ -49,6 +55,9 @@ class Progress:
     :param verified: bytes from the start that may be sent to a client.
     :param state: ``fetching``, ``complete`` or ``failed``.
     :param reason: why it failed, or why it takes long.
+    :param gives_way: whether other blobs wait for the place of this fetch, which ends when its source is slow.
+    :param insisting: callers for whom it goes on all the same.
+    :param client_until: time until which a client counts as waiting for it.
     """
 
     size: int
@@ -56,6 +65,9 @@ class Progress:
     state: str = "fetching"
     reason: str = ""
     changed: Event = field(default_factory=Event)
+    gives_way: bool = False
+    insisting: int = 0
+    client_until: float = 0.0
 
     def advance(self, verified: int | None = None, state: str | None = None, reason: str = "") -> None:
         """Note progress and wake those who wait for it."""
@@ -94,23 +106,49 @@ class Fetcher:
         self._running: dict[str, Progress] = {}
         self._admitted: dict[str, Progress] = {}
 
-    def start(self, digest: str, size: int, piece_map: PieceMap | None, *, suspect: bool = False) -> Progress:
+    def start(
+        self, digest: str, size: int, piece_map: PieceMap | None, *, suspect: bool = False, for_client: bool = False
+    ) -> Progress:
         """Begin to fetch a blob, or join the fetch of it that is running.
 
         :param suspect: do not believe the one that lies here by its size; see :func:`appliance.store.damage.examine`.
+        :param for_client: a client waits for it, so the fetch gives way to no other for a while.
         """
         progress = self._running.get(digest)
         if progress is None:
             progress = self._running[digest] = Progress(size)
             spawn(self._run, digest, progress, piece_map, suspect)
+        if for_client:
+            progress.client_until = self._clock() + _CLIENT_SECONDS
         return progress
 
-    def fetch(self, digest: str, size: int, piece_map: PieceMap | None, *, suspect: bool = False) -> Progress:
-        """Fetch a blob and return when it is complete or has failed."""
+    def fetch(
+        self,
+        digest: str,
+        size: int,
+        piece_map: PieceMap | None,
+        *,
+        suspect: bool = False,
+        may_give_way: bool = False,
+    ) -> Progress:
+        """Fetch a blob and return when it is complete or has failed.
+
+        :param may_give_way: :meth:`give_way` may end it, unless somebody else fetches the blob too.
+        """
         progress = self.start(digest, size, piece_map, suspect=suspect)
-        while progress.state == "fetching":
-            progress.changed.wait()
+        progress.insisting += not may_give_way
+        try:
+            while progress.state == "fetching":
+                progress.changed.wait()
+        finally:
+            progress.insisting -= not may_give_way
         return progress
+
+    def give_way(self, digest: str) -> None:
+        """Have the fetch of a blob that runs end as soon as its source is slow, because others wait for its place."""
+        progress = self._running.get(digest)
+        if progress is not None:
+            progress.gives_way = True
 
     def partial(self, digest: str) -> Path:
         """Where the bytes of a blob that is being fetched lie."""
@@ -198,7 +236,15 @@ class Fetcher:
         return True
 
     def _all_from(self, peer: Peer, partial: _Partial, sources: Sources, reasons: dict[str, str]) -> None:
-        """Take what is missing from one peer, over a new connection where that may have the rest."""
+        """Take what is missing from one peer, over a new connection where that may have the rest.
+
+        :raises GaveWay: when the fetch ends because others wait.
+        """
+        self._deliver(peer, partial, sources, reasons)
+        # It keeps nothing back any more, or somebody else is asked. After GaveWay it still does.
+        self._troubles.ended(peer.id, SLOW_BLOBS)
+
+    def _deliver(self, peer: Peer, partial: _Partial, sources: Sources, reasons: dict[str, str]) -> None:
         partial.progress.reason = ""
         delivery = Delivery()
         while True:
@@ -222,6 +268,8 @@ class Fetcher:
             except Stuck as error:
                 reasons[peer.id] = str(error)
                 sources.give_up(peer, delivery.rate)
+            except GaveWay:
+                raise
             except PeerError as error:
                 reasons[peer.id] = str(error)
             return
@@ -229,8 +277,10 @@ class Fetcher:
     def _from(self, peer: Peer, partial: _Partial, sources: Sources, delivery: Delivery) -> None:
         """Take what is missing over one connection to a peer."""
         came = 0
+        self._judge(peer, partial, sources, delivery, delivery.connecting())
+        begun = self._clock()
         with self._peers.stream(peer, f"/p2p/v1/blobs/{partial.digest}", partial.received) as response:
-            self._judge(peer, partial, sources, delivery, delivery.connected())
+            self._judge(peer, partial, sources, delivery, delivery.connected(self._clock() - begun))
             while not partial.full:
                 patience = delivery.patience(can_be_replaced=sources.may_replace)
                 begun = self._clock()
@@ -257,6 +307,7 @@ class Fetcher:
 
         :raises Slow: when another holder may be faster.
         :raises Stuck: when it delivers next to nothing.
+        :raises GaveWay: when it is slow, nobody is faster, and other blobs wait for its place.
         """
         if verdict is Verdict.WELL or partial.full:
             return
@@ -264,7 +315,13 @@ class Fetcher:
             raise Stuck(peer)
         if sources.has_better(delivery.rate):
             raise Slow(peer, delivery)
-        partial.progress.reason = str(Slow(peer, delivery))
+        progress = partial.progress
+        progress.reason = str(Slow(peer, delivery))
+        if delivery.slow_spans % _SLOW_SPANS == 0:
+            why = f"{partial.digest}: {progress.reason}, and no other node gives it"
+            self._troubles.failed(peer.id, SLOW_BLOBS, why, f"blob {partial.digest}")
+        if progress.gives_way and not progress.insisting and progress.client_until <= self._clock():
+            raise GaveWay(peer, delivery)
         sources.look_again()
 
 
@@ -291,6 +348,13 @@ class Slow(PeerError):
 
     def __init__(self, peer: Peer, delivery: Delivery) -> None:
         super().__init__(f"{peer.id} delivers {size_words(delivery.rate)} a second")
+
+
+class GaveWay(PeerError):
+    """A fetch from a slow source ended because other blobs waited for its place; it is tried again."""
+
+    def __init__(self, peer: Peer, delivery: Delivery) -> None:
+        super().__init__(f"other blobs were fetched first: {Slow(peer, delivery)}")
 
 
 class Stuck(PeerError):

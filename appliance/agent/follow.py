@@ -189,8 +189,10 @@ class Follower:
         except OSError as error:
             self.troubles.failed("", in_store(track.name), f"{type(error).__name__}: {error}", track.name)
         refused: list[Refused] = []
-        # Of those that have the same, whoever failed comes last.
-        for offer in sorted(offers, key=lambda offer: (-offer.number, self.troubles.times(offer.peer.id, track.name))):
+        # Peers that failed come last, whatever number they name: what the others have is not held up by one that sends nothing.
+        for offer in sorted(offers, key=lambda offer: (self.troubles.times(offer.peer.id, track.name), -offer.number)):
+            if moved is not None and offer.number <= moved.number:
+                continue
             if _is_known(offer, current):
                 self.troubles.ended(offer.peer.id, track.name)
                 continue
@@ -205,13 +207,13 @@ class Follower:
                     _refused(track.name, offer, PeerError(f"{offer.peer.id} did not give another index"), None)
                 )
                 continue
-            moved, problem = self._try(track, offer, current, besides)
+            newer, problem = self._try(track, offer, current, besides)
             if problem is not None:
                 refused.append(problem)
-            elif moved is not None:
-                _LOG.info("following %s %d (%s) from %s", track.name, moved.number, moved.digest, offer.peer.id)
-                current = moved
-                break
+            elif newer is not None:
+                _LOG.info("following %s %d (%s) from %s", track.name, newer.number, newer.digest, offer.peer.id)
+                # One that failed before may have a higher number all the same: a publisher has to know.
+                current = moved = newer
         # What another peer gave, or what is older than that, was no loss.
         here = (current.number, current.digest) if current is not None else (0, "")
         self.refused += [item for item in refused if item.number >= here[0] and item.digest != here[1]]

@@ -18,6 +18,10 @@ _NAMED_SECONDS = 600.0
 """How long it is believed what takes most room: it takes a second to find out for 10,000 names."""
 _ASKED = 200
 """Missing blobs of which the other nodes are asked at a time whether they hold them."""
+_LOG_APART = 60.0
+"""Seconds between two lines about what is lost."""
+_NAMED_AT_ONCE = 50
+"""Digests in one line of the log; those beyond have the next one."""
 
 Holders = Callable[[str], Mapping[str, "bool | None"]]
 """Says of each other node whether it holds a blob; None where it cannot be asked now."""
@@ -28,45 +32,92 @@ class LostBlobs:
 
     :param holders: asks the other nodes.
     :param blame: says what blobs break and where they came from.
+    :param is_here: returns whether a blob lies on this node.
+    :param clock: seconds, only ever forward.
     """
 
-    def __init__(self, holders: Holders, blame: Callable[[Collection[str]], Mapping[str, Lost]]) -> None:
+    def __init__(
+        self,
+        holders: Holders,
+        blame: Callable[[Collection[str]], Mapping[str, Lost]],
+        is_here: Callable[[str], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._holders = holders
         self._blame = blame
+        self._is_here = is_here
+        self._clock = clock
         self._known: dict[str, Lost] = {}
+        self._claimed: set[str] = set()
+        """Lost blobs that a node says it holds; whether it does shows once one of them lies here."""
+        self._told: set[str] = set()
+        self._back: set[str] = set()
+        """Blobs that are here again, and of which the log has no line yet."""
+        self._logged = -_LOG_APART
 
-    def judge(self, missing: Sequence[str]) -> list[Lost]:
-        """Take note of what is missing here and could not be had; each that is lost is told of once in the log.
+    def judge(self, missing: Sequence[str], running: Collection[str] = ()) -> list[Lost]:
+        """Take note of what is missing here and could not be had; each that is lost is named once in the log.
 
         Lost is what every other node was asked for and does not hold. Where one cannot be asked, nothing new is lost.
+
+        :param running: blobs that are missing and being fetched; whether they can be had will show.
         """
-        self._found(set(self._known) - set(missing))
+        self._forget(set(self._known) - set(missing))
         new: list[str] = []
         # Those that nobody was asked for come first, so that thousands are all asked for in time.
-        unknown = [digest for digest in missing if digest not in self._known]
-        known = [digest for digest in missing if digest in self._known]
+        unknown = [digest for digest in missing if digest not in self._known and digest not in running]
+        known = [digest for digest in missing if digest in self._known and digest not in running]
         for digest in [*unknown[:_ASKED], *known[:_ASKED]]:
             held = set(self._holders(digest).values())
             if None in held:
                 break
             if True in held:
-                self._found({digest} & set(self._known))
-            elif digest not in self._known:
+                # Not more than a word: a node that said yes and no by turns filled the log.
+                self._claimed |= {digest} & self._known.keys()
+                continue
+            self._claimed.discard(digest)
+            if digest not in self._known:
                 new.append(digest)
         if new:
-            for lost in self._blame(new).values():
-                self._known[lost.digest] = lost
-                _LOG.error("%s", lost_error(lost))
+            self._known |= {lost.digest: lost for lost in self._blame(new).values()}
+        self._tell()
         return self.all()
 
-    def _found(self, digests: Collection[str]) -> None:
+    def _forget(self, digests: Collection[str]) -> None:
         for digest in digests:
-            _LOG.warning("%s is not lost any more", digest)
-            del self._known[digest]
+            self._known.pop(digest, None)
+            self._claimed.discard(digest)
+            if digest in self._told and self._is_here(digest):
+                self._back.add(digest)
+            self._told.discard(digest)
+
+    def _tell(self) -> None:
+        """Name what is lost, and what is here again, with a line each a minute."""
+        now = self._clock()
+        if now - self._logged < _LOG_APART:
+            return
+        untold = [lost.digest for lost in self.all() if lost.digest not in self._told]
+        if untold:
+            named = untold[:_NAMED_AT_ONCE]
+            others = f"; {len(untold) - 1} more are lost: {_list(named[1:], len(untold) - 1)}" if untold[1:] else ""
+            _LOG.error("%s%s", lost_error(self._known[untold[0]]), others)
+            self._told |= set(named)
+        back, self._back = sorted(self._back), set()
+        if back:
+            verb = "is" if len(back) == 1 else "are"
+            _LOG.warning("%s %s not lost any more", _list(back[:_NAMED_AT_ONCE], len(back)), verb)
+        if untold or back:
+            self._logged = now
 
     def all(self) -> list[Lost]:
         """What is lost, by digest."""
-        return [self._known[digest] for digest in sorted(self._known)]
+        return [self._known[digest] for digest in sorted(self._known.keys() - self._claimed)]
+
+
+def _list(digests: Sequence[str], count: int) -> str:
+    """Return these digests in words, where there are ``count`` of them in all."""
+    more = f" and {count - len(digests)} more" if count > len(digests) else ""
+    return f"{', '.join(digests)}{more}"
 
 
 def lost_error(lost: Lost) -> ApplianceError:

@@ -10,6 +10,7 @@ from appliance.oci.digests import digest_of
 from appliance.peers import wire
 from appliance.peers.client import INDEX_ANSWER, PeerError, Peers
 from appliance.store.head import IndexHead
+from appliance.store.signed import SIZE_LIMIT
 from appliance.trust import Signature
 
 HEAD_ANSWER = 24 << 10
@@ -18,9 +19,12 @@ UNSIGNED_BYTES = 16 << 20
 """Most bytes that are taken without a head from a node which is no seed, where the current index is small: some 40,000 names. The size
 of an index is known only when all of it is here, and decoding it takes three times as much memory; a seed, whose signature is
 believed, may send :data:`appliance.peers.client.INDEX_ANSWER`."""
+HEAD_SECONDS = 3.0
+"""Most seconds for a head, however often it failed before: 24 KiB that nobody has signed yet. Longer waits held a publication up for
+minutes, because the publisher asks every peer before it publishes."""
 _SECONDS = 3.0
 _RATE = 2 << 20
-"""Bytes a second that a peer inside a site gives; each failure in a row halves what is asked for."""
+"""Bytes a second that a peer inside a site gives; each failure in a row halves what is asked for, where there is a reason to wait."""
 _SLOWEST = 600.0
 _SILENCE = 2.0
 _PATIENT = 16.0
@@ -46,7 +50,10 @@ class IndexReader:
         :raises PeerError: when it cannot be had, or is another index's.
         :raises ApplianceError: for a signature that is none.
         """
-        status, body = self._ask(peer, index, f"/p2p/v1/{index}/head", HEAD_ANSWER, 0)
+        path = f"/p2p/v1/{index}/head"
+        status, body = self._peers.ask(
+            peer, "GET", path, read_seconds=_SILENCE, seconds=HEAD_SECONDS, limit=HEAD_ANSWER
+        )
         if status == 404:
             return None
         if status != 200:
@@ -63,7 +70,7 @@ class IndexReader:
         :raises PeerError: when they cannot be had, or are others.
         """
         path = f"/p2p/v1/{head.kind}/raw/{head.digest}"
-        status, raw = self._ask(peer, head.kind, path, head.size, max(_USUAL, head.size))
+        status, raw = self._ask(peer, head.kind, path, head.size, max(_USUAL, head.size), is_patient=True)
         if status == 404:
             return None
         if status != 200:
@@ -80,27 +87,61 @@ class IndexReader:
         :raises ApplianceError: for a signature that is none.
         """
         limit = INDEX_ANSWER if peer.seed else max(UNSIGNED_BYTES, 2 * size)
-        status, body = self._ask(peer, index, f"/p2p/v1/{index}", limit, max(_USUAL, size))
+        path = f"/p2p/v1/{index}"
+        # What a seed sends is likely to be worth the wait; any other listed node would only have to send nothing to be waited for.
+        status, body = self._ask(peer, index, path, limit, max(_USUAL, size), is_patient=peer.seed)
         if status != 200:
             raise PeerError(f"{peer.id} answered {status}")
         told = self._offload(wire.read, body, wire.Told, peer.id)
         raw: bytes = self._offload(told.raw.encode)
         return raw, None if told.signature is None else Signature.from_json(told.signature)
 
-    def _ask(self, peer: Peer, index: str, path: str, limit: int, expected: int) -> tuple[int, bytes]:
+    def kept(self, peer: Peer, path: str, size: int) -> bytes | None:
+        """Return a file of an index that a peer keeps, unchecked; None where it has none.
+
+        :param path: relative to the state directory.
+        :param size: bytes of the largest such file that lies here. A seed may send a longer one.
+        :raises PeerError: when it cannot be had.
+        """
+        limit = SIZE_LIMIT if peer.seed else max(UNSIGNED_BYTES, 2 * size)
+        status, body = self._ask(peer, "kept", f"/p2p/v1/kept/{path}", limit, max(_USUAL, size), is_patient=peer.seed)
+        return _kept(peer, status, body)
+
+    def kept_signature(self, peer: Peer, path: str) -> bytes | None:
+        """Return a file with a signature that a peer keeps, unchecked; None where it has none.
+
+        :param path: relative to the state directory.
+        :raises PeerError: when it cannot be had.
+        """
+        status, body = self._peers.ask(
+            peer, "GET", f"/p2p/v1/kept/{path}", read_seconds=_SILENCE, seconds=HEAD_SECONDS, limit=HEAD_ANSWER
+        )
+        return _kept(peer, status, body)
+
+    def _ask(
+        self, peer: Peer, index: str, path: str, limit: int, expected: int, *, is_patient: bool
+    ) -> tuple[int, bytes]:
         """Ask for something large. A slow link gets more time at each further try, a peer that drips gets little at first.
 
         :param limit: most bytes.
         :param expected: bytes that the time is made for.
+        :param is_patient: whether a further try gets more time.
         """
         key = (peer.id, index)
-        slow = self._slow.get(key, 0)
+        slow = self._slow.get(key, 0) if is_patient else 0
         seconds = min(_SLOWEST, (_SECONDS + expected / _RATE) * 2**slow)
         silence = min(_PATIENT, _SILENCE * 2**slow)
         try:
             answer = self._peers.ask(peer, "GET", path, read_seconds=silence, seconds=seconds, limit=limit)
         except PeerError:
-            self._slow[key] = min(slow + 1, 8)
+            if is_patient:
+                self._slow[key] = min(slow + 1, 8)
             raise
         self._slow.pop(key, None)
         return answer
+
+
+def _kept(peer: Peer, status: int, body: bytes) -> bytes | None:
+    if status not in (200, 404):
+        raise PeerError(f"{peer.id} answered {status}")
+    return body if status == 200 else None

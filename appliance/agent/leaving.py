@@ -65,20 +65,21 @@ class Leaving:
         others = self._peers.others
         leaving = [peer.id for peer in others if peer.id not in staying]
         answering = self._answering(others)
-        silent = sorted({peer.id for peer in others} - {peer.id for peer in answering})
+        silent = {peer.id for peer in others} - {peer.id for peer in answering}
         only_there: list[Descriptor] = []
         at_risk: list[Descriptor] = []
         if leaving:
-            unheld = self._unheld(self._offload(self._missing), [peer for peer in answering if peer.id in staying])
-            nowhere = self._unheld(unheld, [peer for peer in answering if peer.id in leaving])
+            missing = self._offload(self._missing)
+            unheld = self._unheld(missing, [peer for peer in answering if peer.id in staying], silent)
+            nowhere = self._unheld(unheld, [peer for peer in answering if peer.id in leaving], silent)
             only_there = [item for item in unheld if item not in nowhere]
             # Where every leaving node says that it does not hold it either, staying is no help.
-            at_risk = nowhere if set(silent) & set(leaving) else []
+            at_risk = nowhere if silent & set(leaving) else []
         lost = {item.digest for item in [*only_there, *at_risk]}
         names, served = self._offload(self._names, lost), self._offload(self._served, lost)
         return {
             "leaving": leaving,
-            "silent": silent,
+            "silent": sorted(silent),
             "only_there": [_row(item, names, served) for item in only_there],
             "at_risk": [_row(item, names, served) for item in at_risk],
         }
@@ -112,18 +113,25 @@ class Leaving:
 
         return [peer for peer, is_up in zip(peers, Pool(_AT_ONCE).map(answers, peers), strict=True) if is_up]
 
-    def _unheld(self, items: Sequence[Descriptor], peers: Sequence[Peer]) -> list[Descriptor]:
-        """Those that none of the peers holds."""
+    def _unheld(self, items: Sequence[Descriptor], peers: Sequence[Peer], silent: set[str]) -> list[Descriptor]:
+        """Return those that none of the peers holds.
+
+        :param silent: takes the ids of peers that stop answering. They are asked no more: with some hundred blobs, a node that
+            drips the head of each answer made a report take minutes.
+        """
 
         def is_held(item: Descriptor) -> bool:
-            return any(self._holds(peer, item.digest) for peer in peers)
+            return any(self._holds(peer, item.digest, silent) for peer in peers)
 
         return [item for item, held in zip(items, Pool(_AT_ONCE).map(is_held, items), strict=True) if not held]
 
-    def _holds(self, peer: Peer, digest: str) -> bool:
+    def _holds(self, peer: Peer, digest: str, silent: set[str]) -> bool:
+        if peer.id in silent:
+            return False
         try:
             return self._peers.ask(peer, "HEAD", f"/p2p/v1/blobs/{digest}")[0] == 200
         except PeerError:
+            silent.add(peer.id)
             return False
 
     def _missing(self) -> list[Descriptor]:

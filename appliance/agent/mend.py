@@ -11,20 +11,23 @@ from typing import Any
 
 from gevent.lock import BoundedSemaphore
 
+from appliance.agent.indexes import IndexReader
+from appliance.agent.troubles import Troubles
 from appliance.config import Peer
 from appliance.errors import ApplianceError
-from appliance.peers.client import INDEX_SECONDS, PeerError, Peers
+from appliance.peers.client import PeerError, Peers
 from appliance.store.inspection import Fault, Inspected, Inspector
 from appliance.store.mending import heal, signers, take_copy, take_signature
-from appliance.store.signed import SIZE_LIMIT
+from appliance.trust import Signature
 
 _LOG = logging.getLogger("appliance.mend")
 _ANEW_SECONDS = 3600.0
 """Everything is read again so often: 256 MiB of generations at the most. What was written in between is seen at once."""
 _SHOWN_SECONDS = 24 * 3600.0
 _SHOWN = 50
-_SIGNATURE_LIMIT = 64 << 10
 _NOT = "not healed: "
+_KEPT = "kept files"
+"""Name of the trouble with a peer that was asked for a file and gave what is none."""
 
 
 @dataclass
@@ -62,6 +65,7 @@ class Mender:
 
     :param publishes: whether this node is the publisher now.
     :param offload: runs a function that blocks off the event loop.
+    :param troubles: where peers are counted that give no file, or a wrong one.
     :param clock: the time, seconds since 1970.
     :param steady: seconds, only ever forward.
     """
@@ -72,12 +76,17 @@ class Mender:
         publishes: Callable[[], bool],
         peers: Peers,
         offload: Callable[..., Any],
+        troubles: Troubles | None = None,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._publishes = publishes
         self._peers = peers
         self._offload = offload
+        self._reader = IndexReader(peers, offload)
+        self._troubles = troubles or Troubles()
+        self._failed: set[str] = set()
+        """Ids of the peers that failed in this look; they are asked for nothing more in it."""
         self._clock = clock
         self._steady = steady
         self._inspector = Inspector(store)
@@ -97,6 +106,7 @@ class Mender:
                 whole, self._read = True, now
             else:
                 whole = False
+            self._failed.clear()
             faults = self._inspect(whole)
             seen = {fault.key for fault in faults if fault.fleeting}
             faults = [fault for fault in faults if anew or not fault.fleeting or fault.key in self._fleeting]
@@ -114,6 +124,10 @@ class Mender:
                     if not damage.how or damage.how.startswith(_NOT):
                         damage.how = "it is back"
                 self._tell(damage)
+            if all(damage.healed is not None for damage in self._known.values()):
+                # What another one gave is kept back by nobody; it is shown for an hour all the same.
+                for peer in self._peers.others:
+                    self._troubles.ended(peer.id, _KEPT)
             self._forget()
 
     def all(self) -> list[dict[str, Any]]:
@@ -140,39 +154,58 @@ class Mender:
             return ""
         besides = self._offload(signers, self._inspector.store)
         reasons = []
-        for peer in self._peers.available():
+        # Peers that failed come last: one that drips costs some seconds of each look, and should not cost them before the file is here.
+        peers = sorted(self._peers.available(), key=lambda peer: self._troubles.times(peer.id, _KEPT))
+        for peer in peers:
+            if peer.id in self._failed:
+                reasons.append(f"{peer.id} failed with another file")
+                continue
             # What one peer answers concerns that peer alone.
             try:
-                if self._take_from(peer, fault, besides):
-                    return f"from {peer.id}"
-                reasons.append(f"{peer.id} does not have it")
+                taken = self._take_from(peer, fault, besides)
             except (PeerError, ApplianceError) as error:
-                reasons.append(str(error) if isinstance(error, PeerError) else f"{peer.id}: {error}")
+                reason = str(error) if isinstance(error, PeerError) else f"{peer.id}: {error}"
+                self._failed.add(peer.id)
+                self._troubles.failed(peer.id, _KEPT, f"{fault.path}: {reason}", fault.path)
+                reasons.append(reason)
+                continue
+            self._troubles.ended(peer.id, _KEPT)
+            if taken:
+                return f"from {peer.id}"
+            reasons.append(f"{peer.id} does not have it")
         return f"{_NOT}{'; '.join(reasons) or 'no other node answers'}"
 
     def _take_from(self, peer: Peer, fault: Fault, besides: frozenset[str]) -> bool:
+        """Heal a file with what a peer keeps; false where the peer does not have it.
+
+        :raises PeerError: when it cannot be had, or is another one.
+        :raises ApplianceError: for a signature that is none.
+        """
+        store = self._inspector.store
         if fault.kind.endswith("-signature"):
-            offered = self._ask(peer, fault.path, _SIGNATURE_LIMIT)
+            offered = self._reader.kept_signature(peer, fault.path)
             if offered is None:
                 return False
-            self._offload(take_signature, self._inspector.store, fault, offered, besides)
+            self._offload(take_signature, store, fault, offered, besides)
             return True
-        raw = self._ask(peer, fault.path, SIZE_LIMIT)
+        # The short one first: who cannot give it is not asked for the long one.
+        signature = None
+        if store.generations.signs:
+            signature = self._reader.kept_signature(peer, fault.path.replace(".json", ".sig"))
+            if signature is None:
+                return False
+            Signature.from_json(signature)
+        raw = self._reader.kept(peer, fault.path, self._offload(self._largest))
         if raw is None:
             return False
-        signature = self._ask(peer, fault.path.replace(".json", ".sig"), _SIGNATURE_LIMIT)
-        return bool(self._offload(take_copy, self._inspector.store, fault, raw, signature, besides))
+        if not self._offload(take_copy, store, fault, raw, signature, besides):
+            raise PeerError(f"{peer.id} sent {len(raw)} bytes that are another file")
+        return True
 
-    def _ask(self, peer: Peer, path: str, limit: int) -> bytes | None:
-        """Return a file that a peer keeps; None where it has none."""
-        status, body = self._peers.ask(
-            peer, "GET", f"/p2p/v1/kept/{path}", read_seconds=10, seconds=INDEX_SECONDS, limit=limit
-        )
-        if status == 404:
-            return None
-        if status != 200:
-            raise PeerError(f"{peer.id} answered {status}")
-        return body
+    def _largest(self) -> int:
+        """Return the bytes of the largest generation here, damaged or not: those of a site are of about the same size."""
+        files = self._inspector.store.blobs.root.glob("generations/*.json")
+        return max((file.stat().st_size for file in files), default=0)
 
     def _tell(self, damage: Damage) -> None:
         """Say once that it is damaged, and once that it is healed."""

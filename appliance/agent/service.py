@@ -36,7 +36,8 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 
 from appliance.agent.clients import ClientEvents
-from appliance.agent.fetch import Fetcher
+from appliance.agent.fetch import SLOW_BLOBS, Fetcher
+from appliance.agent.fetchqueue import AT_ONCE, FetchQueue
 from appliance.agent.follow import Follower, Refused
 from appliance.agent.health import LostBlobs, RoomWatch
 from appliance.agent.leaving import Leaving
@@ -77,7 +78,6 @@ ASK_EVERY = 30.0
 _LOOK_EVERY = 0.5
 _LOOK_APART = 1.0
 """Seconds between two looks that somebody called for."""
-_FETCH_AT_ONCE = 4
 _RETRY_FIRST = 2.0
 _LONGEST_WAIT = 10.0
 _TIDY_EVERY = 3600.0
@@ -115,9 +115,10 @@ class Agent:
         self._peers = Peers(current)
         troubles = Troubles()
         self._fetcher = Fetcher(blobs, self._peers, offload, troubles=troubles)
+        self._fetches = FetchQueue(functools.partial(self._bring, may_give_way=True), self._fetcher.give_way)
         self._follower = Follower(blobs, generations, pushes, pins, self._peers, self._fetcher, offload, troubles)
         self._lost = LostBlobs(
-            self._fetcher.holders, lambda digests: offload(blame, digests, blobs, generations, pushes)
+            self._fetcher.holders, lambda digests: offload(blame, digests, blobs, generations, pushes), blobs.has
         )
         self._room = RoomWatch(blobs.space, lambda: collector().largest())
         rate = current.get().scrub_rate
@@ -136,19 +137,21 @@ class Agent:
             lambda: self._current.get().is_publisher,
             self._peers,
             offload,
+            troubles,
         )
         self._clients = ClientEvents()
         self._looking = BoundedSemaphore(1)
         self._wake = Event()
         self._called = Event()
         self._replicate = Event()
+        self._judge = Event()
         self._looked = -_LOOK_APART
         self._told = self._state()
         self._pause = _RETRY_FIRST
 
     def run(self) -> None:
         """Start the loops; returns at once."""
-        loops = [self._follow, self._mend, self._replicating, self._watch, self._tidy, self._watch_room]
+        loops = [self._follow, self._mend, self._replicating, self._judging, self._watch, self._tidy, self._watch_room]
         for loop in [*loops, self._scrub] if self._scrubber else loops:
             gevent.spawn(_forever, loop)
 
@@ -272,7 +275,7 @@ class Agent:
         except (ApplianceError, KeyError, ValueError) as problem:
             return error(400, "UNSUPPORTED", str(problem))
         suspect = request.args.get("suspect") == "1"
-        progress = self._fetcher.start(digest, size, self._piece_map(digest), suspect=suspect)
+        progress = self._fetcher.start(digest, size, self._piece_map(digest), suspect=suspect, for_client=True)
         end = time.monotonic() + wait
         while progress.state == "fetching" and progress.verified <= beyond:
             left = end - time.monotonic()
@@ -313,7 +316,7 @@ class Agent:
         reasons: dict[str, str] = {}
         # What a manifest lists is known once it is here.
         while new := [item for item in offload(self._wanted, True) if item.digest not in reasons]:
-            reasons |= zip((item.digest for item in new), Pool(_FETCH_AT_ONCE).map(self._bring, new), strict=True)
+            reasons |= zip((item.digest for item in new), Pool(AT_ONCE).map(self._bring, new), strict=True)
         missing = {item.digest for item in offload(self._wanted, True)}
         lost = self._lost.judge(sorted(missing))
         self._replicate.set()
@@ -423,27 +426,43 @@ class Agent:
         return self._current.get(), self._generations.state(), self._pushes.state(), self._pins.state()
 
     def _replicating(self) -> None:
-        """Bring what the policy wants here; again later where something could not be had."""
+        """Bring what the policy wants here; again when called, and later where something could not be had."""
         self._replicate.clear()
-        pool = Pool(_FETCH_AT_ONCE)
-        for descriptor in offload(self._wanted):
-            pool.spawn(self._bring, descriptor)
-        pool.join()
-        missing = offload(self._wanted)
-        self._lost.judge([item.digest for item in missing])
-        if missing:
+        self._fetches.want(offload(self._wanted))
+        # Not until all have ended: one source that drips would hold up what is published meanwhile, for hours.
+        self._fetches.join(self._replicate)
+        self._judge.set()
+        if self._replicate.is_set():
+            return
+        if offload(self._wanted):
             self._replicate.wait(self._pause)
             self._pause = min(ASK_EVERY, self._pause * 2)
         else:
             self._pause = _RETRY_FIRST
+            # What gave way and came from another node, or is not needed any more, is kept back by nobody.
+            for peer in self._peers.others:
+                self._follower.troubles.ended(peer.id, SLOW_BLOBS)
             self._replicate.wait(ASK_EVERY)
 
-    def _bring(self, descriptor: Descriptor) -> str:
-        """Fetch a blob; returns why it could not be had, if so."""
+    def _judging(self) -> None:
+        """Find out which missing blobs no node holds. A loop of its own: a node that answers late delays no fetch."""
+        self._judge.wait()
+        self._judge.clear()
+        missing = [item.digest for item in offload(self._wanted)]
+        self._lost.judge(missing, running=[digest for digest in missing if self._fetches.is_running(digest)])
+
+    def _bring(self, descriptor: Descriptor, *, may_give_way: bool = False) -> str:
+        """Fetch a blob; returns why it could not be had, if so.
+
+        :param may_give_way: whether the fetch may end because others wait; see :class:`FetchQueue`.
+        """
         # What has the right size and is wanted all the same was found to be wrong.
         suspect = self._blobs.size(descriptor.digest) == descriptor.size
         piece_map = self._piece_map(descriptor.digest)
-        return self._fetcher.fetch(descriptor.digest, descriptor.size, piece_map, suspect=suspect).reason
+        progress = self._fetcher.fetch(
+            descriptor.digest, descriptor.size, piece_map, suspect=suspect, may_give_way=may_give_way
+        )
+        return progress.reason
 
     def _wanted(self, older: bool = False) -> list[Descriptor]:
         """What this node should hold and does not.

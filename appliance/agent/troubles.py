@@ -34,7 +34,8 @@ class Trouble:
     """One thing that fails.
 
     :param peer: id of the peer; empty for this node.
-    :param about: ``ping``, an index, ``blob lookup`` (whether it holds a blob), ``blobs``, or what :func:`in_store` says.
+    :param about: ``ping``, an index, ``blob lookup`` (whether it holds a blob), ``blobs``, ``slow blobs``, ``kept files``, or
+        what :func:`in_store` says.
     :param reason: why it failed when it last did.
     :param keeps_back: what is not had because of it; empty where nothing is known to be.
     :param since: time of the first failure.
@@ -60,6 +61,7 @@ class _Kept:
     trouble: Trouble
     changed: float
     logged: float
+    is_told: bool = False
     retry: float = 0.0
 
 
@@ -91,7 +93,7 @@ class Troubles:
         if pause:
             kept.retry = moment + min(_PAUSE_MOST, _PAUSE_FIRST * 2.0 ** min(kept.trouble.times - 1, 16))
         if kept.trouble.times == 1 and moment - kept.logged >= _QUIET:
-            kept.logged = moment
+            kept.logged, kept.is_told = moment, True
             _LOG.warning("%s: %s; 'appliance status' counts how often", _subject(kept.trouble), reason)
             return True
         return False
@@ -103,7 +105,8 @@ class Troubles:
             return
         kept.trouble = dataclasses.replace(kept.trouble, ended=now())
         kept.changed = self._clock()
-        if kept.trouble.times > 1:
+        # Of one whose beginning is not in the log, the end is not either: a peer could fail and answer in every second.
+        if kept.is_told and kept.trouble.times > 1:
             _LOG.info("%s: well again, after %d times", _subject(kept.trouble), kept.trouble.times)
 
     def times(self, peer: str, about: str) -> int:

@@ -562,6 +562,8 @@ def _texts(change: Callable[[bytes], bytes]) -> Answer:
     return lambda asked: says(change(asked.honest().body))(asked)
 
 
+_DRIPS = wire(Send(head(200, 20_000)), Send(b" ", None, 1, 0.4))
+"""A body that takes hours, and is never silent for long."""
 TEXTS: dict[str, tuple[str, Answer]] = {
     "longer": ("are one more than signed", _texts(lambda raw: raw + b" ")),
     "much-longer": ("are 30 MB more than signed", _texts(lambda raw: raw + b" " * 30_000_000)),
@@ -572,6 +574,7 @@ TEXTS: dict[str, tuple[str, Answer]] = {
     "turned": ("have one bit turned", _texts(lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]))),
     "wrapped": ("are wrapped in JSON", _texts(lambda raw: json.dumps({"raw": raw.decode(), "signature": None}).encode())),
     "gone": ("are not there", says(b"{}", 404)),
+    "drips": ("come one each 0.4 s", _DRIPS),
 }  # fmt: skip
 """Bytes behind a head that is right."""
 
@@ -586,6 +589,7 @@ def _heads() -> Iterator[Entry]:
     yield headed("1-mib", "is 1 MiB long", lying(_longer_head))
     yield headed("endless", "has a number without end", repeated(b"9", None, before=b'{"number":'))
     yield headed("deep", "is `[` 100,000 times", says(b"[" * 100_000))
+    yield headed("drips", "comes a byte each 0.4 s", _DRIPS)
     yield headed("replayed", "is one that was valid once", replayed())
     yield Entry(
         "head-of-generation-for-pushes",
@@ -672,6 +676,15 @@ def _other_range(asked: Asked) -> Iterable[Step]:
     yield Send(head(206, len(content), {"Content-Range": f"bytes 7-{len(content) + 6}/{len(content) + 7}"}) + content)
 
 
+def _late_and_cut(asked: Asked) -> Iterable[Step]:
+    content = asked.blob()
+    reply = _blob_head(asked, len(content)).data
+    # A pause follows each half.
+    yield Send(reply, 1, -(-len(reply) // 2), 0.7)
+    yield Send(content[: 700 << 10])
+    yield Then.RESET
+
+
 BLOBS: dict[str, tuple[str, Answer]] = {
     "nothing-behind": ("says that it holds every blob, and then never sends a byte", _part(0.0, Then.SILENCE)),
     "gone": ("says that it holds every blob, and then 404", says(b"", 404)),
@@ -715,6 +728,11 @@ def _blobs() -> Iterator[Entry]:
             yield Entry(f"layer-{name}", f"It {does}, where that is a layer.", {"held": well, "blob": _layers(bad)})
         if name in _EVERY:
             yield Entry(f"blob-{name}", f"It {does}.", {"held": well, "blob": bad})
+    yield Entry(
+        "layer-late-and-cut",
+        "It takes 1.4 s for the answer with a layer, sends 700 KiB, and resets the connection.",
+        {"held": well, "blob": _layers(_late_and_cut)},
+    )
     yield Entry(
         "blob-held-by-all",
         "It says with a body, where none may be, that it holds every blob.",

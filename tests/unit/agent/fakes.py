@@ -44,6 +44,7 @@ class FakePeer:
     :param silent: does not answer HEAD while the test runs.
     :param slow: turns of the loop before it answers HEAD.
     :param rate: bytes a second of :data:`CLOCK`, :data:`STEP` at a time; 0: no time passes.
+    :param answers_after: seconds of :data:`CLOCK` until the head of its answer with a blob is there.
     :param hangs_at: offset from which on a read does not return; None: never.
     """
 
@@ -56,6 +57,7 @@ class FakePeer:
     silent: bool = False
     slow: int = 0
     rate: float = 0
+    answers_after: float = 0
     hangs_at: int | None = None
     heads: int = 0
     streams: list[int] = field(default_factory=list)
@@ -157,6 +159,7 @@ class FakePeers(Peers):
     def stream(self, peer: Peer, path: str, start: int) -> Iterator[Any]:
         fake = self.fakes[peer.id]
         fake.streams.append(start)
+        CLOCK.now += fake.answers_after
         content = fake.blobs.get(path.rpartition("/")[2])
         if content is None:
             raise PeerError(f"{peer.id} does not hold it")

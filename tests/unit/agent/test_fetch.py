@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from appliance.agent import delivery
 from appliance.agent import fetch as module
-from appliance.agent.delivery import FASTER, GOOD_BYTES, LEAST_BYTES, LEAST_SECONDS, REMEMBER_SECONDS
+from appliance.agent.delivery import (
+    FASTER,
+    GOOD_BYTES,
+    LEAST_BYTES,
+    LEAST_SECONDS,
+    REMEMBER_SECONDS,
+    Delivery,
+    Verdict,
+)
 from appliance.agent.fetch import Fetcher, Progress
 from appliance.agent.troubles import Troubles
 from appliance.oci.piecemap import PieceHasher, PieceMap
@@ -493,6 +501,65 @@ def test_a_slow_source_is_used_where_nobody_else_holds_the_blob(store: BlobStore
     assert peers.fakes["a"].streams == [0]
 
 
+def slow_fetch(store: BlobStore, troubles: Troubles | None = None) -> tuple[Fetcher, FakePeer]:
+    """Return a fetcher whose one source gives 8 KiB a second."""
+    peer = FakePeer({DIGEST: BIG}, rate=8 << 10)
+    return Fetcher(store, FakePeers(a=peer, b=FakePeer()), at_once, CLOCK, troubles), peer
+
+
+def test_a_slow_source_that_nobody_can_replace_is_among_the_troubles(store: BlobStore) -> None:
+    troubles = Troubles(CLOCK)
+    subject, _ = slow_fetch(store, troubles)
+    progress = subject.start(DIGEST, len(BIG), MAP)
+    while not troubles.times("a", "slow blobs"):
+        gevent.sleep(0)
+    (trouble,) = troubles.all()
+    assert (trouble.peer, trouble.keeps_back, trouble.ended) == ("a", f"blob {DIGEST}", None)
+    assert "a delivers 8.0 KiB a second, and no other node gives it" in trouble.reason
+    while progress.state == "fetching":
+        progress.changed.wait()
+    assert [item.ended is None for item in troubles.all()] == [False], "it gave all of it at last"
+
+
+def test_a_slow_fetch_gives_way_and_goes_on_later(store: BlobStore) -> None:
+    troubles = Troubles(CLOCK)
+    subject, peer = slow_fetch(store, troubles)
+    fetch = gevent.spawn(subject.fetch, DIGEST, len(BIG), MAP, may_give_way=True)
+    begun = CLOCK.now
+    while CLOCK.now - begun < 200:
+        gevent.sleep(0)
+    subject.give_way(DIGEST)
+    progress = fetch.get()
+    assert progress.state == "failed"
+    assert progress.reason == "other blobs were fetched first: a delivers 8.0 KiB a second"
+    assert CLOCK.now - begun < 205
+    assert troubles.times("a", "slow blobs"), "it still keeps the blob back"
+    assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert peer.streams == [0, MAP.piece_size], "the pieces that came were kept"
+
+
+@pytest.mark.parametrize("who", ["client", "caller"])
+def test_a_fetch_that_somebody_waits_for_gives_no_way(store: BlobStore, who: str) -> None:
+    subject, _ = slow_fetch(store)
+    fetch = gevent.spawn(subject.fetch, DIGEST, len(BIG), MAP, may_give_way=True)
+    gevent.sleep(0)
+    if who == "client":
+        subject.start(DIGEST, len(BIG), MAP, for_client=True).client_until += 1e6
+    else:
+        gevent.spawn(subject.fetch, DIGEST, len(BIG), MAP)
+        gevent.sleep(0)
+    subject.give_way(DIGEST)
+    assert fetch.get().state == "complete"
+
+
+def test_a_source_that_is_fast_enough_gives_no_way(store: BlobStore) -> None:
+    subject = Fetcher(store, FakePeers(a=FakePeer({DIGEST: BIG}, rate=2 * GOOD_BYTES)), at_once, CLOCK)
+    fetch = gevent.spawn(subject.fetch, DIGEST, len(BIG), MAP, may_give_way=True)
+    gevent.sleep(0)
+    subject.give_way(DIGEST)
+    assert fetch.get().state == "complete"
+
+
 @pytest.mark.parametrize("rate", [0.5, 2, 0.9 * LEAST_BYTES / LEAST_SECONDS])
 def test_a_source_that_gives_next_to_nothing_is_given_up_at_last(store: BlobStore, rate: float) -> None:
     subject, peers = fetcher(store, a=FakePeer({DIGEST: BIG}, rate=rate))
@@ -568,6 +635,41 @@ def test_a_read_that_does_not_return_is_given_up(store: BlobStore, monkeypatch: 
     alone, _ = fetcher(made.open_store(store.root.parent / "alone"), a=FakePeer({DIGEST: BIG}, hangs_at=at % MIB))
     with gevent.Timeout(60):
         assert alone.fetch(DIGEST, len(BIG), MAP).state == "failed"
+
+
+def test_a_source_that_answers_late_and_breaks_off_is_not_waited_for_again(store: BlobStore) -> None:
+    """A client stood still for the time of two answers, 3.2 s."""
+    subject, peers = fetcher(
+        store,
+        a=FakePeer({DIGEST: BIG}, answers_after=1.4, breaks_at=600_000),
+        b=FakePeer({DIGEST: BIG}, slow=3),
+    )
+    begun = CLOCK.now
+    assert subject.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert (peers.fakes["a"].streams, peers.fakes["b"].streams) == ([0], [600_000])
+    assert CLOCK.now - begun < 2
+    alone, peers = fetcher(
+        made.open_store(store.root.parent / "alone"),
+        a=FakePeer({DIGEST: BIG}, answers_after=1.4, breaks_at=600_000, breaks=1),
+    )
+    assert alone.fetch(DIGEST, len(BIG), MAP).state == "complete"
+    assert peers.fakes["a"].streams == [0, 600_000], "nobody else holds it"
+
+
+def test_a_connection_counts_as_long_as_it_takes() -> None:
+    subject = Delivery()
+    assert subject.connecting() is subject.connected(5) is Verdict.WELL, "the first is free"
+    assert subject.connecting() is Verdict.SLOW, "as the one before"
+    quick = Delivery()
+    quick.connecting()
+    quick.connected(0.01)
+    assert quick.connecting() is Verdict.WELL
+    assert quick.connected(0.4) is Verdict.WELL, "no more than was counted"
+    quick = Delivery()
+    quick.connecting()
+    quick.connected(0.01)
+    quick.connecting()
+    assert quick.connected(1.4) is Verdict.SLOW
 
 
 @pytest.mark.parametrize("every", [1, 1000, 300_000])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
-from appliance.agent.indexes import HEAD_ANSWER
+from appliance.agent.indexes import HEAD_ANSWER, HEAD_SECONDS, IndexReader
+from appliance.config import Peer
+from appliance.peers.client import PeerError
 from appliance.store import standing
 from appliance.store.generations import Generation
 from appliance.store.pins import Pins
@@ -173,6 +176,81 @@ def test_a_wrong_text_behind_a_right_head_is_refused(site: Site, name: str) -> N
     assert [path for path in paths(fakes, "c") if "/generation" in path] == before, "it is left alone for a while"
     subject, _ = site.follower(c=bad, a=site.a.as_peer(heads=True))
     assert site.second in subject.look()
+
+
+class Hurried(FakePeers):
+    """Peers that write down how long each answer may take."""
+
+    def __init__(self, **peers: FakePeer) -> None:
+        super().__init__(**peers)
+        self.seconds: list[tuple[str, float]] = []
+
+    def ask(self, peer: Peer, method: str, path: str, **bounds: Any) -> tuple[int, bytes]:
+        self.seconds.append((path, bounds.get("seconds", 0.0)))
+        return super().ask(peer, method, path, **bounds)
+
+
+def _drips() -> tuple[int, bytes]:
+    raise PeerError("c: no whole answer")
+
+
+def test_only_what_a_seed_vouches_for_gets_more_time_at_each_try(site: Site) -> None:
+    """A head that dripped was waited for twice as long each time, up to 600 s, and so were all commands of the publisher."""
+    head = site.a.generations.head(site.second)
+    bad = site.a.as_peer(heads=True)
+    for path in (HEAD, "/p2p/v1/generation", site.raw):
+        bad.answers[path] = _drips
+    fakes = Hurried(c=bad)
+    (node,) = fakes.others
+    asks: tuple[tuple[Callable[[IndexReader], object], bool], ...] = (
+        (lambda subject: subject.head(node, "generation"), False),
+        (lambda subject: subject.whole(node, "generation", 0), False),
+        (lambda subject: subject.whole(replace(node, seed=True), "generation", 0), True),
+        (lambda subject: subject.text(node, head), True),
+    )
+    for ask, grows in asks:
+        subject = IndexReader(fakes, at_once)
+        fakes.seconds.clear()
+        for _ in range(5):
+            with pytest.raises(PeerError):
+                ask(subject)
+        seconds = [each for _, each in fakes.seconds]
+        assert (seconds[-1] > 8 * seconds[0]) is grows, fakes.seconds
+        assert grows or set(seconds) == {seconds[0]}
+    assert HEAD_SECONDS <= 3
+
+
+def test_a_head_that_comes_makes_nobody_less_patient_with_its_text(site: Site) -> None:
+    bad = site.a.as_peer(heads=True)
+    bad.answers[site.raw] = _drips
+    fakes = Hurried(c=bad)
+    (node,) = fakes.others
+    subject = IndexReader(fakes, at_once)
+    for _ in range(3):
+        told = subject.head(node, "generation")
+        assert told is not None
+        with pytest.raises(PeerError):
+            subject.text(node, told[0])
+    seconds = [each for path, each in fakes.seconds if path == site.raw]
+    assert seconds == sorted(set(seconds))
+
+
+def test_who_failed_before_is_asked_last_whatever_number_it_names(site: Site) -> None:
+    liar = site.c.as_peer()
+    liar.answers["/p2p/v1/ping"] = lambda: (
+        200,
+        json.dumps({"generation": {"number": 9, "digest": made.sha(b"x")}}).encode(),
+    )
+    liar.answers[HEAD] = _drips
+    subject, fakes = site.follower(a=FakePeer(dead=True), c=liar)
+    subject.look()
+    fakes.fakes["a"] = site.a.as_peer(heads=True)
+    subject.troubles.is_paused = lambda *_: False  # type: ignore[method-assign]
+    fakes.asked.clear()
+    assert site.second in subject.look()
+    asked = [who for who, path, _ in fakes.asked if path == HEAD]
+    assert asked == ["a", "c"], "what it has may be newer all the same"
+    assert [(item.peer, item.number) for item in subject.refused] == [("c", 9)]
 
 
 def test_the_signature_over_the_whole_is_checked_all_the_same(site: Site) -> None:

@@ -25,7 +25,9 @@ class Site:
     def __init__(self) -> None:
         self.held: dict[str, dict[str, bool | None]] = {}
         self.asked: list[str] = []
-        self.subject = LostBlobs(self._holders, self._blame)
+        self.here: set[str] = set()
+        self.now = 0.0
+        self.subject = LostBlobs(self._holders, self._blame, self.here.__contains__, lambda: self.now)
 
     def _holders(self, digest: str) -> Mapping[str, bool | None]:
         self.asked.append(digest)
@@ -72,11 +74,43 @@ def test_what_is_lost_stays_so_while_a_node_is_off_and_is_found_when_it_is_back(
     assert len(site.subject.judge([ONE])) == 1
     site.held[ONE] = {"a": True}
     assert site.subject.judge([ONE]) == []
-    site.held[ONE] = {"a": False}
-    site.subject.judge([ONE])
-    # Fetched, or not needed any more.
+    assert "not lost any more" not in caplog.text, "it does not lie here yet"
+    site.now = 60
+    site.here.add(ONE)
     assert site.subject.judge([]) == site.subject.all() == []
-    assert len(errors(caplog)) == 2
+    assert f"{ONE} is not lost any more" in caplog.text
+    site.now = 120
+    site.here.clear()
+    site.held[ONE] = {"a": False}
+    assert len(site.subject.judge([ONE])) == 1
+    assert len(errors(caplog)) == 2, "it is lost anew"
+    site.now = 180
+    assert site.subject.judge([]) == []
+    assert caplog.text.count("not lost any more") == 1, "of what is not needed any more nobody says so"
+
+
+def test_a_node_that_says_yes_and_no_by_turns_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Two lines for each blob each half-minute, for as long as it liked."""
+    site, many = Site(), [made.sha(str(number).encode()) for number in range(120)]
+    for turn in range(60):
+        site.now = turn * 5.0
+        site.held = {digest: {"c": turn % 2 == 1} for digest in many}
+        lost = site.subject.judge(many)
+        assert len(lost) == (0 if turn % 2 else len(many)), "the state follows"
+    lines = errors(caplog)
+    assert len(lines) == 3, "one a minute, until each is named"
+    assert [caplog.text.count(digest) for digest in many] == [1] * len(many)
+    assert "; 119 more are lost: " in lines[0]
+    assert " and 70 more" in lines[0]
+    assert "not lost any more" not in caplog.text
+
+
+def test_what_is_being_fetched_is_neither_lost_nor_back(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site()
+    assert site.subject.judge([ONE, TWO], running=[ONE]) == [Lost(TWO, (A,), "/media/stick (generation 1)")]
+    assert len(site.subject.judge([ONE, TWO], running=[TWO])) == 2
+    assert site.asked == [TWO, ONE]
+    assert "not lost any more" not in caplog.text
 
 
 def test_thousands_that_are_lost_are_all_known_in_time() -> None:

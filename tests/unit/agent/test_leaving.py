@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import gevent
+
 from appliance.agent.fetch import Fetcher
 from appliance.agent.leaving import Leaving
+from appliance.config import Peer
+from appliance.peers.client import PeerError
 from appliance.store.blobs import BlobStore
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
 from tests.unit.store import made
@@ -91,6 +95,40 @@ def test_a_node_that_stays_and_is_silent_counts_as_holding_nothing(store: BlobSt
     made.publish(store, {NAME: ONE}, leave_out=ONE.layers)
     found = leaving(store, b=dead(), c=peer(ONE)).report(["b"])
     assert digests(found["only_there"]) == set(ONE.layers)
+
+
+class Dripping(FakePeers):
+    """Peers of which c answers pings alone."""
+
+    heads = 0
+
+    def ask(self, peer: Peer, method: str, path: str, **bounds: Any) -> tuple[int, bytes]:
+        if peer.id == "c" and method == "HEAD":
+            self.heads += 1
+            for _ in range(3):
+                gevent.sleep(0)
+            raise PeerError("c: no whole answer in 1.8 s")
+        return super().ask(peer, method, path, **bounds)
+
+
+def test_a_node_that_drips_is_asked_no_more_and_counts_as_silent(store: BlobStore) -> None:
+    """Each of 602 blobs cost its time-out: a report took 73 s."""
+    images = [made.image(number, size=100) for number in range(30, 90)]
+    made.publish(
+        store,
+        {f"docker.io/library/x{number}:1": image for number, image in enumerate(images)},
+        leave_out=[digest for image in images for digest in image.layers],
+    )
+    subject = leaving(store)
+    for staying in (["b"], ["c"]):
+        subject._peers = fakes = Dripping(b=peer(*images[:-1]), c=peer(*images))
+        found = subject.report(staying)
+        assert found["silent"] == ["c"]
+        assert 0 < fakes.heads <= 16, "those that were asked in one moment"
+        if staying == ["b"]:
+            assert digests(found["at_risk"]) == set(images[-1].layers), "it may hold it"
+        else:
+            assert len(found["only_there"]) == len(images) - 1, "it counts as holding nothing"
 
 
 def test_older_generations_that_are_kept_count_too(store: BlobStore) -> None:

@@ -6,12 +6,16 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from appliance.agent.indexes import HEAD_ANSWER, UNSIGNED_BYTES, IndexReader
 from appliance.agent.service import Agent
+from appliance.config import Peer
 from appliance.errors import ApplianceError
+from appliance.peers.client import PeerError
 from appliance.store import journal, standing
 from appliance.store.changes import Changes
 from appliance.store.fsck import Report, check
@@ -19,9 +23,10 @@ from appliance.store.inspection import Fault
 from appliance.store.kinds import KINDS, kind_of, table
 from appliance.store.mending import heal
 from appliance.store.pins import Pins
+from appliance.store.signed import SIZE_LIMIT
 from appliance.store.staged import StagedReadings
 from appliance.trust import Signature, Trust
-from tests.unit.agent.fakes import FakePeer
+from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
 from tests.unit.agent.test_service import Node, World
 from tests.unit.store import made
 
@@ -372,6 +377,71 @@ def test_what_a_bad_peer_gives_is_not_taken_and_the_next_one_is_asked(site: Site
         good = as_peer(site.nodes["publisher"], site.pins["publisher"])
         minute(site.world.agent(node, x=FakePeer(dead=True), y=liar, a=good))
         assert path.read_bytes() == before
+
+
+def kept(path: Path, ending: str = "") -> str:
+    """Return the route of a generation's file."""
+    return f"/p2p/v1/kept/generations/{path.with_suffix(ending or path.suffix).name}"
+
+
+def test_what_a_peer_may_send_for_a_damaged_file_is_bounded(site: Site) -> None:
+    """It was 256 MiB in 600 s for each file, and a node that sent them was named nowhere."""
+    path, node = site.path("follower", "older copy"), site.nodes["follower"]
+    good = as_peer(site.nodes["publisher"], site.pins["publisher"])
+    before = path.read_bytes()
+    zero(path)
+    flood = as_peer(site.nodes["publisher"], site.pins["publisher"])
+    flood.answers[kept(path)] = lambda: (200, bytes(UNSIGNED_BYTES + 1))
+    agent = site.world.agent(node, c=flood, d=good)
+    agent._mender.look()
+    assert path.read_bytes() == before
+    asked = [(who, route, limit) for who, route, limit in agent._peers.asked if "/kept/" in route]  # type: ignore[attr-defined]
+    assert asked == [
+        ("c", kept(path, ".sig"), HEAD_ANSWER),
+        ("c", kept(path), UNSIGNED_BYTES),
+        ("d", kept(path, ".sig"), HEAD_ANSWER),
+        ("d", kept(path), UNSIGNED_BYTES),
+    ]
+    (trouble,) = agent._follower.troubles.all()
+    assert (trouble.peer, trouble.about) == ("c", "kept files")
+    assert path.name in trouble.keeps_back
+    assert trouble.ended, "another node gave it"
+
+
+def test_a_peer_that_gives_no_file_costs_each_look_once_and_comes_last(site: Site) -> None:
+    """One that dripped was waited for with each damaged file anew."""
+    node = site.nodes["follower"]
+    damaged = [site.path("follower", "older copy"), site.path("follower", "current signature")]
+    for path in damaged:
+        zero(path)
+
+    def drips() -> tuple[int, bytes]:
+        raise PeerError("c: no whole answer in 3 s")
+
+    bad = as_peer(site.nodes["publisher"], site.pins["publisher"])
+    for path in damaged:
+        bad.answers[kept(path, ".sig")] = drips
+    agent = site.world.agent(node, c=bad)
+    fakes = agent._peers
+    for times in (1, 2, 3):
+        agent._mender.look()
+        routes = [route for who, route, _ in fakes.asked if "/kept/" in route]  # type: ignore[attr-defined]
+        assert len(routes) == times, "one question in each look, however many files are damaged"
+    fakes._all = (*fakes.others, Peer("d", "http://d", "d"))  # type: ignore[attr-defined]
+    fakes.fakes["d"] = as_peer(site.nodes["publisher"], site.pins["publisher"])  # type: ignore[attr-defined]
+    fakes.asked.clear()  # type: ignore[attr-defined]
+    agent._mender.look()
+    assert {who for who, route, _ in fakes.asked if "/kept/" in route} == {"d"}  # type: ignore[attr-defined]
+    assert all(damage["healed"] for damage in agent._mender.all())
+
+
+def test_a_seed_may_send_a_file_of_any_size(site: Site) -> None:
+    fakes = FakePeers(a=FakePeer(answers={"/p2p/v1/kept/generations/x.json": lambda: (200, b"{}")}))
+    subject = IndexReader(fakes, at_once)
+    (node,) = fakes.others
+    for seed, size in ((True, 0), (False, 0), (False, 100 << 20)):
+        subject.kept(replace(node, seed=seed), "generations/x.json", size)
+    assert [limit for _, _, limit in fakes.asked] == [SIZE_LIMIT, UNSIGNED_BYTES, 200 << 20]
 
 
 def test_a_generation_of_another_node_is_taken_only_with_the_signature_of_one_that_was_followed(site: Site) -> None:

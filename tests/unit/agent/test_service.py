@@ -10,13 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 from gevent import spawn_later
 
 from appliance import pki
 from appliance.agent import service
+from appliance.agent.fetch import Progress
 from appliance.agent.service import Agent
 from appliance.config import Config, CurrentConfig, Peer
+from appliance.oci.manifests import Descriptor
 from appliance.registry.catalog import CurrentCatalog
 from appliance.store import standing
 from appliance.store.garbage import Collector
@@ -354,6 +357,55 @@ def test_a_read_only_store_ends_no_look(world: World, monkeypatch: pytest.Monkey
     assert not agent.look()["settled"]
     (trouble,) = agent.status()["troubles"]
     assert "Read-only file system" in trouble["reason"]
+
+
+def test_one_blob_that_never_ends_keeps_back_nothing_that_is_wanted_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listed node dripped one lost layer, and nothing that was published after it was replicated."""
+    a, b = world.node("a", "a"), world.node("b", "a")
+    for number in (1, 2):
+        a.publish(number)
+    b.follow(a)
+    agent = world.agent(b, a=a.as_peer())
+    (lost,), (later,) = made.image(2).layers, made.image(1).layers
+    (b.blobs.root / "blobs" / lost.replace(":", "/")).unlink()
+    begun: list[str] = []
+
+    def fetch(digest: str, size: int, *_: object, **__: object) -> Progress:
+        begun.append(digest)
+        if digest == lost:
+            gevent.sleep(3600)
+        b.blobs.put_bytes(a.blobs.read(digest, 1 << 20))
+        return Progress(size, size, "complete")
+
+    monkeypatch.setattr(agent._fetcher, "fetch", fetch)
+    judged: list[list[str]] = []
+    monkeypatch.setattr(agent._lost, "judge", lambda missing, running: judged.append(running))
+    loops = [gevent.spawn(service._forever, loop) for loop in (agent._replicating, agent._judging)]
+    try:
+        until(lambda: begun == [lost])
+        monkeypatch.setattr(agent, "_wanted", lambda older=False: [blob(a, lost), blob(a, later)])
+        agent._replicate_soon()
+        until(lambda: later in begun)
+        assert begun == [lost, later]
+        until(lambda: bool(judged))
+        assert lost in judged[-1], "nobody can say yet that it is lost"
+    finally:
+        gevent.killall(loops)
+
+
+def blob(node: Node, digest: str) -> Descriptor:
+    size = node.blobs.size(digest)
+    assert size is not None
+    return Descriptor("application/octet-stream", digest, size)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Let others run until something holds."""
+    with gevent.Timeout(10):
+        while not holds():
+            gevent.sleep(0.01)
 
 
 def test_calls_without_a_pause_get_a_look_a_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,13 +34,15 @@ def test_one_line_at_the_start_and_one_at_the_end(caplog: pytest.LogCaptureFixtu
 
 
 def test_what_comes_and_goes_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     clock = Clock()
     troubles = Troubles(clock)
     for _ in range(300):
         troubles.failed("b", "ping", "x")
+        troubles.failed("b", "ping", "x")
         troubles.ended("b", "ping")
         clock.now += 1
-    assert len(caplog.messages) == 5, "one a minute"
+    assert len(caplog.messages) == 10, "one beginning and one end a minute"
 
 
 @given(st.integers(1, 200))
