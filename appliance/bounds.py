@@ -37,6 +37,13 @@ HEADERS = 64
 """Headers of one request; the clients there are send about fifteen."""
 HEADER_BYTES = 4094
 """Bytes of one header; with the number of them this bounds what 1000 connections can make a worker keep."""
+UNREAD_BYTES = 64 << 10
+"""Of a request's body that no route read, bytes that are dropped so that another request can follow; a longer rest ends the
+connection. Clients that push ask for a name and a password with requests that have no body."""
+UNREAD_SECONDS = 2.0
+"""How long that may take, with the end of the connection."""
+LINGER_BYTES = 4 << 20
+"""Bytes that are dropped before such an end: what may be on its way on a fast link, so that the client reads its answer."""
 DOWNLOAD_GRACE_SECONDS = 3.0
 """How long answers may go on when the service stops. Then they end by FIN, and containerd and the peers resume with a
 ``Range`` at the process that comes next: new connections wait for it, so a short end serves all best."""

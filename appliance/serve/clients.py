@@ -127,12 +127,18 @@ class Client:
         self.method, self.since = None, now
 
     def _watch(self, read: Callable[..., bytes]) -> Callable[..., bytes]:
+        # Here, since gevent is to be taken in by a process that it has patched.
+        from gevent import sleep
+
         def chunk(*arguments: Any) -> bytes:
             self.reading = True
             try:
-                return read(*arguments)
+                data = read(*arguments)
             finally:
                 self.reading = False
+            # A read of bytes that are here already does not wait, so the others would have no turn.
+            sleep(0)
+            return data
 
         return chunk
 

@@ -39,6 +39,7 @@ from appliance.countedlog import CountedLog, origin
 from appliance.registry.body import BrokenOff
 from appliance.serve.clients import Client, Clients
 from appliance.serve.closing import close_at_once
+from appliance.serve.unread import drop
 
 _SHARED = ("queue", "select", "selectors", "signal", "subprocess", "time")
 _BEAT_SECONDS = 1.0
@@ -216,7 +217,13 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
         client.serving(request.method, request.unreader, self._clients.now())
         try:
             gevent.sleep(0)
-            return super().handle_request(listener_name, request, sock, address)
+            answered = super().handle_request(listener_name, request, sock, address)
+            if drop(request.body, sock):
+                return answered
+            if not request.body.failed:
+                self._log.count("connections closed after a request with a body that nobody reads", client.address)
+            # The next request's beginning is not known.
+            raise StopIteration
         except BrokenOff as problem:
             # Counted, as clients choose how often they ask for what cannot be read.
             self._log.count("answers that broke off", client.address, f"{problem} ({request.method} {request.path})")

@@ -17,7 +17,7 @@ import pytest
 
 from appliance.agent.client import AgentClient
 from tests.integration.conftest import APPLIANCE, appliance, wait_for
-from tests.integration.test_trouble import BASIC, Unit
+from tests.integration.test_trouble import BASIC, Unit, answer
 
 #: Other hosts than the listed nodes, which are 127.0.0.1 here.
 STRANGERS = [f"127.0.9.{number}" for number in range(1, 31)]
@@ -190,3 +190,20 @@ def test_malformed_requests_are_answered_and_counted(unit: Unit, name: str) -> N
         assert answered.startswith(b"HTTP/1.1 400 "), answered
     assert sum("malformed requests" in line for line in unit.log().splitlines()) == 1
     assert "Traceback" not in unit.log()
+
+
+@pytest.mark.parametrize("name", ["mirror", "peer"])
+def test_a_body_that_nobody_reads_ends_its_connection_after_the_answer(unit: Unit, name: str) -> None:
+    """And the same worker serves the others."""
+    worker = unit.worker(name)
+    with unit.connect(name) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (1 << 50))
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 1 << 30:
+                sent += client.send(bytes(1 << 20))
+        assert sent < 1 << 30
+    with unit.connect(name) as client:
+        assert answer(client, "/healthz")[0] == 200
+    assert unit.worker(name) == worker
+    assert "connections closed after a request with a body that nobody reads: 1 from 127.0.0.1" in unit.log()
