@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from appliance.words import one_line
+from appliance.words import one_line, quoted
 
 MINUTE = 60.0
 _ADDRESSES, _NAMED = 256, 5
@@ -60,7 +60,7 @@ class _Events:
             text += f", {rest} from other addresses"
         if details := list(self.details):
             more = ["..."] if len(details) > _DETAILS else []
-            text += f" ({'; '.join(details[:_DETAILS] + more)})"
+            text += f" ({'; '.join([*map(quoted, details[:_DETAILS]), *more])})"
         return text
 
 
@@ -82,7 +82,7 @@ class CountedLog:
         """Count one event.
 
         :param what: its kind, in the plural; one of a few, and never a stranger's words.
-        :param detail: the stranger's words, or the reason; some different ones are in the line, escaped and cut.
+        :param detail: the stranger's words, or the reason; some different ones are in the line, escaped, cut and quoted.
         """
         events = self._open.get(what)
         if events is not None:
