@@ -250,6 +250,9 @@ def _trouble_text(item: dict[str, Any]) -> str:
 
 def _clients_text(item: dict[str, Any]) -> str:
     most = ", ".join(f"{count} from {address}" for address, count in item["addresses"].items())
+    # An agent of the release before does not say it.
+    if others := item.get("others"):
+        most = f"{most}, {others} from other addresses".removeprefix(", ")
     # A client chooses it: without quotes it could pass for what this line says by itself.
     detail = f" ({quoted(item['detail'])})" if item["detail"] else ""
     times = f"{item['count']} times since {item['since']}, last at {item['last']}"

@@ -84,6 +84,18 @@ def test_words_of_strangers_are_escaped_cut_and_few(minutes: Minutes) -> None:
     assert "995 from other addresses" in lines[1] and "; ..." in lines[1]
 
 
+def test_who_comes_often_is_named_whoever_came_first(minutes: Minutes) -> None:
+    lines = list[str]()
+    log = CountedLog(lines.append, minutes)
+    for number in range(1000):
+        log.count("handshakes", f"10.{number // 250}.0.{number % 250}")
+    for _ in range(5000):
+        log.count("handshakes", "10.9.9.9")
+    minutes.passes()
+    assert lines[1].startswith("handshakes in the last minute: 5000 from 10.9.9.9, 1 from ")
+    assert lines[1].endswith(", 995 from other addresses")
+
+
 def test_a_name_cannot_pass_for_the_lines_own_words(minutes: Minutes) -> None:
     lines = list[str]()
     CountedLog(lines.append, minutes).count("wrong passwords", "10.0.0.9", "ops), 900 from 10.0.0.7 (admin")

@@ -159,8 +159,10 @@ def test_what_peers_answered_harms_no_terminal(run: Any, tmp_path: Path, monkeyp
 
 def test_a_clients_word_cannot_pass_for_the_words_of_status() -> None:
     item = {"service": "peer", "what": "wrong passwords", "count": 1, "since": "then", "last": "now"}
-    shown = _clients_text(item | {"addresses": {"10.0.0.9": 1}, "detail": "ops), 900 from 10.0.0.7 (admin"})
-    assert shown.endswith(': 1 from 10.0.0.9 ("ops), 900 from 10.0.0.7 (admin")')
+    shown = _clients_text(
+        item | {"addresses": {"10.0.0.9": 1}, "others": 8, "detail": "ops), 900 from 10.0.0.7 (admin"}
+    )
+    assert shown.endswith(': 1 from 10.0.0.9, 8 from other addresses ("ops), 900 from 10.0.0.7 (admin")')
 
 
 CHANGES = {
