@@ -37,7 +37,7 @@ from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
 from appliance.offload import offload
 from appliance.peers.served import Served
-from appliance.registry.access import Caller, Identity
+from appliance.registry.access import TRUST, Caller, Identity
 from appliance.registry.answers import Refusal, document, error
 from appliance.registry.app import send_blob
 from appliance.registry.body import Body, WholeFile
@@ -196,12 +196,16 @@ def create_app(
         node = _node(current.get(), is_open=operators is None or not request.path.startswith("/v2"))
         if node.refused:
             log.count(_NOT_LISTED, origin(request.remote_addr or ""), node.problem)
+        trust = request.environ.get(TRUST, lambda: None)
+        if node.roles:
+            trust()
         given = request.headers.get("Authorization")
         if operators is None or given is None:
             return node
         operator = operators.remembered(given) or _checked(operators, given, guesses, turns, log)
         if operator is None:
             return Identity(problem="wrong name or password of an operator")
+        trust()
         return Identity(node.roles | {"operator"}, operator)
 
     return listener(handlers, offered, identify)

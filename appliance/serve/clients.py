@@ -12,6 +12,7 @@ import socket
 import struct
 import termios
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,8 @@ class Client:
         """Whether the next bytes of a request's body are waited for."""
         self.fresh = True
         """Whether no request came on it yet."""
+        self.trusted = False
+        """Whether it gave right credentials: a listed node's certificate, or an operator's password."""
         self.since = now
         """When it began to wait for a request, or to be served."""
         self._taking, self._giving = Pace(), Pace()
@@ -125,6 +128,10 @@ class Client:
     def served(self, now: float) -> None:
         """It is answered."""
         self.method, self.since = None, now
+
+    def trust(self) -> None:
+        """Note that it gave right credentials."""
+        self.trusted = True
 
     def _watch(self, read: Callable[..., bytes]) -> Callable[..., bytes]:
         # Here, since gevent is to be taken in by a process that it has patched.
@@ -189,7 +196,8 @@ class Clients:
 
     With ``listed``, whoever connects is a stranger until it proves to be more, and addresses are what can be told before:
     none has more than its part, and strangers together leave room for the listed nodes. One over a limit is closed at
-    once. Where all room is taken, an address that has more than the one that comes gives one of its connections up.
+    once. Where all room is taken, an address that has more than the one that comes gives one of its connections up, then
+    the connection that waits longest for its next request, and those without credentials before the others.
 
     :param most: how many it may have.
     :param log: takes what strangers cause.
@@ -225,7 +233,7 @@ class Clients:
         self._here.add(client)
         self._by_origin.setdefault(where, set()).add(client)
         if self._listed is None:
-            self._make_room(self._here, self._most)
+            self._make_room()
         return client
 
     def leave(self, client: Client) -> None:
@@ -253,7 +261,7 @@ class Clients:
                 self._log.count(f"connections closed that {why}", client.address)
                 client.cut()
         if self._listed is None:
-            self._make_room(self._here, self._most)
+            self._make_room()
 
     def cut_all(self, which: Callable[[Client], bool]) -> int:
         """End those; returns how many there were."""
@@ -279,30 +287,47 @@ class Clients:
         return None
 
     def _displace(self, among: Collection[Client], own: int, bound: int) -> bool:
-        """Have the address with the most connections give one up that is not being served, if that is fair."""
-        counts: dict[str, int] = {}
-        for client in among:
-            counts[client.address] = counts.get(client.address, 0) + 1
-        greedy = max(counts, key=lambda address: counts[address])
-        if counts[greedy] > own + 1:
-            resting = [client for client in self._by_origin[greedy] if client.method is None]
-            if resting:
-                self._end(min(resting, key=Client.idle_since), bound)
-                return True
-        return self._make_room(among, bound)
+        """Have a connection given up, if that is fair: one that never gave right credentials, where there is one."""
+        untrusted = [client for client in among if not client.trusted]
+        return (
+            self._take_from_most(untrusted, own, bound)
+            or self._take_resting(untrusted, bound)
+            or self._take_from_most(among, own, bound)
+            or self._take_stopped(among, bound)
+        )
 
-    def _make_room(self, among: Iterable[Client], bound: int) -> bool:
-        clients = list(among)
-        if len(clients) < bound:
-            return True
-        longest = min(clients, key=Client.idle_since)
+    def _take_from_most(self, among: Collection[Client], own: int, bound: int) -> bool:
+        """Take one that is not being served from the address that has most of them."""
+        counts = Counter(client.address for client in among)
+        greedy = max(counts, key=counts.__getitem__, default=None)
+        if greedy is None or counts[greedy] <= own + 1:
+            return False
+        resting = [client for client in among if client.address == greedy and client.method is None]
+        if resting:
+            self._end(min(resting, key=Client.idle_since), bound)
+        return bool(resting)
+
+    def _take_resting(self, among: Iterable[Client], bound: int) -> bool:
+        """Take the one that waits longest for its next request; who keeps many asks often enough to be idle for 5 s never."""
+        for client in sorted(among, key=lambda client: client.since):
+            if client.is_idle():
+                self._end(client, bound, " at rest")
+                return True
+        return False
+
+    def _take_stopped(self, among: Iterable[Client], bound: int) -> bool:
+        longest = min(among, key=Client.idle_since)
         if self._clock() - longest.idle_since() < bounds.YIELD_SECONDS:
             return False
         self._end(longest, bound)
         return True
 
-    def _end(self, client: Client, bound: int) -> None:
-        self._log.count(f"connections closed to make room for others at the bound of {bound}", client.address)
+    def _make_room(self) -> None:
+        if len(self._here) >= self._most:
+            _ = self._take_resting(self._here, self._most) or self._take_stopped(self._here, self._most)
+
+    def _end(self, client: Client, bound: int, how: str = "") -> None:
+        self._log.count(f"connections{how} closed to make room for others at the bound of {bound}", client.address)
         client.cut()
         if self._listed is not None:
             # Its place is free now, and not when its greenlet notices.

@@ -36,6 +36,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from appliance import bounds
 from appliance.countedlog import CountedLog, origin
+from appliance.registry.access import TRUST
 from appliance.registry.body import BrokenOff
 from appliance.serve.clients import Client, Clients
 from appliance.serve.closing import close_at_once
@@ -98,6 +99,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
     """
 
     _is_hurried = False
+    wsgi: Any
 
     def patch(self) -> None:
         """Complete what was begun in the parent, which itself waits, forks and takes signals without gevent."""
@@ -204,6 +206,17 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
         finally:
             del self._by_socket[sock]
             self._clients.leave(client)
+
+    def load_wsgi(self) -> None:
+        """Load the application, which says when a client gave right credentials."""
+        super().load_wsgi()
+        answer = self.wsgi
+
+        def wsgi(environ: dict[str, Any], start_response: Any) -> Any:
+            environ[TRUST] = self._by_socket[environ["gunicorn.socket"]].trust
+            return answer(environ, start_response)
+
+        self.wsgi = wsgi
 
     def timeout_ctx(self) -> Any:
         """How long a request's head may take, from the first wait to the last header."""

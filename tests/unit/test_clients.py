@@ -72,6 +72,9 @@ class FakeSocket:
     def shutdown(self, how: int) -> None:
         self.cut.append(how)
 
+    def fileno(self) -> int:
+        return -1
+
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Traffic | None]:
@@ -177,6 +180,47 @@ def test_nobody_makes_room_who_has_just_come(seen: dict[Any, Traffic | None]) ->
     clock.now += bounds.YIELD_SECONDS
     among.sweep()
     assert sum(len(sock.cut) for sock in socks) == 1
+
+
+def asks(client: Client, clock: Clock) -> None:
+    """A request comes, and is answered at once."""
+    client.serving("GET", Unreader(), clock.now)
+    client.served(clock.now)
+
+
+@pytest.mark.parametrize("listed", [None, ["10.0.0.1"]])
+def test_at_the_bound_who_waits_longest_for_a_next_request_makes_room_at_once(
+    monkeypatch: pytest.MonkeyPatch, listed: list[str] | None
+) -> None:
+    """Of many that ask every few seconds none is at rest for long, and they have all room."""
+    clock, lines = Clock(), list[str]()
+    monkeypatch.setattr(bounds, "STRANGERS", 8)
+    among = clients_of(8 if listed is None else 100, lines, clock, listed)
+    kept = []
+    for number in range(7 if listed is None else 8):
+        client, sock = entered(among, f"10.9.9.{number}")
+        clock.now += 0.1
+        asks(client, clock)
+        kept.append(sock)
+    entered(among, "10.8.8.8")
+    assert [bool(sock.cut) for sock in kept] == [True] + [False] * (len(kept) - 1)
+    assert lines == ["connections at rest closed to make room for others at the bound of 8: 1 from 10.9.9.0"]
+
+
+def test_whoever_gave_right_credentials_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(bounds, "STRANGERS", 8)
+    among = clients_of(100, [], clock, ["10.0.0.1"])
+    operators = [entered(among, "10.7.7.7") for _ in range(4)]
+    for client, _ in operators:
+        asks(client, clock)
+        client.trust()
+    for number in range(50):
+        clock.now += 0.1
+        came = among.enter(FakeSocket(), (f"10.9.9.{number}", 1))
+        assert came is not None
+        asks(came, clock)
+    assert not any(sock.cut for _, sock in operators)
 
 
 def test_a_first_request_is_waited_for_as_long_as_a_slow_link_needs(seen: dict[Any, Traffic | None]) -> None:
