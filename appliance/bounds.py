@@ -21,8 +21,8 @@ SWEEP_SECONDS = 1.0
 CONNECTIONS = 1000
 """Connections of one worker; more wait in the kernel's queue until one is free."""
 ADDRESS_CONNECTIONS = 64
-"""On the peers' listener, connections of one address that is no listed node's. docker, podman and skopeo open up to ten for
-a push; the people of a site may come through one router."""
+"""On the peers' listener, connections of one address that is no listed node's, and of a listed node's those that did not show
+a node's certificate. docker, podman and skopeo open up to ten for a push; the people of a site may come through one router."""
 ADDRESS_UNASKED = 32
 """Those of them from which no request has come yet: handshakes, and silence."""
 STRANGERS = 256

@@ -101,6 +101,10 @@ class Client:
         self.is_node = is_node
         self.shaking = False
         """Whether it is in its TLS handshake, which has its own end."""
+        self.met = False
+        """Whether its handshake is over."""
+        self.proven = False
+        """Whether it showed a node's certificate."""
         self.method: str | None = None
         """Of the request that is being answered; None while one is waited for."""
         self.reading = False
@@ -114,6 +118,13 @@ class Client:
         self._taking, self._giving = Pace(), Pace()
         self._begins = True
         self._watched: object = None
+
+    def meet(self, *, proven: bool) -> None:
+        """Note that its handshake is over.
+
+        :param proven: whether it showed a node's certificate.
+        """
+        self.shaking, self.met, self.proven = False, True, proven
 
     def serving(self, method: str, unreader: Any, now: float) -> None:
         """A request is here.
@@ -174,9 +185,13 @@ class Client:
         """Since when nothing has moved that the client should have moved."""
         return self.since if self.method is None else max(self.since, min(self._taking.moved, self._giving.moved))
 
+    def is_between(self) -> bool:
+        """Whether it was served, and is not being served now."""
+        return not self.fresh and self.method is None
+
     def is_idle(self) -> bool:
         """Whether it was served, and nothing has come from it since."""
-        if self.fresh or self.method is not None:
+        if not self.is_between():
             return False
         try:
             unread = fcntl.ioctl(self.sock.fileno(), termios.FIONREAD, bytes(4))
@@ -244,6 +259,13 @@ class Clients:
         if not same:
             self._by_origin.pop(client.address, None)
 
+    def served(self, client: Client) -> None:
+        """The request of a client is answered."""
+        client.served(self._clock())
+        if self._listed is None:
+            # Where all are new or are served, nobody made room when the last one came.
+            self._make_room()
+
     def now(self) -> float:
         """Monotonic seconds, as all of this counts them."""
         return self._clock()
@@ -273,10 +295,16 @@ class Clients:
     def _refusal(self, client: Client) -> str | None:
         """Why a connection is not taken; None where there is room, or room was made."""
         same = self._by_origin.get(client.address, set())
-        limit = bounds.NODE_CONNECTIONS if client.is_node else bounds.ADDRESS_CONNECTIONS
-        if len(same) >= limit:
-            return f"the address has {limit}"
-        if not client.is_node:
+        if client.is_node:
+            # Any user of a node, and pods on it, come from its address. The certificate shows only later, so nobody is
+            # refused for them: the one that has been there longest without it makes room.
+            unproven = [other for other in same if not other.proven]
+            full = len(unproven) >= bounds.ADDRESS_CONNECTIONS or len(same) >= bounds.NODE_CONNECTIONS
+            if full and not self._take_unproven(unproven):
+                return f"the address has {bounds.NODE_CONNECTIONS}"
+        else:
+            if len(same) >= bounds.ADDRESS_CONNECTIONS:
+                return f"the address has {bounds.ADDRESS_CONNECTIONS}"
             if sum(other.fresh for other in same) >= bounds.ADDRESS_UNASKED:
                 return f"no request has come on {bounds.ADDRESS_UNASKED} of the address"
             strangers = [other for other in self._here if not other.is_node]
@@ -285,6 +313,15 @@ class Clients:
         if len(self._here) >= self._most and not self._displace(self._here, len(same), self._most):
             return f"there are {self._most}"
         return None
+
+    def _take_unproven(self, unproven: Collection[Client]) -> bool:
+        """Take the one that is least likely the node's: after its handshake before in it, at rest before served."""
+        if not unproven:
+            return False
+        worst = min(unproven, key=lambda item: (item.trusted, not item.met, item.method is not None, item.since))
+        self._log.count("connections without a certificate closed to make room for their node's", worst.address)
+        self._drop(worst)
+        return True
 
     def _displace(self, among: Collection[Client], own: int, bound: int) -> bool:
         """Have a connection given up, if that is fair: one that never gave right credentials, where there is one."""
@@ -309,11 +346,14 @@ class Clients:
 
     def _take_resting(self, among: Iterable[Client], bound: int) -> bool:
         """Take the one that waits longest for its next request; who keeps many asks often enough to be idle for 5 s never."""
-        for client in sorted(among, key=lambda client: client.since):
-            if client.is_idle():
-                self._end(client, bound, " at rest")
-                return True
-        return False
+        resting = sorted((client for client in among if client.is_between()), key=lambda client: client.since)
+        # Whose next request is here already is spared, unless all are like that: a client whose kept connection ends before
+        # any answer asks again by another one.
+        longest = next((client for client in resting if client.is_idle()), resting[0] if resting else None)
+        if longest is None:
+            return False
+        self._end(longest, bound, " at rest")
+        return True
 
     def _take_stopped(self, among: Iterable[Client], bound: int) -> bool:
         longest = min(among, key=Client.idle_since)
@@ -328,7 +368,9 @@ class Clients:
 
     def _end(self, client: Client, bound: int, how: str = "") -> None:
         self._log.count(f"connections{how} closed to make room for others at the bound of {bound}", client.address)
+        self._drop(client)
+
+    def _drop(self, client: Client) -> None:
         client.cut()
-        if self._listed is not None:
-            # Its place is free now, and not when its greenlet notices.
-            self.leave(client)
+        # Its place is free now, and not when its greenlet notices.
+        self.leave(client)

@@ -41,6 +41,7 @@ from appliance.registry.body import BrokenOff
 from appliance.serve.clients import Client, Clients
 from appliance.serve.closing import close_at_once
 from appliance.serve.unread import drop
+from appliance.trust import common_name
 
 _SHARED = ("queue", "select", "selectors", "signal", "subprocess", "time")
 _BEAT_SECONDS = 1.0
@@ -190,7 +191,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
                 client.shaking = True
                 with gevent.Timeout(bounds.FIRST_HEAD_SECONDS, late):
                     sock.do_handshake()
-                client.shaking = False
+                client.meet(proven=common_name(sock.getpeercert()) is not None)
+            else:
+                # In development nobody has a certificate, and every node is believed.
+                client.meet(proven=True)
         except (OSError, ValueError) as problem:
             # Port scans, other authorities' clients, and those who left: nothing that a line each would help with.
             self._log.count("TLS handshakes that were not finished", client.address, _why(problem))
@@ -243,7 +247,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
             # The connection ends by FIN, before the announced length: what containerd resumes after.
             raise StopIteration from None
         finally:
-            client.served(self._clients.now())
+            self._clients.served(client)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer and count what is no request; gunicorn's own way is a line for each."""
