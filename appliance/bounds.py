@@ -10,6 +10,8 @@ from __future__ import annotations
 FIRST_HEAD_SECONDS = 5.0
 """On the peers' listener, from the connection to the end of the TLS handshake, and to the last header of the first request.
 Both are some 4 KiB: at 9600 bit/s that takes four seconds. Go's clients replace a spare connection that was closed."""
+TLS_BYTES = 128 << 10
+"""Of TLS records without any data, in a handshake or in a wait for the next data; thirty times what a handshake has."""
 HEAD_SECONDS = 15.0
 """From an answer to the last header of the next request: a header sent byte by byte does not begin anew."""
 STALL_SECONDS = 60.0

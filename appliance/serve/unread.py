@@ -11,7 +11,7 @@ import contextlib
 from typing import Any
 
 import gevent
-from gevent.socket import SHUT_WR, socket
+from gevent.socket import SHUT_WR
 from gunicorn.http.body import ChunkedReader
 from gunicorn.http.errors import ParseException
 
@@ -44,10 +44,10 @@ def _is_read(reader: Any) -> bool:
 
 def _linger(sock: Any) -> None:
     """End our side and drop some of what still comes: a close with unread bytes is a reset, which may overtake the answer."""
-    # Not TLS's own shutdown: the client may not answer it.
-    sock._sock.shutdown(SHUT_WR)
+    plain = getattr(sock, "plain", sock)
+    plain.shutdown(SHUT_WR)
     left = bounds.LINGER_BYTES
-    while left > 0 and (count := len(socket.recv(sock, min(left, _STEP)))):
+    while left > 0 and (count := len(plain.recv(min(left, _STEP)))):
         left -= count
         # Bytes that are here already make nobody wait, so without this nobody else would have a turn.
         gevent.sleep(0)

@@ -40,6 +40,7 @@ from appliance.registry.access import TRUST
 from appliance.registry.body import BrokenOff
 from appliance.serve.clients import Client, Clients
 from appliance.serve.closing import close_at_once
+from appliance.serve.tls import TlsSocket, WithoutData
 from appliance.serve.unread import drop
 from appliance.trust import common_name
 
@@ -47,6 +48,8 @@ _SHARED = ("queue", "select", "selectors", "signal", "subprocess", "time")
 _BEAT_SECONDS = 1.0
 _SOON = ("GET", "HEAD", None)
 """Methods of downloads; None is a client from which no request has come."""
+
+_DATALESS = "connections closed that sent TLS records without data"
 
 _STATUS = {
     LimitRequestLine: (414, "URI Too Long"),
@@ -114,10 +117,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
         """Serve until a signal ends it."""
         self._log = CountedLog(self.log.warning, report=self.app.report)
         listed = self.app.listed
-        self._clients = Clients(self.worker_connections, self._log, listed)
+        context = ssl_context(self.cfg) if self.cfg.is_ssl else None
+        self._clients = Clients(self.worker_connections, self._log, listed, believed=context is None)
         self._by_socket: dict[Any, Client] = {}
         self._stopping = Event()
-        context = ssl_context(self.cfg) if self.cfg.is_ssl else None
         servers = []
         for listener in self.sockets:
             listener.setblocking(1)
@@ -185,19 +188,16 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
         """Answer one connection from its handshake to its end."""
         try:
             if context is not None:
-                # The plain socket is a shell from here on.
-                sock = client.sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                sock = client.sock = TlsSocket(sock, context)
                 late = TimeoutError(f"not within {bounds.FIRST_HEAD_SECONDS:g} s")
                 client.shaking = True
                 with gevent.Timeout(bounds.FIRST_HEAD_SECONDS, late):
                     sock.do_handshake()
                 client.meet(proven=common_name(sock.getpeercert()) is not None)
-            else:
-                # In development nobody has a certificate, and every node is believed.
-                client.meet(proven=True)
         except (OSError, ValueError) as problem:
             # Port scans, other authorities' clients, and those who left: nothing that a line each would help with.
-            self._log.count("TLS handshakes that were not finished", client.address, _why(problem))
+            kind = _DATALESS if isinstance(problem, WithoutData) else "TLS handshakes that were not finished"
+            self._log.count(kind, client.address, _why(problem))
             sock.close()
             self._clients.leave(client)
             return
@@ -256,7 +256,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
         ):
             super().handle_error(req, client, addr, exc)
             return
-        self._log.count("malformed requests", origin(str(addr[0])), _why(exc))
+        kind = _DATALESS if isinstance(exc, WithoutData) else "malformed requests"
+        self._log.count(kind, origin(str(addr[0])), _why(exc))
         if isinstance(exc, ParseException):
             status, reason = _STATUS.get(type(exc), (400, "Bad Request"))
             with contextlib.suppress(OSError):

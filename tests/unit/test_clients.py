@@ -291,6 +291,14 @@ def test_users_of_a_nodes_address_do_not_keep_the_node_out() -> None:
     assert len(lines) == 2 and "connections without a certificate closed to make room for their node's" in lines[0]
 
 
+def test_without_certificates_a_nodes_address_is_believed() -> None:
+    log = CountedLog(lambda line: None, lambda seconds, function: None)
+    among = Clients(bounds.CONNECTIONS, log, lambda: ["10.0.0.1"], believed=True)
+    users = [entered(among, "10.0.0.1") for _ in range(bounds.NODE_CONNECTIONS)]
+    assert not any(sock.cut for _, sock in users)
+    assert number_of(among, ["10.0.0.1"]) == 0
+
+
 def test_of_a_nodes_address_handshakes_make_room_last() -> None:
     clock = Clock()
     among = clients_of(bounds.CONNECTIONS, [], clock, {"10.0.0.1"})
