@@ -10,6 +10,8 @@ from __future__ import annotations
 FIRST_HEAD_SECONDS = 5.0
 """On the peers' listener, from the connection to the end of the TLS handshake, and to the last header of the first request.
 Both are some 4 KiB: at 9600 bit/s that takes four seconds. Go's clients replace a spare connection that was closed."""
+TLS_BYTES = 128 << 10
+"""Of TLS records without any data, in a handshake or in a wait for the next data; thirty times what a handshake has."""
 HEAD_SECONDS = 15.0
 """From an answer to the last header of the next request: a header sent byte by byte does not begin anew."""
 STALL_SECONDS = 60.0
@@ -21,8 +23,8 @@ SWEEP_SECONDS = 1.0
 CONNECTIONS = 1000
 """Connections of one worker; more wait in the kernel's queue until one is free."""
 ADDRESS_CONNECTIONS = 64
-"""On the peers' listener, connections of one address that is no listed node's. docker, podman and skopeo open up to ten for
-a push; the people of a site may come through one router."""
+"""On the peers' listener, connections of one address that is no listed node's, and of a listed node's those that did not show
+a node's certificate. docker, podman and skopeo open up to ten for a push; the people of a site may come through one router."""
 ADDRESS_UNASKED = 32
 """Those of them from which no request has come yet: handshakes, and silence."""
 STRANGERS = 256
@@ -37,6 +39,13 @@ HEADERS = 64
 """Headers of one request; the clients there are send about fifteen."""
 HEADER_BYTES = 4094
 """Bytes of one header; with the number of them this bounds what 1000 connections can make a worker keep."""
+UNREAD_BYTES = 64 << 10
+"""Of a request's body that no route read, bytes that are dropped so that another request can follow; a longer rest ends the
+connection. Clients that push ask for a name and a password with requests that have no body."""
+UNREAD_SECONDS = 2.0
+"""How long that may take, with the end of the connection."""
+LINGER_BYTES = 4 << 20
+"""Bytes that are dropped before such an end: what may be on its way on a fast link, so that the client reads its answer."""
 DOWNLOAD_GRACE_SECONDS = 3.0
 """How long answers may go on when the service stops. Then they end by FIN, and containerd and the peers resume with a
 ``Range`` at the process that comes next: new connections wait for it, so a short end serves all best."""

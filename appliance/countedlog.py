@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from appliance.words import one_line
+from appliance.words import one_line, quoted
 
 MINUTE = 60.0
-_ADDRESSES, _NAMED = 256, 5
+_ADDRESSES, _NAMED = 64, 5
 _DETAILS, _DETAIL_LENGTH = 5, 240
 
 Later = Callable[[float, Callable[[], None]], object]
@@ -34,24 +34,51 @@ def origin(address: str) -> str:
     return str(ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
 
 
+class Tally:
+    """Counts by address in bounded memory: where it is full, the smallest gives way (space-saving, Metwally 2005).
+
+    An address that comes often enough is in it whatever came before, so nobody hides behind others that came first. Each
+    count is at most the true one: what an address took over from another is not its own.
+    """
+
+    def __init__(self) -> None:
+        self._weights: dict[str, int] = {}
+        self._taken_over: dict[str, int] = {}
+
+    def add(self, address: str, count: int = 1) -> None:
+        """Count events of an address."""
+        if address not in self._weights:
+            inherited = 0
+            if len(self._weights) >= _ADDRESSES:
+                smallest = min(self._weights, key=self._weights.__getitem__)
+                inherited = self._weights.pop(smallest)
+                del self._taken_over[smallest]
+            self._weights[address] = self._taken_over[address] = inherited
+        self._weights[address] += count
+
+    def most(self) -> dict[str, int]:
+        """Return the addresses that come most often, with their counts."""
+        own = {address: weight - self._taken_over[address] for address, weight in self._weights.items()}
+        return dict(sorted(own.items(), key=lambda item: -item[1])[:_NAMED])
+
+
 @dataclass
 class _Events:
     """Events of one kind since the last line."""
 
     count: int = 0
-    addresses: dict[str, int] = field(default_factory=dict)
+    addresses: Tally = field(default_factory=Tally)
     details: dict[str, None] = field(default_factory=dict)
 
     def add(self, address: str, detail: str) -> None:
         self.count += 1
-        if address in self.addresses or len(self.addresses) < _ADDRESSES:
-            self.addresses[address] = self.addresses.get(address, 0) + 1
+        self.addresses.add(address)
         if detail and len(self.details) <= _DETAILS:
             self.details[one_line(detail, _DETAIL_LENGTH)] = None
 
     def most(self) -> dict[str, int]:
-        """The addresses that come most often."""
-        return dict(sorted(self.addresses.items(), key=lambda item: -item[1])[:_NAMED])
+        """Return the addresses that come most often."""
+        return self.addresses.most()
 
     def __str__(self) -> str:
         most = self.most()
@@ -60,7 +87,7 @@ class _Events:
             text += f", {rest} from other addresses"
         if details := list(self.details):
             more = ["..."] if len(details) > _DETAILS else []
-            text += f" ({'; '.join(details[:_DETAILS] + more)})"
+            text += f" ({'; '.join([*map(quoted, details[:_DETAILS]), *more])})"
         return text
 
 
@@ -82,7 +109,7 @@ class CountedLog:
         """Count one event.
 
         :param what: its kind, in the plural; one of a few, and never a stranger's words.
-        :param detail: the stranger's words, or the reason; some different ones are in the line, escaped and cut.
+        :param detail: the stranger's words, or the reason; some different ones are in the line, escaped, cut and quoted.
         """
         events = self._open.get(what)
         if events is not None:

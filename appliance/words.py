@@ -32,6 +32,8 @@ _ACTING = re.compile(
     "]"
 )
 
+_ENDING = re.compile(r'(?<!\\)(\\*)("|\Z)')
+
 
 def one_line(text: object, most: int = LONGEST) -> str:
     """Return a text as one line on which every character is seen as itself or as an escape.
@@ -45,6 +47,15 @@ def one_line(text: object, most: int = LONGEST) -> str:
         return shown
     ending = f"... ({len(shown)} characters)"
     return shown[: most - len(ending)] + ending
+
+
+def quoted(text: object, most: int = LONGEST) -> str:
+    """Return a text as one line in quotes that nothing in it ends, so that it cannot pass for the words around it.
+
+    :param most: characters at most between the quotes, before they are escaped.
+    """
+    # Backslashes count before a quote only: elsewhere they begin the escapes that one_line made.
+    return '"' + _ENDING.sub(_escaped_quote, one_line(text, most)) + '"'
 
 
 def several_lines(text: str) -> str:
@@ -70,6 +81,10 @@ def json_text(value: Any, indent: int | None = None) -> str:
     """Return exact data as JSON that a terminal can be shown: in ASCII, with every control as an escape of JSON."""
     # RFC 8259 lets DEL stand as itself, and json does so.
     return json.dumps(value, indent=indent, ensure_ascii=True).replace("\x7f", "\\u007f")
+
+
+def _escaped_quote(found: re.Match[str]) -> str:
+    return found[1] * 2 + ('\\"' if found[2] else "")
 
 
 def _escaped(text: str) -> str:

@@ -13,7 +13,7 @@ from appliance.cli.opened import CONFIG, JSON, STORE, agent_down, open_store, sh
 from appliance.config import DEFAULT_PATH, load
 from appliance.errors import ApplianceError
 from appliance.sizes import size_words
-from appliance.words import one_line
+from appliance.words import one_line, quoted
 
 if TYPE_CHECKING:
     from appliance.agent.client import AgentClient
@@ -250,7 +250,11 @@ def _trouble_text(item: dict[str, Any]) -> str:
 
 def _clients_text(item: dict[str, Any]) -> str:
     most = ", ".join(f"{count} from {address}" for address, count in item["addresses"].items())
-    detail = f" ({item['detail']})" if item["detail"] else ""
+    # An agent of the release before does not say it.
+    if others := item.get("others"):
+        most = f"{most}, {others} from other addresses".removeprefix(", ")
+    # A client chooses it: without quotes it could pass for what this line says by itself.
+    detail = f" ({quoted(item['detail'])})" if item["detail"] else ""
     times = f"{item['count']} times since {item['since']}, last at {item['last']}"
     return one_line(f"clients of {item['service']}: {item['what']}: {times}: {most}{detail}")
 

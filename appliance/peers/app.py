@@ -24,7 +24,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,7 +36,7 @@ from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
 from appliance.offload import offload
 from appliance.peers.served import Served
-from appliance.registry.access import Caller, Identity
+from appliance.registry.access import TRUST, Caller, Identity
 from appliance.registry.answers import Refusal, document, error
 from appliance.registry.app import send_blob
 from appliance.registry.body import Body, WholeFile
@@ -196,12 +195,16 @@ def create_app(
         node = _node(current.get(), is_open=operators is None or not request.path.startswith("/v2"))
         if node.refused:
             log.count(_NOT_LISTED, origin(request.remote_addr or ""), node.problem)
+        trust = request.environ.get(TRUST, lambda: None)
+        if node.roles:
+            trust()
         given = request.headers.get("Authorization")
         if operators is None or given is None:
             return node
         operator = operators.remembered(given) or _checked(operators, given, guesses, turns, log)
         if operator is None:
             return Identity(problem="wrong name or password of an operator")
+        trust()
         return Identity(node.roles | {"operator"}, operator)
 
     return listener(handlers, offered, identify)
@@ -243,8 +246,8 @@ def _node(config: Config, *, is_open: bool) -> Identity:
     """
     if config.pki is None:
         return Identity(frozenset({"node"} if is_open else ()))
-    sock = request.environ.get("gunicorn.socket")
-    name = common_name(sock.getpeercert()) if isinstance(sock, ssl.SSLSocket) else None
+    sock: Any = request.environ.get("gunicorn.socket")
+    name = common_name(sock.getpeercert()) if hasattr(sock, "getpeercert") else None
     if name is None:
         return Identity(problem="no client certificate of this site")
     if name not in config.ids:

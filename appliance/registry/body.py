@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -16,6 +15,8 @@ _FIRST = 64 << 10
 _STEP = 256 << 10
 """Bytes sent before the others get their turn. Fewer cost a single download; with four times as many, manifests beside
 downloads wait twice as long."""
+_PIECE = 128 << 10
+"""The same under TLS, where the bytes are read and encrypted: they stay in the processor's cache between the two."""
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF, errno.ETIMEDOUT)
 """What a write says when the client is not there any more; everything else is about the file."""
 
@@ -96,7 +97,8 @@ class Body:
         self._start = start
         self._end = end
         sock = environ.get("gunicorn.socket")
-        self._socket: Any = None if sock is None or isinstance(sock, ssl.SSLSocket) else sock
+        # Of a TLS connection the socket takes no plain bytes.
+        self._socket: Any = None if hasattr(sock, "getpeercert") else sock
         limit = min(source.wait_beyond(start), end) if end > start else end
         self._first = self._read(min(_FIRST, limit - start), start) if end > start else b""
 
@@ -108,7 +110,7 @@ class Body:
         while position < self._end:
             limit = min(self._wait(position), self._end)
             if self._socket is None:
-                piece = self._read(min(_STEP, limit - position), position)
+                piece = self._read(min(_PIECE, limit - position), position)
                 position += len(piece)
                 yield piece
                 _yield_turn()

@@ -12,6 +12,7 @@ import socket
 import struct
 import termios
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -100,17 +101,30 @@ class Client:
         self.is_node = is_node
         self.shaking = False
         """Whether it is in its TLS handshake, which has its own end."""
+        self.met = False
+        """Whether its handshake is over."""
+        self.proven = False
+        """Whether it showed a node's certificate."""
         self.method: str | None = None
         """Of the request that is being answered; None while one is waited for."""
         self.reading = False
         """Whether the next bytes of a request's body are waited for."""
         self.fresh = True
         """Whether no request came on it yet."""
+        self.trusted = False
+        """Whether it gave right credentials: a listed node's certificate, or an operator's password."""
         self.since = now
         """When it began to wait for a request, or to be served."""
         self._taking, self._giving = Pace(), Pace()
         self._begins = True
         self._watched: object = None
+
+    def meet(self, *, proven: bool) -> None:
+        """Note that its handshake is over.
+
+        :param proven: whether it showed a node's certificate.
+        """
+        self.shaking, self.met, self.proven = False, True, proven
 
     def serving(self, method: str, unreader: Any, now: float) -> None:
         """A request is here.
@@ -126,13 +140,23 @@ class Client:
         """It is answered."""
         self.method, self.since = None, now
 
+    def trust(self) -> None:
+        """Note that it gave right credentials."""
+        self.trusted = True
+
     def _watch(self, read: Callable[..., bytes]) -> Callable[..., bytes]:
+        # Here, since gevent is to be taken in by a process that it has patched.
+        from gevent import sleep
+
         def chunk(*arguments: Any) -> bytes:
             self.reading = True
             try:
-                return read(*arguments)
+                data = read(*arguments)
             finally:
                 self.reading = False
+            # A read of bytes that are here already does not wait, so the others would have no turn.
+            sleep(0)
+            return data
 
         return chunk
 
@@ -161,9 +185,13 @@ class Client:
         """Since when nothing has moved that the client should have moved."""
         return self.since if self.method is None else max(self.since, min(self._taking.moved, self._giving.moved))
 
+    def is_between(self) -> bool:
+        """Whether it was served, and is not being served now."""
+        return not self.fresh and self.method is None
+
     def is_idle(self) -> bool:
         """Whether it was served, and nothing has come from it since."""
-        if self.fresh or self.method is not None:
+        if not self.is_between():
             return False
         try:
             unread = fcntl.ioctl(self.sock.fileno(), termios.FIONREAD, bytes(4))
@@ -183,12 +211,14 @@ class Clients:
 
     With ``listed``, whoever connects is a stranger until it proves to be more, and addresses are what can be told before:
     none has more than its part, and strangers together leave room for the listed nodes. One over a limit is closed at
-    once. Where all room is taken, an address that has more than the one that comes gives one of its connections up.
+    once. Where all room is taken, an address that has more than the one that comes gives one of its connections up, then
+    the connection that waits longest for its next request, and those without credentials before the others.
 
     :param most: how many it may have.
     :param log: takes what strangers cause.
     :param listed: gives the addresses of the listed nodes; None where all clients are of this host.
     :param clock: monotonic seconds.
+    :param believed: whether nobody has a certificate to show, as in development, and whoever has a node's address is one.
     """
 
     def __init__(
@@ -197,11 +227,14 @@ class Clients:
         log: CountedLog,
         listed: Callable[[], Collection[str]] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        believed: bool = False,
     ) -> None:
         self._most = most
         self._log = log
         self._listed = listed
         self._clock = clock
+        self._believed = believed
         self._here: set[Client] = set()
         self._by_origin: dict[str, set[Client]] = {}
 
@@ -212,6 +245,8 @@ class Clients:
         # A node's address is its own; a stranger's may be one of many that it has.
         where = said if said in listed else origin(said)
         client = Client(sock, where, self._clock(), is_node=where in listed)
+        if self._believed:
+            client.meet(proven=True)
         why = self._refusal(client) if self._listed is not None else None
         if why is not None:
             self._log.count("connections closed at once", where, why)
@@ -219,7 +254,7 @@ class Clients:
         self._here.add(client)
         self._by_origin.setdefault(where, set()).add(client)
         if self._listed is None:
-            self._make_room(self._here, self._most)
+            self._make_room()
         return client
 
     def leave(self, client: Client) -> None:
@@ -229,6 +264,13 @@ class Clients:
         same.discard(client)
         if not same:
             self._by_origin.pop(client.address, None)
+
+    def served(self, client: Client) -> None:
+        """The request of a client is answered."""
+        client.served(self._clock())
+        if self._listed is None:
+            # Where all are new or are served, nobody made room when the last one came.
+            self._make_room()
 
     def now(self) -> float:
         """Monotonic seconds, as all of this counts them."""
@@ -247,7 +289,7 @@ class Clients:
                 self._log.count(f"connections closed that {why}", client.address)
                 client.cut()
         if self._listed is None:
-            self._make_room(self._here, self._most)
+            self._make_room()
 
     def cut_all(self, which: Callable[[Client], bool]) -> int:
         """End those; returns how many there were."""
@@ -259,10 +301,16 @@ class Clients:
     def _refusal(self, client: Client) -> str | None:
         """Why a connection is not taken; None where there is room, or room was made."""
         same = self._by_origin.get(client.address, set())
-        limit = bounds.NODE_CONNECTIONS if client.is_node else bounds.ADDRESS_CONNECTIONS
-        if len(same) >= limit:
-            return f"the address has {limit}"
-        if not client.is_node:
+        if client.is_node:
+            # Any user of a node, and pods on it, come from its address. The certificate shows only later, so nobody is
+            # refused for them: the one that has been there longest without it makes room.
+            unproven = [other for other in same if not other.proven]
+            full = len(unproven) >= bounds.ADDRESS_CONNECTIONS or len(same) >= bounds.NODE_CONNECTIONS
+            if full and not self._take_unproven(unproven):
+                return f"the address has {bounds.NODE_CONNECTIONS}"
+        else:
+            if len(same) >= bounds.ADDRESS_CONNECTIONS:
+                return f"the address has {bounds.ADDRESS_CONNECTIONS}"
             if sum(other.fresh for other in same) >= bounds.ADDRESS_UNASKED:
                 return f"no request has come on {bounds.ADDRESS_UNASKED} of the address"
             strangers = [other for other in self._here if not other.is_node]
@@ -272,32 +320,63 @@ class Clients:
             return f"there are {self._most}"
         return None
 
-    def _displace(self, among: Collection[Client], own: int, bound: int) -> bool:
-        """Have the address with the most connections give one up that is not being served, if that is fair."""
-        counts: dict[str, int] = {}
-        for client in among:
-            counts[client.address] = counts.get(client.address, 0) + 1
-        greedy = max(counts, key=lambda address: counts[address])
-        if counts[greedy] > own + 1:
-            resting = [client for client in self._by_origin[greedy] if client.method is None]
-            if resting:
-                self._end(min(resting, key=Client.idle_since), bound)
-                return True
-        return self._make_room(among, bound)
+    def _take_unproven(self, unproven: Collection[Client]) -> bool:
+        """Take the one that is least likely the node's: after its handshake before in it, at rest before served."""
+        if not unproven:
+            return False
+        worst = min(unproven, key=lambda item: (item.trusted, not item.met, item.method is not None, item.since))
+        self._log.count("connections without a certificate closed to make room for their node's", worst.address)
+        self._drop(worst)
+        return True
 
-    def _make_room(self, among: Iterable[Client], bound: int) -> bool:
-        clients = list(among)
-        if len(clients) < bound:
-            return True
-        longest = min(clients, key=Client.idle_since)
+    def _displace(self, among: Collection[Client], own: int, bound: int) -> bool:
+        """Have a connection given up, if that is fair: one that never gave right credentials, where there is one."""
+        untrusted = [client for client in among if not client.trusted]
+        return (
+            self._take_from_most(untrusted, own, bound)
+            or self._take_resting(untrusted, bound)
+            or self._take_from_most(among, own, bound)
+            or self._take_stopped(among, bound)
+        )
+
+    def _take_from_most(self, among: Collection[Client], own: int, bound: int) -> bool:
+        """Take one that is not being served from the address that has most of them."""
+        counts = Counter(client.address for client in among)
+        greedy = max(counts, key=counts.__getitem__, default=None)
+        if greedy is None or counts[greedy] <= own + 1:
+            return False
+        resting = [client for client in among if client.address == greedy and client.method is None]
+        if resting:
+            self._end(min(resting, key=Client.idle_since), bound)
+        return bool(resting)
+
+    def _take_resting(self, among: Iterable[Client], bound: int) -> bool:
+        """Take the one that waits longest for its next request; who keeps many asks often enough to be idle for 5 s never."""
+        resting = sorted((client for client in among if client.is_between()), key=lambda client: client.since)
+        # Whose next request is here already is spared, unless all are like that: a client whose kept connection ends before
+        # any answer asks again by another one.
+        longest = next((client for client in resting if client.is_idle()), resting[0] if resting else None)
+        if longest is None:
+            return False
+        self._end(longest, bound, " at rest")
+        return True
+
+    def _take_stopped(self, among: Iterable[Client], bound: int) -> bool:
+        longest = min(among, key=Client.idle_since)
         if self._clock() - longest.idle_since() < bounds.YIELD_SECONDS:
             return False
         self._end(longest, bound)
         return True
 
-    def _end(self, client: Client, bound: int) -> None:
-        self._log.count(f"connections closed to make room for others at the bound of {bound}", client.address)
+    def _make_room(self) -> None:
+        if len(self._here) >= self._most:
+            _ = self._take_resting(self._here, self._most) or self._take_stopped(self._here, self._most)
+
+    def _end(self, client: Client, bound: int, how: str = "") -> None:
+        self._log.count(f"connections{how} closed to make room for others at the bound of {bound}", client.address)
+        self._drop(client)
+
+    def _drop(self, client: Client) -> None:
         client.cut()
-        if self._listed is not None:
-            # Its place is free now, and not when its greenlet notices.
-            self.leave(client)
+        # Its place is free now, and not when its greenlet notices.
+        self.leave(client)

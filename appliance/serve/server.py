@@ -133,7 +133,15 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn carries no types
             self.app.handed.keep(listener.fileno())
 
     def murder_workers(self) -> None:
+        patient = [(pid, worker) for pid, worker in self.WORKERS.items() if not worker.aborted]
         super().murder_workers()
+        for pid, worker in patient:
+            if worker.aborted:
+                self.log.critical(
+                    "worker %s gave no sign of life for %s s and is killed; its connections are cut, and another worker takes its place",
+                    pid,
+                    self.timeout,
+                )
         now = time.monotonic()
         self._born = {pid: self._born.get(pid, now) for pid in self.WORKERS}
         if self.WORKERS and all(_is_alive(worker, now - self._born[pid]) for pid, worker in self.WORKERS.items()):

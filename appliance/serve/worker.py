@@ -36,14 +36,20 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from appliance import bounds
 from appliance.countedlog import CountedLog, origin
+from appliance.registry.access import TRUST
 from appliance.registry.body import BrokenOff
 from appliance.serve.clients import Client, Clients
 from appliance.serve.closing import close_at_once
+from appliance.serve.tls import TlsSocket, WithoutData
+from appliance.serve.unread import drop
+from appliance.trust import common_name
 
 _SHARED = ("queue", "select", "selectors", "signal", "subprocess", "time")
 _BEAT_SECONDS = 1.0
 _SOON = ("GET", "HEAD", None)
 """Methods of downloads; None is a client from which no request has come."""
+
+_DATALESS = "connections closed that sent TLS records without data"
 
 _STATUS = {
     LimitRequestLine: (414, "URI Too Long"),
@@ -97,6 +103,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
     """
 
     _is_hurried = False
+    wsgi: Any
 
     def patch(self) -> None:
         """Complete what was begun in the parent, which itself waits, forks and takes signals without gevent."""
@@ -110,10 +117,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
         """Serve until a signal ends it."""
         self._log = CountedLog(self.log.warning, report=self.app.report)
         listed = self.app.listed
-        self._clients = Clients(self.worker_connections, self._log, listed)
+        context = ssl_context(self.cfg) if self.cfg.is_ssl else None
+        self._clients = Clients(self.worker_connections, self._log, listed, believed=context is None)
         self._by_socket: dict[Any, Client] = {}
         self._stopping = Event()
-        context = ssl_context(self.cfg) if self.cfg.is_ssl else None
         servers = []
         for listener in self.sockets:
             listener.setblocking(1)
@@ -181,16 +188,16 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
         """Answer one connection from its handshake to its end."""
         try:
             if context is not None:
-                # The plain socket is a shell from here on.
-                sock = client.sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                sock = client.sock = TlsSocket(sock, context)
                 late = TimeoutError(f"not within {bounds.FIRST_HEAD_SECONDS:g} s")
                 client.shaking = True
                 with gevent.Timeout(bounds.FIRST_HEAD_SECONDS, late):
                     sock.do_handshake()
-                client.shaking = False
+                client.meet(proven=common_name(sock.getpeercert()) is not None)
         except (OSError, ValueError) as problem:
             # Port scans, other authorities' clients, and those who left: nothing that a line each would help with.
-            self._log.count("TLS handshakes that were not finished", client.address, _why(problem))
+            kind = _DATALESS if isinstance(problem, WithoutData) else "TLS handshakes that were not finished"
+            self._log.count(kind, client.address, _why(problem))
             sock.close()
             self._clients.leave(client)
             return
@@ -204,6 +211,17 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
             del self._by_socket[sock]
             self._clients.leave(client)
 
+    def load_wsgi(self) -> None:
+        """Load the application, which says when a client gave right credentials."""
+        super().load_wsgi()
+        answer = self.wsgi
+
+        def wsgi(environ: dict[str, Any], start_response: Any) -> Any:
+            environ[TRUST] = self._by_socket[environ["gunicorn.socket"]].trust
+            return answer(environ, start_response)
+
+        self.wsgi = wsgi
+
     def timeout_ctx(self) -> Any:
         """How long a request's head may take, from the first wait to the last header."""
         return gevent.Timeout(bounds.HEAD_SECONDS, False)
@@ -216,14 +234,20 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
         client.serving(request.method, request.unreader, self._clients.now())
         try:
             gevent.sleep(0)
-            return super().handle_request(listener_name, request, sock, address)
+            answered = super().handle_request(listener_name, request, sock, address)
+            if drop(request.body, sock):
+                return answered
+            if not request.body.failed:
+                self._log.count("connections closed after a request with a body that nobody reads", client.address)
+            # The next request's beginning is not known.
+            raise StopIteration
         except BrokenOff as problem:
             # Counted, as clients choose how often they ask for what cannot be read.
             self._log.count("answers that broke off", client.address, f"{problem} ({request.method} {request.path})")
             # The connection ends by FIN, before the announced length: what containerd resumes after.
             raise StopIteration from None
         finally:
-            client.served(self._clients.now())
+            self._clients.served(client)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer and count what is no request; gunicorn's own way is a line for each."""
@@ -232,7 +256,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
         ):
             super().handle_error(req, client, addr, exc)
             return
-        self._log.count("malformed requests", origin(str(addr[0])), _why(exc))
+        kind = _DATALESS if isinstance(exc, WithoutData) else "malformed requests"
+        self._log.count(kind, origin(str(addr[0])), _why(exc))
         if isinstance(exc, ParseException):
             status, reason = _STATUS.get(type(exc), (400, "Bad Request"))
             with contextlib.suppress(OSError):

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from appliance import bounds
 from appliance.agent.client import AgentClient
 from tests.integration.conftest import APPLIANCE, appliance, wait_for
-from tests.integration.test_trouble import BASIC, Unit
+from tests.integration.test_trouble import BASIC, Unit, answer
 
 #: Other hosts than the listed nodes, which are 127.0.0.1 here.
 STRANGERS = [f"127.0.9.{number}" for number in range(1, 31)]
@@ -81,7 +82,7 @@ def test_an_operator_is_let_in_while_100_guess(unit: Unit) -> None:
     assert took < 2, f"{took:.1f} s while {len(statuses)} passwords were tried"
     assert set(statuses) == {401, 429}
     lines = [line for line in unit.log().splitlines() if "wrong passwords" in line]
-    assert len(lines) == 1 and "from 127.0.9." in lines[0] and "(ops)" in lines[0], lines
+    assert len(lines) == 1 and "from 127.0.9." in lines[0] and '("ops")' in lines[0], lines
 
 
 def test_status_says_what_strangers_did(unit: Unit) -> None:
@@ -113,7 +114,7 @@ def test_status_says_what_strangers_did(unit: Unit) -> None:
     )
     shown = appliance("status", "--config", unit.config).stdout
     assert "clients of peer: wrong passwords of operators: 1 times since " in shown
-    assert "1 from 127.0.9.1 (ops)" in shown
+    assert '1 from 127.0.9.1 ("ops")' in shown
 
 
 class Idle:
@@ -190,3 +191,69 @@ def test_malformed_requests_are_answered_and_counted(unit: Unit, name: str) -> N
         assert answered.startswith(b"HTTP/1.1 400 "), answered
     assert sum("malformed requests" in line for line in unit.log().splitlines()) == 1
     assert "Traceback" not in unit.log()
+
+
+@pytest.mark.parametrize("name", ["mirror", "peer"])
+def test_a_body_that_nobody_reads_ends_its_connection_after_the_answer(unit: Unit, name: str) -> None:
+    """And the same worker serves the others."""
+    worker = unit.worker(name)
+    with unit.connect(name) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (1 << 50))
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 1 << 30:
+                sent += client.send(bytes(1 << 20))
+        assert sent < 1 << 30
+    with unit.connect(name) as client:
+        assert answer(client, "/healthz")[0] == 200
+    assert unit.worker(name) == worker
+    assert "connections closed after a request with a body that nobody reads: 1 from 127.0.0.1" in unit.log()
+
+
+def test_a_hello_in_records_of_one_byte_holds_up_nobody(unit: Unit) -> None:
+    hello = b"\1\1\xff\xff\3\3" + bytes(1 << 17)
+    records = b"".join(b"\x16\3\1\0\1" + bytes([byte]) for byte in hello)
+    until, sent = threading.Event(), list[int]()
+
+    def send() -> None:
+        while not until.is_set():
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(
+                    ("127.0.0.1", unit.tls.port), 10, source_address=(STRANGERS[0], 0)
+                ) as stranger,
+            ):
+                stranger.sendall(records)
+                sent.append(1)
+                stranger.recv(100)
+
+    worker, took = unit.worker("peer"), list[float]()
+    senders = [threading.Thread(target=send, daemon=True) for _ in range(20)]
+    for sender in senders:
+        sender.start()
+    try:
+        wait_for("some hellos", lambda: len(sent) >= 20)
+        for _ in range(5):
+            begun = time.monotonic()
+            assert unit.tls.ask("/p2p/v1/ping", unit.tls.pki("b"))[0] == 200
+            took.append(time.monotonic() - begun)
+    finally:
+        until.set()
+        for sender in senders:
+            sender.join(30)
+    assert max(took) < 3, took
+    assert unit.worker("peer") == worker
+    assert "connections closed that sent TLS records without data: 1 from 127.0.9.1" in unit.log()
+
+
+def test_users_of_a_nodes_address_do_not_keep_the_node_out(unit: Unit) -> None:
+    """They come from its address, as pods of it do, and show no certificate."""
+    kept = []
+    try:
+        for _ in range(bounds.NODE_CONNECTIONS + 10):
+            kept.append(Stranger(unit, "127.0.0.1"))
+        assert unit.tls.ask("/p2p/v1/ping", unit.tls.pki("b"))[0] == 200
+    finally:
+        for stranger in kept:
+            stranger.close()
+    assert "connections without a certificate closed to make room for their node's: 1 from 127.0.0.1" in unit.log()

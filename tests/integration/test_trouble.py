@@ -175,7 +175,7 @@ def all_ended(socks: Sequence[socket.socket], seconds: float = 15) -> None:
 
 
 def test_half_open_handshakes_are_ended_and_hold_up_nobody(start: Callable[..., Unit]) -> None:
-    unit = start(FIRST_HEAD_SECONDS=4.0, NODE_CONNECTIONS=1000)
+    unit = start(FIRST_HEAD_SECONDS=4.0, NODE_CONNECTIONS=1000, ADDRESS_CONNECTIONS=1000)
     before = unit.rest("peer")
     words = hello()
     hanging = [unit.bare("peer") for _ in range(300)]

@@ -72,6 +72,9 @@ class FakeSocket:
     def shutdown(self, how: int) -> None:
         self.cut.append(how)
 
+    def fileno(self) -> int:
+        return -1
+
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Traffic | None]:
@@ -179,6 +182,59 @@ def test_nobody_makes_room_who_has_just_come(seen: dict[Any, Traffic | None]) ->
     assert sum(len(sock.cut) for sock in socks) == 1
 
 
+def asks(client: Client, clock: Clock) -> None:
+    """A request comes, and is answered at once."""
+    client.serving("GET", Unreader(), clock.now)
+    client.served(clock.now)
+
+
+@pytest.mark.parametrize("listed", [None, ["10.0.0.1"]])
+def test_at_the_bound_who_waits_longest_for_a_next_request_makes_room_at_once(
+    monkeypatch: pytest.MonkeyPatch, listed: list[str] | None
+) -> None:
+    """Of many that ask every few seconds none is at rest for long, and they have all room."""
+    clock, lines = Clock(), list[str]()
+    monkeypatch.setattr(bounds, "STRANGERS", 8)
+    among = clients_of(8 if listed is None else 100, lines, clock, listed)
+    kept = []
+    for number in range(7 if listed is None else 8):
+        client, sock = entered(among, f"10.9.9.{number}")
+        clock.now += 0.1
+        asks(client, clock)
+        kept.append(sock)
+    entered(among, "10.8.8.8")
+    assert [bool(sock.cut) for sock in kept] == [True] + [False] * (len(kept) - 1)
+    assert lines == ["connections at rest closed to make room for others at the bound of 8: 1 from 10.9.9.0"]
+
+
+def test_room_is_made_as_soon_as_somebody_is_served() -> None:
+    clock = Clock()
+    among = clients_of(3, [], clock)
+    made = [entered(among) for _ in range(3)]
+    assert not any(sock.cut for _, sock in made), "each may have its first request on the way"
+    made[1][0].serving("GET", Unreader(), clock.now)
+    among.served(made[1][0])
+    assert [bool(sock.cut) for _, sock in made] == [False, True, False]
+    among.served(made[1][0])
+    assert not made[0][1].cut, "there is room"
+
+
+def test_whoever_gave_right_credentials_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(bounds, "STRANGERS", 8)
+    among = clients_of(100, [], clock, ["10.0.0.1"])
+    operators = [entered(among, "10.7.7.7") for _ in range(4)]
+    for client, _ in operators:
+        asks(client, clock)
+        client.trust()
+    for number in range(50):
+        clock.now += 0.1
+        came = among.enter(FakeSocket(), (f"10.9.9.{number}", 1))
+        assert came is not None
+        asks(came, clock)
+    assert not any(sock.cut for _, sock in operators)
+
+
 def test_a_first_request_is_waited_for_as_long_as_a_slow_link_needs(seen: dict[Any, Traffic | None]) -> None:
     clock, lines = Clock(), list[str]()
     among = clients_of(10, lines, clock, set())
@@ -198,18 +254,61 @@ def test_a_first_request_is_waited_for_as_long_as_a_slow_link_needs(seen: dict[A
 # ----------------------------------------------------------------------------------------------------- addresses
 
 
-def number_of(among: Clients, addresses: Iterable[str]) -> int:
+def number_of(among: Clients, addresses: Iterable[str], *, proven: bool = False) -> int:
     """How many of these connections are taken."""
-    return sum(among.enter(FakeSocket(), (address, 1)) is not None for address in addresses)
+    taken = 0
+    for address in addresses:
+        client = among.enter(FakeSocket(), (address, 1))
+        if client is not None:
+            taken += 1
+            if proven:
+                client.meet(proven=True)
+    return taken
 
 
 def test_one_address_has_no_more_than_its_part_and_is_named_once() -> None:
     lines = list[str]()
     among = clients_of(bounds.CONNECTIONS, lines, Clock(), {"10.0.0.1"})
     assert number_of(among, ["10.9.9.9"] * 3000) == bounds.ADDRESS_UNASKED
-    assert number_of(among, ["10.0.0.1"] * 3000) == bounds.NODE_CONNECTIONS
+    assert number_of(among, ["10.0.0.1"] * 3000, proven=True) == bounds.NODE_CONNECTIONS
     assert len(lines) == 1
     assert "closed at once: 1 from 10.9.9.9" in lines[0]
+
+
+def test_users_of_a_nodes_address_do_not_keep_the_node_out() -> None:
+    """Without a certificate they have a stranger's part of it, and make room where the address has all it may have."""
+    clock, lines = Clock(), list[str]()
+    among = clients_of(bounds.CONNECTIONS, lines, clock, {"10.0.0.1"})
+    users = [entered(among, "10.0.0.1") for _ in range(300)]
+    for client, _ in users[-bounds.ADDRESS_CONNECTIONS :]:
+        client.meet(proven=False)
+        asks(client, clock)
+    assert sum(not sock.cut for _, sock in users) == bounds.ADDRESS_CONNECTIONS
+    assert number_of(among, ["10.0.0.1"] * 256, proven=True) == 256
+    assert len(among._here) == bounds.NODE_CONNECTIONS
+    assert all(sock.cut for _, sock in users), "those of the node stay"
+    assert number_of(among, ["10.0.0.1"]) == 0
+    assert len(lines) == 2 and "connections without a certificate closed to make room for their node's" in lines[0]
+
+
+def test_without_certificates_a_nodes_address_is_believed() -> None:
+    log = CountedLog(lambda line: None, lambda seconds, function: None)
+    among = Clients(bounds.CONNECTIONS, log, lambda: ["10.0.0.1"], believed=True)
+    users = [entered(among, "10.0.0.1") for _ in range(bounds.NODE_CONNECTIONS)]
+    assert not any(sock.cut for _, sock in users)
+    assert number_of(among, ["10.0.0.1"]) == 0
+
+
+def test_of_a_nodes_address_handshakes_make_room_last() -> None:
+    clock = Clock()
+    among = clients_of(bounds.CONNECTIONS, [], clock, {"10.0.0.1"})
+    shaking = [entered(among, "10.0.0.1") for _ in range(10)]
+    clock.now += 1
+    others = [entered(among, "10.0.0.1") for _ in range(bounds.ADDRESS_CONNECTIONS - 10)]
+    for client, _ in others:
+        client.meet(proven=False)
+    assert number_of(among, ["10.0.0.1"] * len(others)) == len(others)
+    assert all(sock.cut for _, sock in others) and not any(sock.cut for _, sock in shaking)
 
 
 def test_those_that_were_served_count_in_full() -> None:
@@ -254,7 +353,7 @@ def test_a_stranger_that_has_little_gets_in_where_another_has_much(seen: dict[An
 def test_bad_nodes_do_not_keep_a_good_one_out(seen: dict[Any, Traffic | None]) -> None:
     nodes = {f"10.0.0.{n}" for n in range(9)}
     among = clients_of(bounds.CONNECTIONS, [], Clock(), nodes)
-    number_of(among, (f"10.0.0.{n % 8}" for n in range(6000)))
+    number_of(among, (f"10.0.0.{n % 8}" for n in range(6000)), proven=True)
     assert len(among._here) == bounds.CONNECTIONS
     assert number_of(among, ["10.0.0.8"] * 20) == 20
 

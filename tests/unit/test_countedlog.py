@@ -38,9 +38,9 @@ def test_the_first_is_told_at_once_and_the_rest_once_a_minute(minutes: Minutes) 
     log = CountedLog(lines.append, minutes)
     for number in range(1000):
         log.count("handshakes", f"10.0.0.{number % 2}", "cut")
-    assert lines == ["handshakes: 1 from 10.0.0.0 (cut)"]
+    assert lines == ['handshakes: 1 from 10.0.0.0 ("cut")']
     minutes.passes()
-    assert lines[1:] == ["handshakes in the last minute: 500 from 10.0.0.1, 499 from 10.0.0.0 (cut)"]
+    assert lines[1:] == ['handshakes in the last minute: 500 from 10.0.0.1, 499 from 10.0.0.0 ("cut")']
     minutes.passes()
     assert len(lines) == 2, "nothing came"
     log.count("handshakes", "10.0.0.7")
@@ -82,6 +82,24 @@ def test_words_of_strangers_are_escaped_cut_and_few(minutes: Minutes) -> None:
     assert "ops\\nroot logged in" in lines[0]
     assert len(lines) == 2 and len(lines[1]) < 1500
     assert "995 from other addresses" in lines[1] and "; ..." in lines[1]
+
+
+def test_who_comes_often_is_named_whoever_came_first(minutes: Minutes) -> None:
+    lines = list[str]()
+    log = CountedLog(lines.append, minutes)
+    for number in range(1000):
+        log.count("handshakes", f"10.{number // 250}.0.{number % 250}")
+    for _ in range(5000):
+        log.count("handshakes", "10.9.9.9")
+    minutes.passes()
+    assert lines[1].startswith("handshakes in the last minute: 5000 from 10.9.9.9, 1 from ")
+    assert lines[1].endswith(", 995 from other addresses")
+
+
+def test_a_name_cannot_pass_for_the_lines_own_words(minutes: Minutes) -> None:
+    lines = list[str]()
+    CountedLog(lines.append, minutes).count("wrong passwords", "10.0.0.9", "ops), 900 from 10.0.0.7 (admin")
+    assert lines == ['wrong passwords: 1 from 10.0.0.9 ("ops), 900 from 10.0.0.7 (admin")']
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), max_size=30))

@@ -16,7 +16,7 @@ import pytest
 
 from appliance.errors import ApplianceError
 from appliance.serve import systemd
-from appliance.serve.server import BEAT_TIMEOUT, BOOT_TIMEOUT, WORKER_TIMEOUT, _is_alive
+from appliance.serve.server import BEAT_TIMEOUT, BOOT_TIMEOUT, WORKER_TIMEOUT, _Arbiter, _is_alive
 from appliance.serve.systemd import Handed, notify
 
 
@@ -25,6 +25,7 @@ class Worker:
 
     def __init__(self, last_update: float | Exception) -> None:
         self.tmp = self
+        self.aborted = False
         self._last = last_update
 
     def last_update(self) -> float:
@@ -49,6 +50,22 @@ def test_a_worker_that_never_gave_a_sign_is_not_waited_for_for_ever(age: float, 
 def test_a_worker_whose_file_is_gone_is_dead() -> None:
     for error in (OSError("closed"), ValueError("closed")):
         assert not _is_alive(Worker(error), 1.0)
+
+
+def test_the_log_says_once_that_a_worker_is_killed_for_its_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Log:
+        def critical(self, text: str, *arguments: object) -> None:
+            lines.append(text % arguments)
+
+    lines = list[str]()
+    monkeypatch.setattr(_Arbiter, "kill_worker", lambda self, pid, sig: None)
+    arbiter = _Arbiter.__new__(_Arbiter)
+    arbiter.timeout, arbiter.log, arbiter._born = WORKER_TIMEOUT, Log(), {}
+    arbiter.WORKERS = {7: Worker(time.monotonic() - WORKER_TIMEOUT - 1), 8: Worker(time.monotonic())}
+    arbiter.murder_workers()
+    arbiter.murder_workers()
+    assert [line for line in lines if line.startswith("worker 7 gave no sign of life for 8 s and is killed")]
+    assert len(lines) == 2, "gunicorn's own line, and ours"
 
 
 def test_a_hung_worker_is_ended_before_systemd_loses_patience() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import unicodedata
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import appliance.cli
-from appliance.words import LONGEST, each, json_text, one_line, several_lines
+from appliance.words import LONGEST, each, json_text, one_line, quoted, several_lines
 from tests.hostile import HOSTILE, UNWRITABLE, acting
 
 TEXTS = st.text(st.characters(codec=None, exclude_categories=())) | st.text("a\n\x1b\u202e\udcff")
@@ -103,3 +104,17 @@ def test_both_know_the_same_characters() -> None:
 def test_commands_make_their_text_of_the_cleaned_result(file: Path) -> None:
     """A command gives ``show`` a function of the result, and not of something that did not pass there."""
     assert "lambda _:" not in file.read_text(encoding="utf-8")
+
+
+@given(st.text(alphabet=st.sampled_from('a\\"), \n')) | st.text())
+def test_nothing_ends_the_quotes_that_a_text_is_in(text: str) -> None:
+    shown = quoted(text)
+    assert re.fullmatch(r'"(?:[^"\\]|\\.)*"', shown)
+    assert shown == one_line(shown)
+
+
+def test_quoted_texts_are_read_as_they_were() -> None:
+    assert quoted("ops") == '"ops"'
+    assert quoted('a "b" \\') == r'"a \"b\" \\"'
+    assert quoted("a\nb") == r'"a\nb"'
+    assert quoted('\\"') == r'"\\\""'

@@ -63,14 +63,59 @@ def test_neither_kinds_nor_addresses_grow_without_an_end() -> None:
     assert same["count"] == 1000 and len(same["addresses"]) == 5
 
 
+def test_who_comes_often_is_shown_whoever_came_first() -> None:
+    kept = ClientEvents()
+    for number in range(1000):
+        kept.add("peer", report("wrong passwords", 1, f"2001:db8:0:{number:x}::/64"))
+    for _ in range(600):
+        kept.add("peer", report("wrong passwords", 5000, "10.9.9.9"))
+    kept.add("peer", report("wrong passwords", 1, "10.0.0.7"))
+    (item,) = kept.all()
+    assert item["addresses"].pop("10.9.9.9") == 3_000_000
+    assert set(item["addresses"].values()) == {1}, "nobody has what another did"
+    assert item["others"] == item["count"] - 3_000_000 - len(item["addresses"])
+
+
+def test_what_never_stops_is_counted_anew_after_a_day() -> None:
+    clock = Clock()
+    kept = ClientEvents(clock)
+    kept.add("peer", report("wrong passwords", 1000, "10.0.0.7"))
+    clock.now = SHOWN_SECONDS - 1
+    kept.add("peer", report("wrong passwords", 1, "10.0.0.8"))
+    assert kept.all()[0]["count"] == 1001
+    clock.now = SHOWN_SECONDS
+    kept.add("peer", report("wrong passwords", 2, "10.0.0.9"))
+    (item,) = kept.all()
+    assert (item["count"], item["addresses"]) == (2, {"10.0.0.9": 2})
+
+
 @pytest.mark.parametrize(
-    "odd", [None, [], {}, {"what": "x"}, report("x") | {"count": "many"}, report("x") | {"addresses": [1]}]
+    "odd",
+    [
+        None,
+        [],
+        {},
+        {"what": "x"},
+        report("x") | {"count": "many"},
+        report("x") | {"addresses": [1]},
+        report("x") | {"count": float("inf")},
+        report("x") | {"count": float("nan")},
+        report("x") | {"count": 10**400},
+        report("x") | {"count": -1},
+        report("x") | {"addresses": {"10.0.0.7": float("inf")}},
+    ],
 )
 def test_what_is_no_report_is_refused_whole(odd: object) -> None:
     kept = ClientEvents()
-    with pytest.raises(ValueError, match=r"no report of events|invalid literal"):
+    with pytest.raises(ValueError, match=r"no report of events|invalid literal|NaN"):
         kept.add("peer", odd)
     assert kept.all() == []
+
+
+def test_an_address_is_cut() -> None:
+    kept = ClientEvents()
+    kept.add("peer", report("x", 1, "1" * 10_000_000))
+    assert len(next(iter(kept.all()[0]["addresses"]))) <= 80
 
 
 @given(st.text(), st.text(), st.text())

@@ -15,7 +15,7 @@ import yaml
 from appliance import listeners
 from appliance.actor import actor
 from appliance.agent.client import AgentClient
-from appliance.cli.health import _status_text
+from appliance.cli.health import _clients_text, _status_text
 from appliance.cli.history import _audit_text, _row_text
 from appliance.cli.images import _images_text
 from appliance.cli.nodes import _leaving_text
@@ -155,6 +155,14 @@ def test_what_peers_answered_harms_no_terminal(run: Any, tmp_path: Path, monkeyp
     tame = _status_text(json.loads(json.dumps(status()).replace(json.dumps(HOSTILE)[1:-1], "tame")))
     assert len(ran.out.splitlines()) == len(tame.splitlines())
     assert json.loads(run("status", "--config", tmp_path / "config.yaml", "--json").out) == status()
+
+
+def test_a_clients_word_cannot_pass_for_the_words_of_status() -> None:
+    item = {"service": "peer", "what": "wrong passwords", "count": 1, "since": "then", "last": "now"}
+    shown = _clients_text(
+        item | {"addresses": {"10.0.0.9": 1}, "others": 8, "detail": "ops), 900 from 10.0.0.7 (admin"}
+    )
+    assert shown.endswith(': 1 from 10.0.0.9, 8 from other addresses ("ops), 900 from 10.0.0.7 (admin")')
 
 
 CHANGES = {

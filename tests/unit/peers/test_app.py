@@ -17,7 +17,7 @@ from appliance.config import Config, CurrentConfig, Peer
 from appliance.countedlog import Report
 from appliance.peers.app import PeerRoutes, create_app
 from appliance.peers.served import Served
-from appliance.registry.access import ROUTES
+from appliance.registry.access import ROUTES, TRUST
 from appliance.registry.app import Registry
 from appliance.registry.catalog import CurrentCatalog
 from appliance.registry.fetcher import NoFetcher
@@ -27,6 +27,7 @@ from appliance.store.generations import Generations, make
 from appliance.store.signed import NameIndex, SignedIndex
 from appliance.trust import Signature, Trust
 from tests.keys import site_keys
+from tests.unit.registry.listeners import PASSWORD, Listener, authorization
 from tests.unit.store import made
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
@@ -121,6 +122,21 @@ def test_a_listed_node_is_answered(store: BlobStore) -> None:
     client = application(store).test_client()
     assert client.get("/p2p/v1/ping", environ_overrides=as_caller("b")).status_code == 200
     assert client.get("/v2/", environ_overrides=as_caller("a")).status_code == 200
+
+
+def test_the_server_hears_who_gave_right_credentials(store: BlobStore) -> None:
+    heard = list[int]()
+    trust = {TRUST: lambda: heard.append(1)}
+    client = application(store).test_client()
+    for name in (None, "c"):
+        client.get("/p2p/v1/ping", environ_overrides=as_caller(name) | trust)
+    assert not heard
+    client.get("/p2p/v1/ping", environ_overrides=as_caller("b") | trust)
+    assert heard == [1]
+    pushing = Listener(store, pki=True)
+    for password in ("wrong", PASSWORD):
+        pushing.client.get("/v2/", headers=authorization("ops", password), environ_overrides=trust)
+    assert heard == [1, 1]
 
 
 def test_a_node_that_was_removed_is_refused_with_its_next_request(store: BlobStore) -> None:
