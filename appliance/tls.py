@@ -1,152 +1,168 @@
-"""TLS in steps: a connection that cannot keep this process busy by what OpenSSL does unseen.
+"""TLS over memory: no other side, client or server, makes one call into OpenSSL last.
 
-``SSL_read`` and ``SSL_do_handshake`` go on for as long as the socket has bytes. Some messages of TLS are dealt with inside (a HelloRequest before the
-handshake, tickets and key updates after it), so a peer that sends nothing else holds the one call, and with it gevent's loop and all of its
-timers: at 5 MB/s for ever. Here OpenSSL sees a buffer in memory. It gets 32 KiB at a time, others have their turn in between, and a connection
-that has sent :data:`MOST_WITHOUT_DATA` bytes without a byte of data is over.
+gevent's ``SSLSocket`` lets OpenSSL read the socket itself. One call of it goes on while bytes come that are no data, and nothing else
+in the process runs meanwhile, no timer either: a client's KeyUpdate messages or a ClientHello in records of one byte kept a worker from
+its beats until it was killed; a server's HelloRequests, before it showed any certificate, or its tickets kept the agent of each node for as
+long as they came. Here OpenSSL reads memory, :data:`_STEP` bytes of it at a time.
 """
 
 from __future__ import annotations
 
-import io
-import socket
+import contextlib
 import ssl
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import gevent
 
-STEP = 32 << 10
-"""Bytes of a connection that OpenSSL gets at a time: nearly two records of TLS."""
-MOST_WITHOUT_DATA = 64 << 10
-"""Bytes that a peer may send without any data: certificates of a site are some KiB, its tickets some hundred bytes."""
+from appliance import bounds
+
+_STEP = 16 << 10
+"""Bytes that are received at a time: as many as a record has, or 600 KeyUpdate messages, which take some milliseconds."""
+_TURN = 256 << 10
+"""Bytes that are received before the others get their turn, at most, where all of them are data."""
+_WRITE = 64 << 10
+"""Bytes that are encrypted before they are sent. A GiB costs 0.85 s of processor time so, as with gevent's SSLSocket; with 256 KiB
+it costs 1.2 s, as the allocator then maps memory for each step and gives it back."""
+
+_T = TypeVar("_T")
 
 
-class StepwiseContext(ssl.SSLContext):
-    """Settings of TLS whose connections go in steps."""
+class WithoutData(ssl.SSLError):
+    """The other side sent more records without data than anything honest needs."""
 
-    def wrap_socket(  # type: ignore[override]  # urllib3 gives these alone, and takes whatever is like a socket
-        self, sock: Any, *_: object, server_hostname: str | None = None, **__: object
-    ) -> Any:
-        """Begin a connection as a client, with its handshake.
-
-        :raises OSError: when the handshake fails, see :meth:`Stepwise.handshake`.
-        """
-        stepwise = Stepwise(sock, self, server_hostname)
-        stepwise.handshake()
-        return stepwise
+    def __init__(self) -> None:
+        super().__init__(ssl.SSL_ERROR_SSL, f"{bounds.TLS_BYTES} bytes of TLS records held no data")
 
 
-class Stepwise:
-    """One side of a TLS connection over a socket, as far as an HTTP client needs a socket."""
+class TlsSocket:
+    """A connection as gunicorn and the applications use it, of one greenlet at a time.
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, server_hostname: str | None) -> None:
-        self._socket: Any = sock
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
-        self._without_data = 0
+    :param plain: gevent's socket; closed with this one.
+    :param server: name of the server that is asked for, in a client; None in a server.
+    """
 
-    def handshake(self) -> None:
-        """Make the handshake.
+    def __init__(self, plain: Any, context: ssl.SSLContext, server: str | None = None) -> None:
+        self.plain = plain
+        self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._received, self._to_send, server_side=server is None, server_hostname=server)
+        self._buffer = memoryview(bytearray(_STEP))
+        self._unsent = memoryview(b"")
+        self._fruitless = self._unturned = 0
+        """Bytes that were received since the last data came of them, and since the others had a turn."""
 
-        :raises ssl.SSLError: when it fails.
-        :raises ConnectionAbortedError: where the other side sent too much that is no handshake.
-        """
-        self._until_done(self._tls.do_handshake)
-        self._without_data = 0
+    @property
+    def _sock(self) -> Any:
+        return self.plain._sock
 
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        """Read into a buffer; 0 at the end.
-
-        :raises OSError: as :meth:`handshake`.
-        """
-        try:
-            count: int = self._until_done(self._tls.read, nbytes or len(buffer), buffer)
-        except ssl.SSLEOFError:
-            # It ended without saying so, as a process that is killed does; the length of a body says what is missing.
-            return 0
-        except ssl.SSLZeroReturnError:
-            return 0
-        self._without_data = 0
-        return count
-
-    def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send all of the bytes."""
-        with memoryview(data) as view, view.cast("B") as left:
-            sent = 0
-            while sent < len(left):
-                sent += self._until_done(self._tls.write, left[sent : sent + STEP])
-
-    def makefile(self, mode: str, buffering: int | None = None, **_: object) -> Any:
-        """Return a file that reads from the connection; closing it leaves the connection open."""
-        raw = socket.SocketIO(self, "r")  # type: ignore[arg-type]  # it needs recv_into and the count of references
-        self._socket._io_refs += 1
-        return raw if buffering == 0 else io.BufferedReader(raw, io.DEFAULT_BUFFER_SIZE)
+    def do_handshake(self) -> None:
+        """Make the handshake; the caller says how long it may take."""
+        self._while_it_wants(self._tls.do_handshake)
+        # The tickets for a later session. As in OpenSSL, a client that has left without them made its handshake.
+        with contextlib.suppress(ConnectionError):
+            self._flush()
 
     def getpeercert(self, binary_form: bool = False) -> Any:
-        """Return the certificate of the other side."""
+        """Return the verified certificate of the other side; None where it showed none."""
         return self._tls.getpeercert(binary_form)
 
-    def version(self) -> str | None:
-        """Return the version of TLS that is spoken."""
-        return self._tls.version()
+    def recv(self, count: int, flags: int = 0) -> bytes:
+        """Return some bytes; none where the other side has ended the connection."""
+        if not count:
+            return b""
+        try:
+            return self._while_it_wants(lambda: self._tls.read(count))
+        except ssl.SSLEOFError:
+            return b""
 
-    def selected_alpn_protocol(self) -> str | None:
-        """Return the protocol that was agreed on; None."""
-        return self._tls.selected_alpn_protocol()
+    def recv_into(self, buffer: Any, count: int = 0, flags: int = 0) -> int:
+        """Put some bytes into a buffer; returns how many, 0 where the other side has ended the connection."""
+        count = count or memoryview(buffer).nbytes
+        # typeshed has no overload for a call with a buffer, which returns a number.
+        read: Any = self._tls.read
+        try:
+            return int(self._while_it_wants(lambda: read(count, buffer)))
+        except ssl.SSLEOFError:
+            return 0
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Send all of it."""
+        self.sendall(data)
+        return memoryview(data).nbytes
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Send all of it."""
+        view = memoryview(data).cast("B")
+        while view:
+            # OpenSSL may take one record of it at a time.
+            while view and self._to_send.pending < _WRITE:
+                view = view[self._tls.write(view[:_WRITE]) :]
+            self._flush()
 
     def fileno(self) -> int:
-        """Return the descriptor of the socket."""
-        return int(self._socket.fileno())
+        """Descriptor of the connection."""
+        return int(self.plain.fileno())
 
-    def settimeout(self, value: float | None) -> None:
-        """Bound each wait for bytes, in seconds."""
-        self._socket.settimeout(value)
+    def getsockopt(self, *arguments: int) -> Any:
+        """An option of the connection."""
+        return self.plain.getsockopt(*arguments)
 
     def gettimeout(self) -> float | None:
-        """Return the bound of each wait, in seconds."""
-        timeout: float | None = self._socket.gettimeout()
+        """Seconds for which it waits for the other side to send or take something; None: for ever."""
+        timeout: float | None = self.plain.gettimeout()
         return timeout
 
-    def close(self) -> None:
-        """Close the socket, once nothing reads from a file of it."""
-        self._socket.close()
+    def settimeout(self, seconds: float | None) -> None:
+        """Set how long it waits for the other side to send or take something."""
+        self.plain.settimeout(seconds)
+
+    def setblocking(self, flag: bool) -> None:
+        """Set whether it waits at all."""
+        self.plain.setblocking(flag)
 
     def shutdown(self, how: int) -> None:
-        """End the connection below."""
-        self._socket.shutdown(how)
+        """End the connection by FIN."""
+        self.plain.shutdown(how)
 
-    def _decref_socketios(self) -> None:
-        self._socket._decref_socketios()
+    def close(self) -> None:
+        """End the connection by FIN; harmless a second time."""
+        self.plain.close()
 
-    def _until_done(self, act: Any, *arguments: Any) -> Any:
-        """Let OpenSSL act on what has come, and bring it more until it has acted."""
+    def _while_it_wants(self, call: Callable[[], _T]) -> _T:
+        """Receive until a call into OpenSSL has what it wants."""
         while True:
             try:
-                done = act(*arguments)
+                result = call()
             except ssl.SSLWantReadError:
                 self._flush()
-                self._bring()
-            except BaseException:
-                # Among what is to be sent may be why: an alert.
-                self._flush()
+                self._receive()
+            except ssl.SSLError:
+                # The other side's library says what was wrong where it gets the alert.
+                with contextlib.suppress(OSError):
+                    self._flush()
                 raise
             else:
-                self._flush()
-                return done
+                self._fruitless = 0
+                return result
 
-    def _bring(self) -> None:
-        data = self._socket.recv(STEP)
-        if not data:
-            self._incoming.write_eof()
-            return
-        self._without_data += len(data)
-        if self._without_data > MOST_WITHOUT_DATA:
-            raise ConnectionAbortedError(f"{self._without_data} bytes of TLS came without any data")
-        self._incoming.write(data)
-        if self._without_data > STEP:
-            # Where bytes come faster than OpenSSL looks at them, nothing else would have a turn.
+    def _receive(self) -> None:
+        if self._fruitless >= bounds.TLS_BYTES:
+            raise WithoutData
+        # A record may lie in two steps; from then on something else than data comes.
+        if self._fruitless >= 2 * _STEP or self._unturned >= _TURN:
+            self._unturned = 0
             gevent.sleep(0)
+        count = self.plain.recv_into(self._buffer)
+        if count:
+            self._received.write(self._buffer[:count])
+        else:
+            self._received.write_eof()
+        self._fruitless += count
+        self._unturned += count
 
     def _flush(self) -> None:
-        if self._outgoing.pending:
-            self._socket.sendall(self._outgoing.read())
+        # What was not sent when a timeout came is kept: the next record does not fit behind half of one.
+        while self._unsent or self._to_send.pending:
+            if not self._unsent:
+                self._unsent = memoryview(self._to_send.read())
+            self._unsent = self._unsent[self.plain.send(self._unsent) :]

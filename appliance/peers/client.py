@@ -14,7 +14,7 @@ import urllib3
 
 from appliance.config import Config, CurrentConfig, Peer
 from appliance.peers.heads import BoundedPools
-from appliance.tls import StepwiseContext
+from appliance.peers.tls import PeerContext
 from appliance.trust import client_context
 from appliance.words import one_line
 
@@ -240,7 +240,7 @@ def _pool(peer: Peer, config: Config) -> urllib3.PoolManager:
     if peer.url.startswith("https:") and config.pki is not None:
         # The certificate has to name the node, not its address: a node that moved needs no new one.
         options |= {
-            "ssl_context": client_context(config.pki, StepwiseContext),
+            "ssl_context": client_context(config.pki, PeerContext),
             "assert_hostname": peer.id,
             "server_hostname": peer.id,
         }

@@ -40,8 +40,8 @@ from appliance.registry.access import TRUST
 from appliance.registry.body import BrokenOff
 from appliance.serve.clients import Client, Clients
 from appliance.serve.closing import close_at_once
-from appliance.serve.tls import TlsSocket, WithoutData
 from appliance.serve.unread import drop
+from appliance.tls import TlsSocket, WithoutData
 from appliance.trust import common_name
 
 _SHARED = ("queue", "select", "selectors", "signal", "subprocess", "time")

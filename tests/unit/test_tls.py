@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from gevent.socket import SHUT_WR, socketpair
 
 from appliance import bounds
-from appliance.serve.tls import TlsSocket, WithoutData
+from appliance.tls import TlsSocket, WithoutData
 from appliance.trust import client_context, common_name, server_context
 from tests.keys import site_keys
 
