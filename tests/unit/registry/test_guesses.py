@@ -155,7 +155,7 @@ def test_a_guesser_is_answered_without_a_check_and_an_operator_is_let_in(
     assert login(listener, "10.0.0.7") == (200, "")
     assert login(listener, "10.9.9.9") == (200, ""), "what is remembered is never held up"
     (line,) = (record for record in caplog.records if record.levelno == logging.WARNING)
-    assert line.getMessage() == "wrong passwords of operators: 1 from 10.9.9.9 (ops)"
+    assert line.getMessage() == 'wrong passwords of operators: 1 from 10.9.9.9 ("ops")'
 
 
 def test_a_right_password_gets_in_from_a_guessers_address_when_its_wait_is_over(
