@@ -129,7 +129,8 @@ class IndexReader:
         """
         key = (peer.id, index)
         slow = self._slow.get(key, 0) if is_patient else 0
-        seconds = min(_SLOWEST, (_SECONDS + expected / _RATE) * 2**slow)
+        # From nobody but a seed is it worth more: the look of a publisher, which a seeding waits for, takes as long.
+        seconds = min(_SLOWEST, (_SECONDS + expected / _RATE) * 2**slow) if is_patient else _SECONDS
         silence = min(_PATIENT, _SILENCE * 2**slow)
         try:
             answer = self._peers.ask(peer, "GET", path, read_seconds=silence, seconds=seconds, limit=limit)

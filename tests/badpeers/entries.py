@@ -722,10 +722,16 @@ def _layers(bad: Answer) -> Answer:
     return lambda asked: (bad if len(asked.blob()) > _LAYER else honest)(asked)
 
 
+_RIGHT_FROM_THE_START = {"whole", "without-end"}
+"""Nobody notices them who asks for a layer from its first byte, and takes as many bytes as it has: what comes is right."""
+
+
 def _blobs() -> Iterator[Entry]:
     for name, (does, bad) in BLOBS.items():
         if name != "map-lies":
-            yield Entry(f"layer-{name}", f"It {does}, where that is a layer.", {"held": well, "blob": _layers(bad)})
+            answers = {"held": well, "blob": _layers(bad)}
+            is_fault = name not in _RIGHT_FROM_THE_START
+            yield Entry(f"layer-{name}", f"It {does}, where that is a layer.", answers, is_fault=is_fault)
         if name in _EVERY:
             yield Entry(f"blob-{name}", f"It {does}.", {"held": well, "blob": bad})
     yield Entry(
