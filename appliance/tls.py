@@ -19,6 +19,8 @@ from appliance import bounds
 
 _STEP = 16 << 10
 """Bytes that are received at a time: as many as a record has, or 600 KeyUpdate messages, which take some milliseconds."""
+_FLOW = 64 << 10
+"""Bytes that are received at a time while data comes of them: OpenSSL says less often that it wants more, which costs as much as a record."""
 _TURN = 256 << 10
 """Bytes that are received before the others get their turn, at most, where all of them are data."""
 _WRITE = 64 << 10
@@ -46,8 +48,9 @@ class TlsSocket:
         self.plain = plain
         self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._received, self._to_send, server_side=server is None, server_hostname=server)
-        self._buffer = memoryview(bytearray(_STEP))
+        self._buffer = memoryview(bytearray(_FLOW))
         self._unsent = memoryview(b"")
+        self._flows = False
         self._fruitless = self._unturned = 0
         """Bytes that were received since the last data came of them, and since the others had a turn."""
 
@@ -71,7 +74,7 @@ class TlsSocket:
         if not count:
             return b""
         try:
-            return self._while_it_wants(lambda: self._tls.read(count))
+            return self._data(self._while_it_wants(lambda: self._tls.read(count)))
         except ssl.SSLEOFError:
             return b""
 
@@ -81,7 +84,7 @@ class TlsSocket:
         # typeshed has no overload for a call with a buffer, which returns a number.
         read: Any = self._tls.read
         try:
-            return int(self._while_it_wants(lambda: read(count, buffer)))
+            return int(self._data(self._while_it_wants(lambda: read(count, buffer))))
         except ssl.SSLEOFError:
             return 0
 
@@ -128,6 +131,10 @@ class TlsSocket:
         """End the connection by FIN; harmless a second time."""
         self.plain.close()
 
+    def _data(self, came: _T) -> _T:
+        self._flows = True
+        return came
+
     def _while_it_wants(self, call: Callable[[], _T]) -> _T:
         """Receive until a call into OpenSSL has what it wants."""
         while True:
@@ -152,7 +159,8 @@ class TlsSocket:
         if self._fruitless >= 2 * _STEP or self._unturned >= _TURN:
             self._unturned = 0
             gevent.sleep(0)
-        count = self.plain.recv_into(self._buffer)
+        count = self.plain.recv_into(self._buffer, _FLOW if self._flows else _STEP)
+        self._flows = False
         if count:
             self._received.write(self._buffer[:count])
         else:
