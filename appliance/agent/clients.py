@@ -1,4 +1,4 @@
-"""What clients of this node's listeners did that they should not: counted by the web workers, kept here for ``appliance status``."""
+"""Misdeeds of clients of this node's listeners: the web workers count them, and ``appliance status`` shows what is kept here."""
 
 from __future__ import annotations
 

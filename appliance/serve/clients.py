@@ -100,11 +100,11 @@ class Client:
         self.address = address
         self.is_node = is_node
         self.shaking = False
-        """Whether it is in its TLS handshake, which has its own end."""
+        """True during its TLS handshake, which has its own end."""
         self.met = False
-        """Whether its handshake is over."""
+        """True once its handshake is over."""
         self.proven = False
-        """Whether it showed a node's certificate."""
+        """True once it showed a node's certificate."""
         self.method: str | None = None
         """Of the request that is being answered; None while one is waited for."""
         self.reading = False
@@ -112,7 +112,7 @@ class Client:
         self.fresh = True
         """Whether no request came on it yet."""
         self.trusted = False
-        """Whether it gave right credentials: a listed node's certificate, or an operator's password."""
+        """True once it gave right credentials: a listed node's certificate, or an operator's password."""
         self.since = now
         """When it began to wait for a request, or to be served."""
         self._taking, self._giving = Pace(), Pace()
@@ -178,7 +178,7 @@ class Client:
         return None
 
     def is_silent(self, now: float) -> bool:
-        """Whether its first request should have come by now."""
+        """Return whether its first request should have come by now."""
         return self.fresh and not self.shaking and now - self.since >= bounds.FIRST_HEAD_SECONDS
 
     def idle_since(self) -> float:
@@ -186,7 +186,7 @@ class Client:
         return self.since if self.method is None else max(self.since, min(self._taking.moved, self._giving.moved))
 
     def is_between(self) -> bool:
-        """Whether it was served, and is not being served now."""
+        """Return whether it was served, and is not being served now."""
         return not self.fresh and self.method is None
 
     def is_idle(self) -> bool:
