@@ -36,7 +36,7 @@ def client_context(pki: Path, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ss
 
 
 def _context(protocol: int, pki: Path, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
-    """What both ends share: TLS 1.2 or newer, this node's certificate, and the site's CA alone."""
+    """Return the settings that both ends share: TLS 1.2 or newer, this node's certificate, and the site's CA alone."""
     context = kind(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)

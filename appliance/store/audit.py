@@ -114,7 +114,7 @@ def audit(store: Path, generations: Iterable[Generation], noted: str | None = No
 
 @dataclass
 class Survey:
-    """What of the log can be read, with every line that cannot; :func:`audit` stops at the first.
+    """Return what of the log can be read, with every line that cannot; :func:`audit` stops at the first.
 
     :param size: bytes; None where there is no log.
     :param sound: lines that can be read, whether they fit or not.

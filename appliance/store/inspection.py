@@ -48,7 +48,7 @@ class Fault:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What it is told from others by, however its words change."""
+        """Return the identity of the fault, which stays the same when its words change."""
         return self.kind, self.path
 
     @property
@@ -62,7 +62,7 @@ class Fault:
 
     @property
     def lost(self) -> str:
-        """What is lost where nothing heals it."""
+        """Return what is lost where nothing heals it."""
         if self.kind == "generation-copy" and self.item is not None:
             return f"generation {self.item[0]} can no longer be rolled back to"
         return f"lost: {self.about.lost}"
@@ -100,7 +100,7 @@ class Head:
 
     @property
     def item(self) -> tuple[int, str]:
-        """What its files have of it in their names."""
+        """Return number and beginning of the digest, as the names of its files have them."""
         return self.number, beginning(self.digest)
 
 

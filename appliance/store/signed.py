@@ -251,7 +251,7 @@ class SignedIndex(Generic[T]):
             return None
 
     def is_gone(self) -> bool:
-        """Whether the file of the index was lost, where :meth:`current` does not say so itself."""
+        """Return whether the file of the index was lost, where :meth:`current` does not say so itself."""
         return False
 
     def signatures_state(self) -> int | None:
@@ -320,7 +320,7 @@ class SignedIndex(Generic[T]):
 
     @property
     def signs(self) -> bool:
-        """Whether each of them has a signature: not without a PKI (development)."""
+        """Return whether each of them has a signature: not without a PKI (development)."""
         return self._trust.signs
 
     def why_unsound(self, number: int, raw: bytes | None, signature: bytes) -> str | None:

@@ -48,7 +48,7 @@ def settle(store: Path, node: str, give_up: Collection[str] = ()) -> None:
 
 
 def is_sound(store: Path, node: str | None, logged: Collection[str] = ()) -> bool:
-    """Whether the mark can be read and is this node's, where there is one.
+    """Return whether the mark can be read and is this node's, where there is one.
 
     :param node: its id; None where that is not known.
     :param logged: digests that the audit log says were given up; none where it does not say.

@@ -712,7 +712,7 @@ BLOBS: dict[str, tuple[str, Answer]] = {
 
 
 _EVERY = ("drips", "stops", "nothing-behind", "gone", "short", "wrong-middle", "zeros", "map-lies", "deep")
-"""What it does with manifests and piece maps too. Whoever has met it there does not ask it for layers any more."""
+"""Faults that concern manifests and piece maps too. Whoever has met it there does not ask it for layers any more."""
 _LAYER = 100_000
 """Bytes that only a layer has."""
 

@@ -1,4 +1,4 @@
-"""What web workers count about clients is kept for the status, in bounded memory, whatever it says."""
+"""Counts of web workers about clients are kept for the status, in bounded memory, whatever they say."""
 
 from __future__ import annotations
 

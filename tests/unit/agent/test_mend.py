@@ -147,7 +147,7 @@ def as_peer(node: Node, pins: Pins) -> FakePeer:
 
 
 class Answers(dict[str, Callable[[], tuple[int, bytes]]]):
-    """What a peer answers, and below ``/p2p/v1/kept/`` its files as they are now."""
+    """Answers of a peer; below ``/p2p/v1/kept/`` its files as they are now."""
 
     def __init__(self, answers: dict[str, Callable[[], tuple[int, bytes]]], root: Path) -> None:
         super().__init__(answers)

@@ -87,7 +87,7 @@ def read(path: str) -> Optional[bytes]:
 
 
 class Files:
-    """What is done, and what is said of it."""
+    """Changes to files of a host, and the report of them."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self._module = module
