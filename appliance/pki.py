@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from appliance.errors import fail
-from appliance.store.files import write_atomically
+from appliance.files import write_atomically
 from appliance.words import one_line
 
 _BEGIN = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import gevent
 
-from appliance import bounds
+from appliance import limits
 
 _STEP = 16 << 10
 """Bytes that are received at a time: as many as a record has, or 600 KeyUpdate messages, which take some milliseconds."""
@@ -34,7 +34,7 @@ class WithoutData(ssl.SSLError):
     """The other side sent more records without data than anything honest needs."""
 
     def __init__(self) -> None:
-        super().__init__(ssl.SSL_ERROR_SSL, f"{bounds.TLS_BYTES} bytes of TLS records held no data")
+        super().__init__(ssl.SSL_ERROR_SSL, f"{limits.TLS_BYTES} bytes of TLS records held no data")
 
 
 class TlsSocket:
@@ -153,7 +153,7 @@ class TlsSocket:
                 return result
 
     def _receive(self) -> None:
-        if self._fruitless >= bounds.TLS_BYTES:
+        if self._fruitless >= limits.TLS_BYTES:
             raise WithoutData
         # A record may lie in two steps; from then on something else than data comes.
         if self._fruitless >= 2 * _STEP or self._unturned >= _TURN:

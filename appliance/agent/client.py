@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from appliance.registry.body import Source
-from appliance.registry.fetcher import Unreachable
+from appliance.registry.blob_provider import Unreachable
+from appliance.web.streaming import Source
 
 FIRST_BYTE_SECONDS = 20.0
 """How long a client may wait for the first byte: containerd gives up after 30 s without headers."""
@@ -60,15 +60,15 @@ class AgentClient:
         self._path = path
 
     def status(self) -> dict[str, Any]:
-        """See :meth:`appliance.agent.service.Agent.status`; raises :class:`AgentDown`."""
+        """See :meth:`appliance.agent.daemon.Agent.status`; raises :class:`AgentDown`."""
         return self._ask("GET", "/v1/status", 15.0)
 
     def look(self, without: Collection[str] = ()) -> dict[str, Any]:
-        """See :meth:`appliance.agent.service.Agent.look`; raises :class:`AgentDown`."""
+        """See :meth:`appliance.agent.daemon.Agent.look`; raises :class:`AgentDown`."""
         return self._ask("POST", f"/v1/look?{urlencode([('without', node) for node in without])}", LOOK_SECONDS)
 
     def leaving(self, staying: Collection[str], *, fetch: bool) -> dict[str, Any]:
-        """See :class:`appliance.agent.leaving.Leaving`; raises :class:`AgentDown`.
+        """See :class:`appliance.agent.departure.Leaving`; raises :class:`AgentDown`.
 
         :param fetch: bring what only leaving nodes hold.
         """
@@ -97,7 +97,7 @@ class AgentClient:
     def repair(self) -> dict[str, Any]:
         """Fetch what is missing of every generation that is kept, and wait for it; raises :class:`AgentDown`.
 
-        See :mod:`appliance.agent.service` for the answer.
+        See :mod:`appliance.agent.daemon` for the answer.
         """
         return self._ask("POST", "/v1/repair", _REPAIR_SECONDS)
 
@@ -113,7 +113,7 @@ class AgentClient:
         return self._ask("GET", path, wait + 5)
 
     def mend(self, digest: str, size: int) -> None:
-        """Bring back a small blob that is lost or damaged here; see :class:`appliance.registry.fetcher.Fetcher`."""
+        """Bring back a small blob that is lost or damaged here; see :class:`appliance.registry.blob_provider.Fetcher`."""
         end, suspect = time.monotonic() + MEND_SECONDS, True
         while True:
             left = end - time.monotonic()
@@ -141,7 +141,7 @@ class AgentClient:
         spawn(ask)
 
     def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> Source:
-        """Bytes of a blob that another node holds; see :class:`appliance.registry.fetcher.Fetcher`."""
+        """Bytes of a blob that another node holds; see :class:`appliance.registry.blob_provider.Fetcher`."""
         source = FetchedFile(self, digest, size, suspect=suspect)
         try:
             if size:

@@ -29,11 +29,11 @@ from appliance.agent.troubles import Troubles
 from appliance.config import Peer
 from appliance.errors import ApplianceError
 from appliance.oci.digests import hasher
-from appliance.oci.piecemap import BIG_BLOB, PieceMap
-from appliance.peers.client import BrokeOff, PeerError, Peers
+from appliance.oci.pieces import BIG_BLOB, PieceMap
+from appliance.peers.https import BrokeOff, PeerError, Peers
 from appliance.sizes import size_words
 from appliance.store.blobs import BlobStore
-from appliance.store.damage import examine
+from appliance.store.quarantine import examine
 
 _READ = 256 << 10
 _PASSES = 2
@@ -111,7 +111,7 @@ class Fetcher:
     ) -> Progress:
         """Begin to fetch a blob, or join the fetch of it that is running.
 
-        :param suspect: do not believe the one that lies here by its size; see :func:`appliance.store.damage.examine`.
+        :param suspect: do not believe the one that lies here by its size; see :func:`appliance.store.quarantine.examine`.
         :param for_client: a client waits for it, so the fetch gives way to no other for a while.
         """
         progress = self._running.get(digest)

@@ -17,14 +17,14 @@ from appliance.config import Peer
 from appliance.errors import ApplianceError, fail
 from appliance.oci.manifests import Descriptor
 from appliance.peers import wire
-from appliance.peers.client import PeerError, Peers
+from appliance.peers.https import PeerError, Peers
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import Needed, needed, needed_by_pushes
 from appliance.store.generations import Generations
 from appliance.store.head import IndexHead
+from appliance.store.index import NameIndex, SignedIndex, beginning
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
-from appliance.store.signed import NameIndex, SignedIndex, beginning
+from appliance.store.reachability import Needed, needed, needed_by_pushes
 from appliance.trust import Signature
 
 _LOG = logging.getLogger("appliance.follow")

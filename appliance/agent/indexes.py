@@ -8,9 +8,9 @@ from typing import Any
 from appliance.config import Peer
 from appliance.oci.digests import digest_of
 from appliance.peers import wire
-from appliance.peers.client import INDEX_ANSWER, PeerError, Peers
+from appliance.peers.https import INDEX_ANSWER, PeerError, Peers
 from appliance.store.head import IndexHead
-from appliance.store.signed import SIZE_LIMIT
+from appliance.store.index import SIZE_LIMIT
 from appliance.trust import Signature
 
 HEAD_ANSWER = 24 << 10
@@ -18,7 +18,7 @@ HEAD_ANSWER = 24 << 10
 UNSIGNED_BYTES = 16 << 20
 """Most bytes that are taken without a head from a node which is no seed, where the current index is small: some 40,000 names. The size
 of an index is known only when all of it is here, and decoding it takes three times as much memory; a seed, whose signature is
-believed, may send :data:`appliance.peers.client.INDEX_ANSWER`."""
+believed, may send :data:`appliance.peers.https.INDEX_ANSWER`."""
 HEAD_SECONDS = 3.0
 """Most seconds for a head, however often it failed before: 24 KiB that nobody has signed yet. Longer waits held a publication up for
 minutes, because the publisher asks every peer before it publishes."""

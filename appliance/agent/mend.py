@@ -15,9 +15,9 @@ from appliance.agent.indexes import IndexReader
 from appliance.agent.troubles import Troubles
 from appliance.config import Peer
 from appliance.errors import ApplianceError
-from appliance.peers.client import PeerError, Peers
+from appliance.peers.https import PeerError, Peers
+from appliance.store.healing import heal, signers, take_copy, take_signature
 from appliance.store.inspection import Fault, Inspected, Inspector
-from appliance.store.mending import heal, signers, take_copy, take_signature
 from appliance.trust import Signature
 
 _LOG = logging.getLogger("appliance.mend")

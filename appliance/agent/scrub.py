@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from appliance.errors import ApplianceError
+from appliance.files import write_atomically
 from appliance.oci.digests import hasher, is_digest
 from appliance.sizes import size_words
 from appliance.store.blobs import BlobStore
-from appliance.store.damage import examine
-from appliance.store.files import write_atomically
+from appliance.store.quarantine import examine
 
 _LOG = logging.getLogger("appliance.scrub")
 STEP = 1 << 20

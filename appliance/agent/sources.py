@@ -10,7 +10,7 @@ from gevent.queue import Empty, Queue
 
 from appliance.agent import delivery
 from appliance.config import Peer
-from appliance.peers.client import PeerError, Peers
+from appliance.peers.https import PeerError, Peers
 from appliance.sizes import size_words
 
 _LOG = logging.getLogger("appliance.fetch")

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.archives.filenames import archive_stem, is_archive_name
-from appliance.archives.parts import looks_like_part, whole_name
+from appliance.archives.split import looks_like_part, whole_name
 from appliance.errors import fail
 
 if TYPE_CHECKING:
-    from appliance.archives.expand import SourceList
+    from appliance.archives.discovery import SourceList
     from appliance.archives.medium import Medium
 
 _CASES: tuple[Callable[[str], str], ...] = (str.lower, str.upper, str.capitalize)

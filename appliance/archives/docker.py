@@ -11,13 +11,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from appliance.archives.collect import Collected
 from appliance.archives.compression import detect
-from appliance.archives.contents import ArchiveContents, Context, NamedImage
 from appliance.archives.entries import check_names
-from appliance.archives.layout import read_config, read_document
 from appliance.archives.limits import Limits
+from appliance.archives.model import ArchiveContents, Context, NamedImage
 from appliance.archives.names import Meaning, read_saved_name
+from appliance.archives.oci_layout import read_config, read_document
+from appliance.archives.scan import Collected
 from appliance.errors import fail
 from appliance.oci.blob import StoredBlob
 from appliance.oci.digests import digest_of

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from appliance.archives.contents import ArchiveContents, Context, NamedImage
-from appliance.archives.layout import Node, Walker
+from appliance.archives.model import ArchiveContents, Context, NamedImage
 from appliance.archives.names import (
     ImageNames,
     attached_name,
@@ -19,6 +18,7 @@ from appliance.archives.names import (
     ref_tag,
     tagged_subject,
 )
+from appliance.archives.oci_layout import Node, Walker
 from appliance.errors import ApplianceError, fail
 from appliance.oci import mediatypes
 from appliance.oci.digests import is_digest

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import yaml
 
-from appliance.archives.expand import LABEL_FILE
+from appliance.archives.discovery import LABEL_FILE
 from appliance.archives.medium import Medium
 from appliance.errors import fail
 from appliance.oci.strictjson import is_clean_text

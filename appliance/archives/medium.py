@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from appliance.archives.checksums import Checksums, checksum_files
-from appliance.archives.expand import LABEL_FILE, SourceList, find_sources
-from appliance.archives.parts import parts_of
+from appliance.archives.discovery import LABEL_FILE, SourceList, find_sources
+from appliance.archives.split import parts_of
 from appliance.errors import ApplianceError, fail
 from appliance.oci.digests import ALGORITHMS
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from appliance.errors import ApplianceError
 from appliance.oci.digests import is_digest
 from appliance.oci.manifests import IMAGE_NAME, REF_NAME, Descriptor
-from appliance.oci.names import Reference, is_tag, parse_reference
+from appliance.oci.reference import Reference, is_tag, parse_reference
 
 _HAULER_KIND = re.compile(r"dev\.(?:hauler|cosignproject\.cosign)/(.+)")
 _HAULER_ORIGINAL = "hauler.dev/original-ref"

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from appliance import pki
-from appliance.backup import form, names
-from appliance.backup.form import Backup, Content
+from appliance.backup import container
+from appliance.backup import contents as names
+from appliance.backup.container import Backup, Content
 from appliance.errors import fail
 
 KIND = "site"
@@ -26,14 +27,14 @@ def pack(path: Path, created: str, ca: Path, store: Path, more: Mapping[str, Pat
     :param store: the backup that the publisher's store gave.
     :param more: further files: name to where it lies.
     :param about: what else ``backup.json`` says.
-    :raises ApplianceError: as :func:`appliance.backup.form.write`; APL-0607 for an authority that cannot be used.
+    :raises ApplianceError: as :func:`appliance.backup.container.write`; APL-0607 for an authority that cannot be used.
     """
     site = pki.site_of(ca)
-    with form.open_backup(store) as file:
-        part = form.read(file, names.KIND, str(store))
+    with container.open_backup(store) as file:
+        part = container.read(file, names.KIND, str(store))
     contents: dict[str, Content] = {CA_KEY: ca / "ca.key", CA_CERTIFICATE: ca / "ca.crt", STORE: store, **more}
     said = {**about, "site": site, "authority": _print(ca / "ca.crt"), "store": dict(part.about)}
-    return form.write(path, KIND, created, said, contents)
+    return container.write(path, KIND, created, said, contents)
 
 
 def check(file: BinaryIO, where: str, *, site: str | None, ca: Path | None) -> tuple[Backup, Authority]:
@@ -45,7 +46,7 @@ def check(file: BinaryIO, where: str, *, site: str | None, ca: Path | None) -> t
     :raises ApplianceError: APL-0870 for no whole backup, APL-0872 for another site's, APL-0874 where the controller has
         another authority.
     """
-    backup = form.read(file, KIND, where)
+    backup = container.read(file, KIND, where)
     lacking = [name for name in (CA_KEY, CA_CERTIFICATE, STORE) if name not in backup.files]
     if lacking:
         fail("APL-0870", "not a whole backup", where=where, why=f"it has no {', '.join(lacking)}")

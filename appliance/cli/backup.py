@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli.opened import CONFIG, JSON, STORE, Opened, open_store, show
+from appliance.cli.common import CONFIG, JSON, STORE, Opened, open_store, show
 from appliance.sizes import size_words
 from appliance.times import now
 
 if TYPE_CHECKING:
-    from appliance.backup.names import Indexes
+    from appliance.backup.contents import Indexes
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -36,7 +36,8 @@ def group() -> None:
 @click.argument("out", type=_FILE)
 def store_(directory: Path, config_file: Path | None, pushed_blobs: bool, as_json: bool, out: Path) -> None:
     """Write the names of this store, their signatures, manifests and history to OUT. Works while it serves."""
-    from appliance.backup import form, names
+    from appliance.backup import container
+    from appliance.backup import contents as names
     from appliance.lease import under_lease
 
     store = open_store(directory, config_file)
@@ -44,7 +45,7 @@ def store_(directory: Path, config_file: Path | None, pushed_blobs: bool, as_jso
     # What was found here is read a moment later: garbage collection waits, and nobody else does.
     with under_lease(), store.blobs.staying():
         contents, about = names.collect(_indexes(store), pushed_blobs=pushed_blobs)
-        backup = form.write(out, names.KIND, now(), about, contents)
+        backup = container.write(out, names.KIND, now(), about, contents)
     show({"archive": str(out), "bytes": backup.size, **about}, as_json, _store_text)
 
 
@@ -56,12 +57,13 @@ def store_(directory: Path, config_file: Path | None, pushed_blobs: bool, as_jso
 @_ARCHIVE
 def restore(directory: Path, config_file: Path | None, over: bool, as_json: bool, archive: Path) -> None:
     """Bring the names of ARCHIVE ('appliance backup store') back into this store. Layers come from media and peers."""
-    from appliance.backup import form, names
-    from appliance.bundle.confined import drop_privileges
+    from appliance.archives.sandbox import drop_privileges
+    from appliance.backup import container
+    from appliance.backup import contents as names
     from appliance.errors import fail
     from appliance.lease import under_lease
 
-    with under_lease() as lease, form.open_backup(archive) as file:
+    with under_lease() as lease, container.open_backup(archive) as file:
         drop_privileges(directory)
         store = open_store(directory, config_file)
         if not store.config.is_publisher:
@@ -106,10 +108,10 @@ def pack(ca: Path, store: Path, directory: Path, about: str, files: tuple[str, .
 @_ARCHIVE
 def show_(site: str | None, ca: Path | None, as_json: bool, archive: Path) -> None:
     """Verify a site's backup whole and say what is in it. Changes nothing."""
-    from appliance.backup import form
+    from appliance.backup import container
     from appliance.backup.site import check
 
-    with form.open_backup(archive) as file:
+    with container.open_backup(archive) as file:
         backup, authority = check(file, str(archive), site=site, ca=ca)
     show({"archive": str(archive), "authority": authority, **backup.as_dict()}, as_json, _site_text)
 
@@ -119,17 +121,17 @@ def show_(site: str | None, ca: Path | None, as_json: bool, archive: Path) -> No
 @click.argument("directory", type=_DIRECTORY)
 def unpack(archive: Path, directory: Path) -> None:
     """Verify a site's backup whole and write its files to DIRECTORY, which must not be there yet."""
-    from appliance.backup import form, site
+    from appliance.backup import container, site
 
-    with form.open_backup(archive) as file:
-        form.unpack(file, site.KIND, str(archive), directory)
+    with container.open_backup(archive) as file:
+        container.unpack(file, site.KIND, str(archive), directory)
 
 
 COMMANDS = (group,)
 
 
 def _indexes(store: Opened) -> Indexes:
-    from appliance.backup.names import Indexes
+    from appliance.backup.contents import Indexes
 
     return Indexes(store.blobs, store.generations, store.pushes, store.pins)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli.opened import CONFIG, JSON, STORE, agent_down, open_store, show
+from appliance.cli.common import CONFIG, JSON, STORE, agent_down, open_store, show
 from appliance.config import DEFAULT_PATH, load
 from appliance.errors import ApplianceError
 from appliance.sizes import size_words
@@ -17,7 +17,7 @@ from appliance.words import one_line, quoted
 
 if TYPE_CHECKING:
     from appliance.agent.client import AgentClient
-    from appliance.cli.opened import Opened
+    from appliance.cli.common import Opened
     from appliance.config import Config
     from appliance.listeners import Foreign
     from appliance.store.fsck import Report
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 )
 def fsck(directory: Path, config_file: Path | None, as_json: bool, repair: bool) -> None:
     """Hash every blob of the store, read every other file, and check that what it names can be served."""
-    from appliance.bundle.confined import drop_privileges
-    from appliance.store.damage import examine
+    from appliance.archives.sandbox import drop_privileges
     from appliance.store.fsck import check
+    from appliance.store.quarantine import examine
 
     store = open_store(directory, config_file)
     store.blobs.require()
@@ -147,7 +147,7 @@ def _inspected(store: Opened) -> Inspected:
 def _heal(store: Opened, inspected: Inspected, report: Report, repaired: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Say of each file that was damaged whether it is healed; without an agent, heal what this node can by itself."""
     from appliance.store.fsck import look
-    from appliance.store.mending import heal
+    from appliance.store.healing import heal
 
     how = {(item["kind"], item["path"]): item["how"] for item in (repaired or {}).get("damage", ())}
     if repaired is None:
@@ -166,7 +166,7 @@ def _heal(store: Opened, inspected: Inspected, report: Report, repaired: dict[st
 def _lost(store: Opened, report: Report) -> list[dict[str, Any]]:
     """What the site has lost, as the agent knows it; without an agent it is what this store has not."""
     from appliance.agent.client import AgentDown
-    from appliance.store.blame import blame
+    from appliance.store.impact import blame
 
     agent = _agent(store)
     if agent is None:
@@ -205,7 +205,7 @@ def _damage_text(item: dict[str, Any]) -> str:
 
 
 def _lost_text(item: dict[str, Any]) -> str:
-    from appliance.store.blame import Lost
+    from appliance.store.impact import Lost
 
     lost = Lost(item["digest"], tuple(item["images"]), item["medium"])
     return f"{lost.digest} is lost: {lost.words()}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from appliance.cli.opened import CONFIG, JSON, STORE, open_as_publisher, open_store, show, tell_agent
+from appliance.cli.common import CONFIG, JSON, STORE, open_as_publisher, open_store, show, tell_agent
 from appliance.cli.seeding import done_text, plan_text
 from appliance.media import media_words
 
@@ -34,7 +34,7 @@ def history(directory: Path, config_file: Path | None, as_json: bool) -> None:
 @click.argument("newer", type=int)
 def diff(directory: Path, config_file: Path | None, as_json: bool, older: int, newer: int) -> None:
     """Say what lies between the generations OLDER and NEWER, as far as their bytes are kept."""
-    from appliance.store.changes import Changes
+    from appliance.store.diff import Changes
     from appliance.store.history import find
 
     store = open_store(directory, config_file)
@@ -51,7 +51,7 @@ def diff(directory: Path, config_file: Path | None, as_json: bool, older: int, n
 @JSON
 def audit(directory: Path, config_file: Path | None, noted: str | None, as_json: bool) -> None:
     """Check that the audit log is whole, unchanged, and says what was published."""
-    from appliance.store.audit import audit as run
+    from appliance.store.auditcheck import audit as run
 
     store = open_store(directory, config_file)
     store.blobs.require()
@@ -92,10 +92,10 @@ def rollback(
     as_json: bool,
 ) -> None:
     """Publish the content of an older generation as a new one."""
-    from appliance.bundle.consent import Consent
-    from appliance.bundle.publish import Publisher
-    from appliance.bundle.rollback import make_rollback, roll_back
     from appliance.lease import under_lease
+    from appliance.publish.approval import Consent
+    from appliance.publish.publisher import Publisher
+    from appliance.publish.rollback import make_rollback, roll_back
     from appliance.store.history import find
 
     if sum(choice is not None for choice in (to, at, medium)) != 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli.opened import CONFIG, JSON, STORE, open_as_publisher, open_store, show
+from appliance.cli.common import CONFIG, JSON, STORE, open_as_publisher, open_store, show
 
 if TYPE_CHECKING:
     from appliance.store.pins import Pins

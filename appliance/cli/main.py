@@ -17,7 +17,7 @@ import click
 
 from appliance import __version__, logs
 from appliance.actor import actor
-from appliance.cli import backup, health, history, images, nodes, pki, prove, room, seeding, serve
+from appliance.cli import backup, gc, health, history, images, nodes, pki, prove, seeding, serve
 from appliance.errors import ApplianceError, system_error
 from appliance.words import json_text, several_lines
 
@@ -69,6 +69,6 @@ def _restrain_umask() -> None:
     os.umask((given | 0o022) & 0o077)
 
 
-for module in (seeding, history, images, health, nodes, room, prove, serve, pki, backup):
+for module in (seeding, history, images, health, nodes, gc, prove, serve, pki, backup):
     for command in module.COMMANDS:
         main.add_command(command)

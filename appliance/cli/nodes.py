@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from appliance.cli.opened import CONFIG, JSON, agent_down, make_sure, show
+from appliance.cli.common import CONFIG, JSON, agent_down, make_sure, show
 from appliance.config import DEFAULT_PATH, load
 from appliance.errors import fail
 from appliance.sizes import size_words

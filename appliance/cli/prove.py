@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from appliance.cli.opened import CONFIG, JSON, open_store, show
+from appliance.cli.common import CONFIG, JSON, open_store, show
 from appliance.config import DEFAULT_PATH, load
 from appliance.sizes import size_words
 
@@ -29,9 +29,9 @@ _TRIES = 3
 @JSON
 def prove(config_file: Path | None, sample: bool, limit: int, seed: str, as_json: bool) -> None:
     """Pull the manifest of every name from this node's mirror, and hold its digest against what the site publishes."""
-    from appliance.registry.proof import prove as run
-    from appliance.registry.proof import prove_sample
-    from appliance.store.signed import summary
+    from appliance.registry.selfcheck import prove as run
+    from appliance.registry.selfcheck import prove_sample
+    from appliance.store.index import summary
 
     config = load(config_file or DEFAULT_PATH)
     store = open_store(config.store, config_file)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli.opened import CONFIG, JSON, STORE, config_of, make_sure, open_store, show, tell_agent
+from appliance.cli.common import CONFIG, JSON, STORE, config_of, make_sure, open_store, show, tell_agent
 from appliance.sizes import size_words
 
 if TYPE_CHECKING:
     from appliance.archives.medium import Medium
-    from appliance.bundle.seed import Request, Target
     from appliance.lease import Lease
+    from appliance.publish.seed import Request, Target
 
 _NAME = click.option("--name", "names", multiple=True, metavar="REF", help="Name for an image that has none.")
 _PLATFORM = click.option(
@@ -100,8 +100,8 @@ def plan(
     **asked: Any,
 ) -> None:
     """Read and verify SOURCES whole and say what seeding them would change. Without --stage it writes nothing."""
-    from appliance.bundle.consent import Consent
-    from appliance.bundle.seed import inspect, stage
+    from appliance.publish.approval import Consent
+    from appliance.publish.seed import inspect, stage
 
     _check_given(asked["sources"], asked["remove"])
 
@@ -131,8 +131,8 @@ def seed(
     **asked: Any,
 ) -> None:
     """Import SOURCES (tarballs, layouts, directories of them) and publish them as one new generation."""
-    from appliance.bundle.consent import Consent
-    from appliance.bundle.seed import seed as run
+    from appliance.publish.approval import Consent
+    from appliance.publish.seed import seed as run
 
     _check_given(asked["sources"], asked["remove"])
     consent = Consent(move_pinned, older, asked["other_site"], asked["any_platform"])
@@ -233,7 +233,7 @@ def _check_given(sources: tuple[str, ...], remove: tuple[str, ...]) -> None:
 
 
 def _target(directory: Path, config_file: Path | None, lease: Lease | None) -> Target:
-    from appliance.bundle.seed import Target
+    from appliance.publish.seed import Target
 
     store = open_store(directory, config_file)
     return Target(store.config, store.blobs, store.generations, store.pushes, store.pins, store.collector, lease)
@@ -241,8 +241,8 @@ def _target(directory: Path, config_file: Path | None, lease: Lease | None) -> T
 
 def _request(target: Target, asked: Mapping[str, Any]) -> Request:
     """Return what the options ask for; what the nodes run is taken from the inventory where no option says it."""
-    from appliance.bundle.seed import Request
     from appliance.oci.platforms import parse_platform
+    from appliance.publish.seed import Request
 
     platforms = [parse_platform(text) for text in asked["platforms"] or target.config.platforms]
     return Request(**{**asked, "platforms": platforms})
@@ -256,7 +256,7 @@ def _read(
 ) -> dict[str, Any]:
     """Read the sources in a process of their own, and say on standard error how far it is."""
     from appliance.archives.medium import Medium
-    from appliance.bundle.confined import confined
+    from appliance.archives.sandbox import confined
     from appliance.cli.progress import Form, Progress
     from appliance.lease import under_lease
 

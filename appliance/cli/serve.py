@@ -17,11 +17,11 @@ from appliance.config import DEFAULT_PATH, CurrentConfig, load
 @click.option("--socket-unit", is_flag=True, help="Serve the mirror on the socket of a socket unit, and on no other.")
 def unit(name: Literal["mirror", "peer", "agent"], config_file: Path, socket_unit: bool) -> None:
     """Run one of the node's units; systemd calls this."""
-    from appliance.serve.systemd import Handed
+    from appliance.server.sdnotify import Handed
 
     handed = Handed()
     with handed.down_on_failure():
-        from appliance.serve.start import serve_unit
+        from appliance.server.start import serve_unit
 
         serve_unit(name, CurrentConfig(load(config_file), config_file), handed, socket_unit=socket_unit)
 
@@ -53,7 +53,7 @@ def serve(
 
     Plain HTTP, no client certificates, generations are taken from the peers unsigned.
     """
-    from appliance.serve.development import run
+    from appliance.server.devserver import run
 
     is_publisher = not peers if publisher is None else publisher
     run(
@@ -72,7 +72,7 @@ def serve(
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking for it.")
 def hash_password(name: str, password_stdin: bool) -> None:
     """Print the line that lets operator NAME push, for 'mirror_push_users'. The password itself is kept nowhere."""
-    from appliance.registry.credentials import line_for
+    from appliance.web.auth import line_for
 
     password: str
     if password_stdin:

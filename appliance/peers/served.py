@@ -12,9 +12,9 @@ from typing import Any
 from gevent.lock import BoundedSemaphore
 
 from appliance.errors import ApplianceError
-from appliance.offload import offload
 from appliance.store.head import IndexHead
-from appliance.store.signed import NameIndex, SignedIndex
+from appliance.store.index import NameIndex, SignedIndex
+from appliance.threads import offload
 from appliance.trust import Signature
 
 _STEP = 256 << 10

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from appliance.oci.digests import is_digest
-from appliance.peers.client import PeerError
+from appliance.peers.https import PeerError
 from appliance.store.head import IndexHead
-from appliance.store.signed import SIZE_LIMIT
+from appliance.store.index import SIZE_LIMIT
 
 T = TypeVar("T")
 INDEXES = ("generation", "pushes", "pins")

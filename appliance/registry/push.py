@@ -15,14 +15,14 @@ from flask import Response, current_app, g, request
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest, digest_of, hasher
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, parse_manifest
-from appliance.oci.names import is_tag
-from appliance.offload import feed, offload
-from appliance.registry import intake
-from appliance.registry.answers import Refusal
-from appliance.registry.listener import Handler, repository_of
-from appliance.registry.publishing import Publishing
-from appliance.registry.wire import Broken
+from appliance.oci.reference import is_tag
+from appliance.publish.pushes import Publishing
+from appliance.server.gunicorn_body import Broken
 from appliance.store.uploads import Upload, UploadBusy, Uploads
+from appliance.threads import feed, offload
+from appliance.web import request_body
+from appliance.web.listener import Handler, repository_of
+from appliance.web.responses import Refusal
 
 TAGS_AT_ONCE = 50
 """Tags that one manifest may be pushed under in one request."""
@@ -43,7 +43,7 @@ _ANSWERS = {
 class Pushing:
     """The writing routes of one node.
 
-    :param admit: refuses where this node does not publish now; see :func:`appliance.registry.publishing.check_publisher`.
+    :param admit: refuses where this node does not publish now; see :func:`appliance.publish.pushes.check_publisher`.
     :param uploads: where bytes arrive.
     :param publishing: where names change.
     :param site_addresses: spellings of listed nodes that mean "no namespace".
@@ -173,7 +173,7 @@ class Pushing:
 
     def _receive(self, upload: Upload, name: str, algorithm: str | None = None) -> None:
         """Append the request's body, the last one where the digest is known; what came before a break stays, and is what the status then says."""
-        wanted = intake.content_range(request.headers.get("Content-Range"))
+        wanted = request_body.content_range(request.headers.get("Content-Range"))
         length, before = request.content_length, upload.size
         if wanted is not None:
             if wanted.first != before:
@@ -182,7 +182,7 @@ class Pushing:
                 raise Refusal(400, "SIZE_INVALID", f"Content-Range has {wanted.length} bytes, Content-Length {length}")
         try:
             offload(upload.expect, length, algorithm)
-            feed(intake.chunks(request), upload.append)
+            feed(request_body.chunks(request), upload.append)
         except ApplianceError:
             # A full disk is no better with half of a blob on it.
             upload.cancel()
@@ -227,7 +227,7 @@ class Pushing:
         said = request.headers.get("Content-Type")
         if said and not request.mimetype:
             raise Refusal(400, "MANIFEST_INVALID", f"not a Content-Type: {said[:100]!r}")
-        content = intake.document(request, MANIFEST_LIMIT)
+        content = request_body.document(request, MANIFEST_LIMIT)
         digest = digest_of(content, digest_wanted or "sha256")
         if digest_wanted not in (None, digest):
             raise Refusal(400, "DIGEST_INVALID", f"the manifest has {digest}, not {digest_wanted}")

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from appliance.errors import fail, system_error
+from appliance.files import sync_directory, write_atomically
 from appliance.oci.blob import HEAD_BYTES, StoredBlob, check_put
 from appliance.oci.digests import check_digest, hasher, is_digest
-from appliance.oci.piecemap import BIG_BLOB, PieceHasher, PieceMap
+from appliance.oci.pieces import BIG_BLOB, PieceHasher, PieceMap
 from appliance.sizes import size_words
-from appliance.store.files import sync_directory, write_atomically
-from appliance.store.lanes import Lanes
+from appliance.store.fanout import Lanes
 from appliance.store.locks import Rank, lock_new, locked, try_lock
-from appliance.store.room import Room
+from appliance.store.quota import Room
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
@@ -371,7 +371,7 @@ class BlobStore:
             _unlink(leftover)
 
     def room(self) -> int:
-        """Bytes that may still be written; see :meth:`appliance.store.room.Room.left`."""
+        """Bytes that may still be written; see :meth:`appliance.store.quota.Room.left`."""
         return self.space.left()
 
     def check_room(self, needed: int) -> None:

@@ -11,7 +11,7 @@ from appliance.oci import mediatypes
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor
 from appliance.store.blobs import BlobStore
-from appliance.store.signed import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
+from appliance.store.index import CREATED, PREFIX, Entry, SignedIndex, list_names, read_names, reading
 from appliance.times import now
 from appliance.trust import Signature, Trust
 

@@ -10,12 +10,12 @@ from typing import Any
 from appliance.errors import ApplianceError
 from appliance.oci.digests import is_digest
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import Needed, needed, needed_by_pins, needed_by_pushes
-from appliance.store.damage import hash_file
 from appliance.store.generations import Generations
 from appliance.store.inspection import Fault, Inspected, Inspector
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
+from appliance.store.quarantine import hash_file
+from appliance.store.reachability import Needed, needed, needed_by_pins, needed_by_pushes
 
 
 @dataclass

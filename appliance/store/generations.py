@@ -14,13 +14,13 @@ from itertools import islice
 from typing import NoReturn
 
 from appliance.errors import ApplianceError, fail
+from appliance.files import write_atomically
 from appliance.media import MediumIdentity, media_words
 from appliance.oci import mediatypes
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor
 from appliance.store.blobs import BlobStore
-from appliance.store.files import write_atomically
-from appliance.store.signed import (
+from appliance.store.index import (
     CREATED,
     PREFIX,
     Entry,

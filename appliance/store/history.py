@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from appliance.errors import fail
+from appliance.store.auditlog import publications
 from appliance.store.blobs import BlobStore
-from appliance.store.changes import Changes
-from appliance.store.closure import reader, walk
+from appliance.store.diff import Changes
 from appliance.store.generations import Generation, Generations
-from appliance.store.journal import publications
-from appliance.store.signed import Entry
+from appliance.store.index import Entry
+from appliance.store.reachability import reader, walk
 from appliance.times import parse_time
 
 _LISTED = 20

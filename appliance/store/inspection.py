@@ -11,15 +11,15 @@ from typing import Any
 
 from appliance.errors import ApplianceError
 from appliance.oci.digests import digest_of
-from appliance.store import form, standing
-from appliance.store.audit import Survey, survey
+from appliance.store import readiness, schema
+from appliance.store.auditcheck import Survey, survey
+from appliance.store.auditlog import FILE as JOURNAL
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generations
-from appliance.store.journal import FILE as JOURNAL
+from appliance.store.index import SignedIndex, beginning
 from appliance.store.kinds import Kind, kind_named
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
-from appliance.store.signed import SignedIndex, beginning
 from appliance.store.staged import StagedReadings
 from appliance.trust import Signature
 
@@ -130,7 +130,7 @@ class Inspector:
             self._sound, self._heads, self._log = {}, {}, None
         store = self.store
         log, is_fresh, faults = self._survey()
-        if not is_fresh and not standing.is_sound(self._root, store.node, log.given_up):
+        if not is_fresh and not readiness.is_sound(self._root, store.node, log.given_up):
             # The log may have grown by what was given up now.
             self._log = None
             log, is_fresh, faults = self._survey()
@@ -142,8 +142,8 @@ class Inspector:
             if index is not None:
                 counted, found = self._current(name, f"{name}.json", index)
                 faults += [*found, *self._signatures(name, index, counted)]
-        if not standing.is_sound(self._root, store.node, log.given_up):
-            faults.append(Fault("standing", standing.FILE, "it is not the mark of this node"))
+        if not readiness.is_sound(self._root, store.node, log.given_up):
+            faults.append(Fault("standing", readiness.FILE, "it is not the mark of this node"))
         if is_fresh:
             faults += self._judge_log(head, log)
         faults += [
@@ -306,11 +306,11 @@ def _layout(root: Path) -> Iterator[Fault]:
 
 def _form(root: Path) -> Iterator[Fault]:
     try:
-        form.check(root)
+        schema.check(root)
     except ApplianceError as error:
-        yield Fault("form", form.FILE, error.why)
+        yield Fault("form", schema.FILE, error.why)
     except OSError as error:
-        yield Fault("form", form.FILE, f"it cannot be read: {_words(error)}")
+        yield Fault("form", schema.FILE, f"it cannot be read: {_words(error)}")
 
 
 def _scrub(root: Path) -> Iterator[Fault]:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from appliance.oci.manifests import Descriptor
-from appliance.store.closure import Needed, reach, walk
-from appliance.store.signed import Entry
+from appliance.store.index import Entry
+from appliance.store.reachability import Needed, reach, walk
 
 Read = Callable[[Descriptor], "bytes | None"]
 

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from appliance.errors import fail
-from appliance.oci.names import parse_reference
+from appliance.oci.reference import parse_reference
+from appliance.store.auditlog import note
 from appliance.store.blobs import BlobStore
 from appliance.store.counted import Counted, CountedIndex
 from appliance.store.generations import Generations
-from appliance.store.journal import note
+from appliance.store.index import Entry
 from appliance.store.locks import names_locked
-from appliance.store.signed import Entry
 from appliance.times import now
 from appliance.trust import Trust
 

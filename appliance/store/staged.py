@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from appliance import __version__
+from appliance.files import write_atomically
 from appliance.oci.digests import digest_of, is_digest
 from appliance.oci.manifests import Descriptor
-from appliance.store.files import write_atomically
 
 KEEP_SECONDS = 24 * 3600.0
 """Seconds for which a reading is kept."""

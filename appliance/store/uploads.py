@@ -24,7 +24,7 @@ from appliance.oci.blob import check_put
 from appliance.oci.digests import check_digest, hasher, is_digest
 from appliance.oci.manifests import Descriptor
 from appliance.oci.mediatypes import PIECE_MAP
-from appliance.oci.piecemap import BIG_BLOB, PieceHasher
+from appliance.oci.pieces import BIG_BLOB, PieceHasher
 from appliance.store.blobs import WRITE_BACK, BlobStore, write_back
 from appliance.store.locks import try_lock
 

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import yaml
 
 from appliance import pki, trust
-from appliance.registry.credentials import line_for
-from appliance.store import standing
+from appliance.store import readiness
+from appliance.web.auth import line_for
 from tests.bench.processes import Child, Failed, free_port, wait_for
 from tests.bench.sinks import Address
 from tests.keys import certify
@@ -76,7 +76,7 @@ class Site:
         # A publisher asks every listed node before it publishes, and the other one here is off. It never had anything, so
         # the mark that `appliance take-over --without b` would leave is true.
         self.store.mkdir()
-        standing.settle(self.store, PUBLISHER)
+        readiness.settle(self.store, PUBLISHER)
 
     @property
     def authorization(self) -> str:

@@ -93,7 +93,7 @@ TESTS = {
     # The first hour.
     r"python3 -m venv ~/fetch && \. ~/fetch/bin/activate": _TYPED,
     r"python3 -m venv \.venv|\. \.venv/bin/activate|\.venv/bin/pip install .*|cp -r inventory/example inventory/site": _TYPED,
-    r"python3? -m (appliance\.bundle\.wheelhouse|pip download) .*": _TYPED,
+    r"python3? -m (appliance\.release\.wheelhouse|pip download) .*": _TYPED,
     r"skopeo copy --all docker://docker\.io/.*|zstd --rm nginx\.tar|sha256sum nginx\.tar\.zst > .*": _TYPED,
     r"ssh (root@\S+ true|(-v )?<host>)": _TYPED,
     r"ansible-playbook (site|playbooks/(preflight|verify|update|backup))\.yml( -e verify_\w+=\S+)?": _TYPED,
@@ -108,11 +108,11 @@ TESTS = {
     # The commands that change something, and those that are only named in running text.
     r"appliance (audit|diff|rollback)( .*)?": f"{_CLI}/test_history.py::test_rollback_is_shown_first_and_publishes_exactly_that",
     r"appliance (plan|seed|images|fsck|status|prove|history|running)( --platform \S+ …)?": f"{_CLI}/test_commands.py::test_plan_seed_images_fsck",
-    r"appliance fsck --repair": f"{_CLI}/test_room.py::test_repair_asks_the_agent_and_says_what_came_back_and_what_is_lost",
+    r"appliance fsck --repair": f"{_CLI}/test_gc.py::test_repair_asks_the_agent_and_says_what_came_back_and_what_is_lost",
     r"appliance seed (--store \S+ )?--expect .*": f"{_CLI}/test_commands.py::test_plan_seed_images_fsck",
     r"appliance seed --store \S+ --remove .*": f"{_CLI}/test_history.py::test_names_leave_by_name_without_a_medium",
     rf"{_APPLIANCE}(un)?pin( .*)?": f"{_CLI}/test_commands.py::test_pin_and_what_it_stops",
-    rf"{_APPLIANCE}gc( .*)?": f"{_CLI}/test_room.py::test_plan_then_collect_then_nothing",
+    rf"{_APPLIANCE}gc( .*)?": f"{_CLI}/test_gc.py::test_plan_then_collect_then_nothing",
     rf"{_APPLIANCE}take-over .*": "tests/integration/test_nodes.py::test_the_heir_of_a_lost_publisher_goes_on_from_the_newest_that_is_left",
     rf"{_APPLIANCE}leaving .*": "tests/integration/test_nodes.py::test_what_only_a_leaving_node_holds",
     r"(python -m )?appliance hash-password.*": f"{_CLI}/test_commands.py::test_hash_password_makes_a_line_and_shows_no_password",
@@ -168,7 +168,7 @@ REASONS = {
     r"cd /media/stick && sha256sum .*": "the same as the file beside it that seeding checks: tests/unit/archives/test_formats.py",
     r"python3 -m json\.tool < FILE\.sig": "looks at a file that the error names",
     r"fsck --repair|tail (-f .*|-c \+BYTE)|head -c BYTES|cat a\.tar\S* .*|ls -l|zstd -dc|openssl dgst( -sha256)?"
-    r"|python3? -m appliance\.bundle\.wheelhouse|ansible-playbook -K": "named, not typed",
+    r"|python3? -m appliance\.release\.wheelhouse|ansible-playbook -K": "named, not typed",
 }
 """Pattern of a line that no test runs to the reason."""
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from appliance.archives.contents import ArchiveContents
+from appliance.archives.model import ArchiveContents
 from appliance.oci.digests import digest_of
-from appliance.oci.names import parse_reference
+from appliance.oci.reference import parse_reference
 from tests.fuzz.checks import plain
 from tests.unit.store import made
 

@@ -16,7 +16,7 @@ import tarfile
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
 from appliance.store import generations, pins, pushes
-from appliance.store.signed import Entry
+from appliance.store.index import Entry
 from tests.badpeers import entries
 from tests.badpeers.answers import Reply, sent
 from tests.fuzz import CORPUS

@@ -18,10 +18,10 @@ from urllib.parse import unquote_to_bytes
 
 from flask import Flask
 
-from appliance.oci.names import parse_reference
-from appliance.registry.app import Registry, create_app
-from appliance.registry.catalog import CurrentCatalog
-from appliance.registry.fetcher import NoFetcher
+from appliance.oci.reference import parse_reference
+from appliance.registry.blob_provider import NoFetcher
+from appliance.registry.read import Registry, create_app
+from appliance.store.catalog import CurrentCatalog
 from tests.unit.registry.listeners import Listener, authorization
 from tests.unit.store import made
 

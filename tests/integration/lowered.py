@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from appliance import bounds
+from appliance import limits
 
 
 def run(values: Mapping[str, float], report: str | None) -> None:
@@ -18,8 +18,8 @@ def run(values: Mapping[str, float], report: str | None) -> None:
     :param report: where workers say how many greenlets they have, as ``<report>.<pid>``; None: nowhere.
     """
     for name, value in values.items():
-        assert hasattr(bounds, name), name
-        setattr(bounds, name, value)
+        assert hasattr(limits, name), name
+        setattr(limits, name, value)
     if report is not None:
         _count_greenlets(Path(report))
     sys.argv[0] = "appliance"
@@ -31,7 +31,7 @@ def run(values: Mapping[str, float], report: str | None) -> None:
 def _count_greenlets(report: Path) -> None:
     from gevent import Greenlet
 
-    from appliance.serve.worker import Worker
+    from appliance.server.gunicorn_worker import Worker
 
     beat = Worker.notify
 

@@ -29,7 +29,7 @@ from click.testing import CliRunner
 from appliance import pki
 from appliance.agent.client import AgentClient, AgentDown
 from appliance.cli.main import main
-from appliance.store import standing
+from appliance.store import readiness
 from tests.badpeers.entries import ENTRIES, FORGED, WELL, Entry
 from tests.badpeers.server import Settings
 from tests.fuzz.checks import plain
@@ -135,7 +135,7 @@ class Trio:
         for node in "ab":
             self._configure(node)
         (root / "store-a").mkdir()
-        standing.settle(root / "store-a", "a")
+        readiness.settle(root / "store-a", "a")
         self.publish()
         self.start()
 
@@ -207,7 +207,7 @@ class Trio:
         for node in "ab":
             self._configure(node)
             self.socket(node).unlink(missing_ok=True)
-        standing.settle(self.root / "store-a", "a")
+        readiness.settle(self.root / "store-a", "a")
         self.start()
 
     def image(self, number: int) -> made.Image:

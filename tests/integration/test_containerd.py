@@ -85,7 +85,7 @@ def test_a_mirror_that_is_down_costs_one_refused_connection(site: Site, containe
 
 _CLOSES = """
 import socket, sys
-from appliance.serve.systemd import close_clients
+from appliance.server.sdnotify import close_clients
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 print("ready", flush=True)
 close_clients(listener.fileno(), 100)

@@ -23,12 +23,12 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from appliance.bundle.seed import Request, seed
 from appliance.errors import ApplianceError
-from appliance.store.audit import audit
+from appliance.publish.seed import Request, seed
+from appliance.store.auditcheck import audit
+from appliance.store.auditlog import publications
 from appliance.store.blobs import BlobStore
 from appliance.store.fsck import check
-from appliance.store.journal import publications
 from tests.integration import faults, powerloss
 from tests.integration.conftest import APPLIANCE, run
 from tests.unit.store import made

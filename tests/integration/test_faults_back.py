@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from appliance.bundle.consent import Consent
-from appliance.bundle.publish import Publisher
-from appliance.bundle.rollback import roll_back
-from appliance.bundle.seed import Request, seed
 from appliance.config import Config
 from appliance.errors import ApplianceError
+from appliance.publish.approval import Consent
+from appliance.publish.publisher import Publisher
+from appliance.publish.rollback import roll_back
+from appliance.publish.seed import Request, seed
 from appliance.store.blobs import BlobStore
 from appliance.store.history import find
 from appliance.store.pins import pin

@@ -18,7 +18,7 @@ from ansible_collections.site.appliance.plugins.filter import seed
 from appliance.agent.client import AgentClient
 from appliance.errors import ApplianceError
 from appliance.store.blobs import BlobStore
-from appliance.store.garbage import Collector, collect
+from appliance.store.gc import Collector, collect
 from appliance.store.uploads import Uploads
 from tests.integration import faults
 from tests.integration.conftest import APPLIANCE, Node, Site, appliance, free_port, request, run, wait_for

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import bounds
+from appliance import limits
 from appliance.agent.client import AgentClient
 from tests.integration.conftest import APPLIANCE, appliance, wait_for
 from tests.integration.test_trouble import BASIC, Unit, answer
@@ -250,7 +250,7 @@ def test_users_of_a_nodes_address_do_not_keep_the_node_out(unit: Unit) -> None:
     """They come from its address, as pods of it do, and show no certificate."""
     kept = []
     try:
-        for _ in range(bounds.NODE_CONNECTIONS + 10):
+        for _ in range(limits.NODE_CONNECTIONS + 10):
             kept.append(Stranger(unit, "127.0.0.1"))
         assert unit.tls.ask("/p2p/v1/ping", unit.tls.pki("b"))[0] == 200
     finally:

@@ -19,8 +19,8 @@ import yaml
 
 from appliance import pki
 from appliance.config import CurrentConfig, load
-from appliance.peers.client import PeerError, Peers
-from appliance.store import standing
+from appliance.peers.https import PeerError, Peers
+from appliance.store import readiness
 from tests.integration.conftest import APPLIANCE, Process, appliance, free_port, request, run, wait_for, workers_of
 from tests.keys import certify
 from tests.unit.store import made
@@ -39,7 +39,7 @@ class Tls:
             certify(root / ca, self.pki(node, ca), node, "127.0.0.1")
         # As the publisher's agent leaves it once the other node, which listens nowhere here, has answered.
         (root / "store-a").mkdir()
-        standing.settle(root / "store-a", "a")
+        readiness.settle(root / "store-a", "a")
 
     def pki(self, node: str, ca: str = "ca") -> Path:
         return self.root / f"{ca}-{node}"

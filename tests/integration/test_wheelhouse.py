@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-_COMMAND = re.compile(r"^(python3 -m appliance\.bundle\.wheelhouse .*?)(?:\s+#.*)?$", re.MULTILINE)
+_COMMAND = re.compile(r"^(python3 -m appliance\.release\.wheelhouse .*?)(?:\s+#.*)?$", re.MULTILINE)
 
 
 def _commands() -> list[str]:

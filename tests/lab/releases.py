@@ -45,7 +45,7 @@ def this_release(tree: Path, version: str, *, broken: bool = False) -> Path:
     own = tree / "appliance/__init__.py"
     own.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{version}"', own.read_text()))
     if broken:
-        start = tree / "appliance/serve/start.py"
+        start = tree / "appliance/server/start.py"
         start.write_text(start.read_text() + '\n\nraise SystemExit("broken on purpose")\n')
     return tree
 
@@ -55,7 +55,7 @@ def wheelhouse(tree: Path) -> Path:
     target = tree / "build/wheelhouse"
     shutil.copytree(cache_dir() / "wheelhouse", target)
     done = subprocess.run(
-        [sys.executable, "-m", "appliance.bundle.wheelhouse", str(target)],
+        [sys.executable, "-m", "appliance.release.wheelhouse", str(target)],
         cwd=tree,
         capture_output=True,
         text=True,

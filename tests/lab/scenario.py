@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from appliance.bundle.wheelhouse import build_wheelhouse
+from appliance.release.wheelhouse import build_wheelhouse
 from tests.lab.base import cache_dir
 from tests.lab.images import FileSystem, docker_archive, make_stick, pause_image, write_sources
 from tests.lab.root import locked

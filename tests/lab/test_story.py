@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from appliance.registry.credentials import line_for
+from appliance.web.auth import line_for
 from tests.lab.host import Host
 from tests.lab.images import NGINX as NGINX_IMAGE
 from tests.lab.images import ImageSpec, docker_archive, make_stick, oci_layout

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from appliance import logs
-from appliance.serve.server import Server
+from appliance.server.gunicorn_server import Server
 from tests.hostile import HOSTILE, UNWRITABLE, acting, assert_harmless
 
 

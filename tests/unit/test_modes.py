@@ -19,10 +19,10 @@ from click.testing import CliRunner
 from appliance.agent.fetch import Progress, _Partial
 from appliance.agent.scrub import Pace, Scrubber
 from appliance.cli.main import main
-from appliance.serve.server import Server
-from appliance.store import form, journal, standing
+from appliance.server.gunicorn_server import Server
+from appliance.store import auditlog, readiness, schema
 from appliance.store.blobs import BlobStore
-from appliance.store.damage import examine
+from appliance.store.quarantine import examine
 from appliance.store.uploads import Uploads
 from tests.unit.store import made
 
@@ -88,7 +88,7 @@ def write_everything(root: Path) -> None:
     )
     site = (*store, "--config", config)
     run("plan", *site, "--stage", medium)
-    standing.settle(root / "store", "a")
+    readiness.settle(root / "store", "a")
     run("seed", *site, medium)
     made.write_oci_archive(root / "medium/a.tar", {A: made.image(1), B: made.image(2)})
     run("plan", *site, "--stage", medium)
@@ -97,14 +97,14 @@ def write_everything(root: Path) -> None:
     run("backup", "pack", "--ca", root / "pki", "--store-part", root / "part.tar", "--out", root / "backups")
     run("backup", "unpack", *(root / "backups").glob("*.tar"), root / "unpacked")
     blobs = BlobStore(root / "store", reserve=0)
-    form.prepare(blobs)
+    schema.prepare(blobs)
     uploads = Uploads(blobs)
     uploads.begin("team/app")
     pushed = made.image(3)
     made.push(blobs, {"docker.io/team/app:1": pushed})
     uploads.claim("docker.io/team/app", pushed.digest)
     Scrubber(blobs, Pace(1, time.monotonic, time.sleep), lambda work, *words: work(*words), time.time, list)._save()
-    journal.note(blobs.root, {"action": "test"})
+    auditlog.note(blobs.root, {"action": "test"})
     _Partial(blobs.root / "partial" / ("0" * 64), "sha256:" + "0" * 64, Progress(1), None, lambda *_: None)
     bad = next(iter(made.image(4).blobs))
     made.fill(blobs, [made.image(4)])

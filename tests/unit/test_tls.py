@@ -17,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from gevent.socket import SHUT_WR, socketpair
 
-from appliance import bounds
+from appliance import limits
 from appliance.tls import TlsSocket, WithoutData
 from appliance.trust import client_context, common_name, server_context
 from tests.keys import site_keys
@@ -208,7 +208,7 @@ def test_a_client_may_change_its_keys(pair: tuple[TlsSocket, Any], secret: bytes
 
 def test_key_updates_without_an_end_end_and_others_have_turns(pair: tuple[TlsSocket, Any], secret: bytes) -> None:
     server, there = pair
-    records, _ = key_updates(secret, 2 * bounds.TLS_BYTES // 27)
+    records, _ = key_updates(secret, 2 * limits.TLS_BYTES // 27)
     sending = gevent.spawn(there.sendall, records)
     with turns() as count, pytest.raises(WithoutData):
         server.recv(100)

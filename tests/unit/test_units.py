@@ -12,9 +12,9 @@ import pytest
 from ansible_collections.site.appliance.plugins.filter.mirror import mirror_memory_max
 from jinja2 import Environment, FileSystemLoader
 
-from appliance import bounds
+from appliance import limits
 from appliance.config import Config
-from appliance.serve.systemd import DOWN_SECONDS
+from appliance.server.sdnotify import DOWN_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = ROOT / "roles/mirror/templates"
@@ -106,7 +106,7 @@ def test_systemd_waits_longer_than_a_service_takes_to_stop_and_keeps_its_listene
         assert ("FileDescriptorStoreMax=1" in lines) == (unit == "peer"), "the mirror's is its socket unit's"
         (patience,) = (int(line.partition("=")[2]) for line in lines if line.startswith("TimeoutStopSec="))
         # What gunicorn's parent gives its workers, and what it takes itself.
-        assert patience > bounds.PUSH_GRACE_SECONDS + 5 + 2
+        assert patience > limits.PUSH_GRACE_SECONDS + 5 + 2
         assert "KillMode=" not in "".join(lines), "every process is told at once"
 
 

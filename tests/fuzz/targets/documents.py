@@ -10,16 +10,16 @@ import json
 from typing import Any
 
 from appliance.archives.label import Label, parse_label
-from appliance.archives.layout import check_layout_version, read_config
 from appliance.archives.limits import Limits
+from appliance.archives.oci_layout import check_layout_version, read_config
 from appliance.oci import mediatypes
 from appliance.oci.digests import is_digest
 from appliance.oci.manifests import Descriptor, Manifest, parse_manifest
-from appliance.oci.piecemap import PieceMap
+from appliance.oci.pieces import PieceMap
 from appliance.oci.platforms import Platform, matches, parse_platform
 from appliance.oci.strictjson import dump_json, is_clean_text, load_json
 from appliance.store import generations, pins, pushes
-from appliance.store.signed import ABSENT, CREATED, PIECES_OF, PREFIX
+from appliance.store.index import ABSENT, CREATED, PIECES_OF, PREFIX
 from appliance.trust import Signature
 from tests.fuzz.checks import attempt
 

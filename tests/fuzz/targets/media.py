@@ -29,15 +29,15 @@ from pathlib import Path
 import zstandard
 
 from appliance.archives.sink import HashingSink
-from appliance.bundle.plan import Plan, make_plan
-from appliance.bundle.publish import Result
-from appliance.bundle.reading import read_sources
-from appliance.bundle.seed import Request, seed
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
-from appliance.oci.names import parse_reference
-from appliance.registry.catalog import Catalog
+from appliance.oci.reference import parse_reference
+from appliance.publish.plan import Plan, make_plan
+from appliance.publish.publisher import Result
+from appliance.publish.reading import read_sources
+from appliance.publish.seed import Request, seed
 from appliance.store.blobs import BlobStore
+from appliance.store.catalog import Catalog
 from appliance.store.fsck import check
 from tests.fuzz.checks import attempt, plain
 from tests.fuzz.sandbox import Sandbox, sandbox

@@ -8,9 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from appliance.archives.names import read_name, read_saved_name
-from appliance.bundle.allow import parse_pattern
 from appliance.oci.digests import check_digest, hasher, is_digest
-from appliance.oci.names import (
+from appliance.oci.reference import (
     NAME_LIMIT,
     Reference,
     check_registry,
@@ -19,6 +18,7 @@ from appliance.oci.names import (
     parse_reference,
     split_path,
 )
+from appliance.publish.allowlist import parse_pattern
 from appliance.store.blobs import BlobStore
 from appliance.words import one_line
 from tests.fuzz.checks import attempt, plain

@@ -31,8 +31,8 @@ from cryptography.hazmat.primitives import serialization
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
 from appliance.config import Config, CurrentConfig, Peer
-from appliance.peers import client
-from appliance.peers.client import PeerError, Peers
+from appliance.peers import https
+from appliance.peers.https import PeerError, Peers
 from appliance.store.generations import Generations, make
 from appliance.store.head import IndexHead
 from appliance.store.pins import Pins
@@ -255,7 +255,7 @@ def _wire(content: bytes) -> None:
     peer = Peer("c", "http://192.0.2.1:5443", "192.0.2.1")
     config = Config(node="b", store=Path("."), peers=(peer,))
     peers = Peers(CurrentConfig(config))
-    pool = client._pool(peer, config)
+    pool = https._pool(peer, config)
     shipped: Any = pool.pool_classes_by_scheme["http"]
 
     class Connection(shipped.ConnectionCls):  # type: ignore[misc]  # the class is chosen at run time
@@ -263,7 +263,7 @@ def _wire(content: bytes) -> None:
             self.sock = _Wire(content)
 
     pool.pool_classes_by_scheme = {"http": type("Pool", (shipped,), {"ConnectionCls": Connection})}
-    peers._lines[peer] = client._Line(pool)
+    peers._lines[peer] = https._Line(pool)
     try:
         status, body = peers.ask(peer, "GET", "/p2p/v1/ping")
     except PeerError as error:

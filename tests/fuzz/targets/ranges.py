@@ -8,10 +8,10 @@ from __future__ import annotations
 import base64
 import string
 
-from appliance.registry.answers import Refusal
-from appliance.registry.credentials import basic
-from appliance.registry.intake import content_range
-from appliance.registry.ranges import Unsatisfiable, parse_range
+from appliance.web.auth import basic
+from appliance.web.ranges import Unsatisfiable, parse_range
+from appliance.web.request_body import content_range
+from appliance.web.responses import Refusal
 
 WORDS = ("bytes=", "Bytes=", "bytes=-", "0-", "0-0", "-1", "9" * 19, "9" * 20, "18446744073709551616", "Basic ", ",")
 _DIGITS = frozenset(string.digits)

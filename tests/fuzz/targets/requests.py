@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from appliance.oci.digests import digest_of, is_digest
-from appliance.oci.names import split_path
+from appliance.oci.reference import split_path
 from tests.fuzz.targets.ranges import expected_range
 from tests.fuzz.world import BOTH, LOST, LOST_LAYER, ONE, OPERATOR, SIGNATURE, SITE, TWO, Answer, World, reached, world
 

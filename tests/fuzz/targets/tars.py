@@ -6,10 +6,10 @@ are put right first (an option leaves them); the engine then gets to what the he
 
 from __future__ import annotations
 
-from appliance.archives.dispatch import read_source
 from appliance.archives.limits import MIB, Limits
+from appliance.archives.reader import read_source
 from appliance.archives.sink import HashingSink
-from appliance.archives.tarstream import BLOCK, TarStream
+from appliance.archives.tar import BLOCK, TarStream
 from appliance.errors import ApplianceError
 from tests.fuzz.checks import attempt, known
 from tests.fuzz.sandbox import sandbox

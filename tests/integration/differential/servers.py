@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from appliance.config import load
 from appliance.oci import mediatypes
-from appliance.registry.credentials import line_for
+from appliance.web.auth import line_for
 from tests.bench.servers import docker_registry_command
 from tests.integration.conftest import APPLIANCE, Process, free_port, wait_for
 from tests.integration.differential import content

@@ -13,7 +13,7 @@ import gevent
 import urllib3
 
 from appliance.config import Peer
-from appliance.peers.client import SMALL_ANSWER, BrokeOff, PeerError, Peers
+from appliance.peers.https import SMALL_ANSWER, BrokeOff, PeerError, Peers
 
 READ = 64 << 10
 STEP = 1 << 10

@@ -24,7 +24,7 @@ from appliance.agent.delivery import (
 )
 from appliance.agent.fetch import Fetcher, Progress
 from appliance.agent.troubles import Troubles
-from appliance.oci.piecemap import PieceHasher, PieceMap
+from appliance.oci.pieces import PieceHasher, PieceMap
 from appliance.store.blobs import BlobStore
 from tests.unit.agent.fakes import CLOCK, STEP, FakePeer, FakePeers, at_once
 from tests.unit.store import made

@@ -13,13 +13,13 @@ from gevent.event import Event
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
 from appliance.agent.troubles import Troubles
-from appliance.peers.client import PeerError
+from appliance.peers.https import PeerError
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import needed
 from appliance.store.generations import Generation, Generations
+from appliance.store.index import Entry, NameIndex
 from appliance.store.pins import Pinned
 from appliance.store.pushes import Pushed
-from appliance.store.signed import Entry, NameIndex
+from appliance.store.reachability import needed
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
 from tests.unit.store import made
 

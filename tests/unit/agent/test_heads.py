@@ -14,13 +14,13 @@ from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
 from appliance.agent.indexes import HEAD_ANSWER, HEAD_SECONDS, IndexReader
 from appliance.config import Peer
-from appliance.peers.client import PeerError
-from appliance.store import standing
+from appliance.peers.https import PeerError
+from appliance.store import readiness
 from appliance.store.generations import Generation
 from appliance.store.pins import Pins
 from appliance.trust import Trust
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
-from tests.unit.agent.test_service import Node, World
+from tests.unit.agent.test_daemon import Node, World
 from tests.unit.store import made
 
 HEAD, PUSHES_HEAD = "/p2p/v1/generation/head", "/p2p/v1/pushes/head"
@@ -321,7 +321,7 @@ def test_a_publisher_does_not_publish_over_what_a_seed_has_signed(site: Site) ->
     publisher = restored(site, site.first)
     peer = giving(site.a.as_peer(heads=True), site.raw, b"", 500)
     assert not site.world.agent(publisher, b=peer).look()["settled"]
-    assert not standing.is_settled(publisher.blobs.root)
+    assert not readiness.is_settled(publisher.blobs.root)
     assert site.world.agent(publisher, b=site.a.as_peer(heads=True)).look()["settled"]
     assert publisher.generations.current() == site.second
 

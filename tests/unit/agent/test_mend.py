@@ -11,23 +11,23 @@ from pathlib import Path
 
 import pytest
 
+from appliance.agent.daemon import Agent
 from appliance.agent.indexes import HEAD_ANSWER, UNSIGNED_BYTES, IndexReader
-from appliance.agent.service import Agent
 from appliance.config import Peer
 from appliance.errors import ApplianceError
-from appliance.peers.client import PeerError
-from appliance.store import journal, standing
-from appliance.store.changes import Changes
+from appliance.peers.https import PeerError
+from appliance.store import auditlog, readiness
+from appliance.store.diff import Changes
 from appliance.store.fsck import Report, check
+from appliance.store.healing import heal
+from appliance.store.index import SIZE_LIMIT
 from appliance.store.inspection import Fault
 from appliance.store.kinds import KINDS, kind_of, table
-from appliance.store.mending import heal
 from appliance.store.pins import Pins
-from appliance.store.signed import SIZE_LIMIT
 from appliance.store.staged import StagedReadings
 from appliance.trust import Signature, Trust
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
-from tests.unit.agent.test_service import Node, World
+from tests.unit.agent.test_daemon import Node, World
 from tests.unit.store import made
 
 GIVEN_UP = made.sha(b"given up")
@@ -76,7 +76,7 @@ class Site:
         (a, b), pins, before = self.nodes.values(), self.pins, None
         for number in range(1, 5):
             made_now = a.publish(number)
-            journal.record(a.blobs.root, made_now, Changes.of(before, made_now))
+            auditlog.record(a.blobs.root, made_now, Changes.of(before, made_now))
             before = made_now
             with a.pushes.changing():
                 a.pushes.replace({"docker.io/team/app:1": made.image(number).entry})
@@ -85,11 +85,11 @@ class Site:
             current = pins["publisher"].current()
             assert current is not None
             pins["follower"].accept(current.raw, pins["publisher"].signature(current), lambda _: None)
-        journal.note(a.blobs.root, {"action": "take-over", "given_up": [GIVEN_UP]})
-        standing.settle(a.blobs.root, "a", [GIVEN_UP])
+        auditlog.note(a.blobs.root, {"action": "take-over", "given_up": [GIVEN_UP]})
+        readiness.settle(a.blobs.root, "a", [GIVEN_UP])
         for node in self.nodes.values():
             for blobs in (1, 20, 300):
-                journal.note(node.blobs.root, {"action": "gc", "blobs": blobs})
+                auditlog.note(node.blobs.root, {"action": "gc", "blobs": blobs})
             (node.blobs.root / "scrub.json").write_bytes(b'{"after":"","blobs":0}')
             (node.blobs.root / "form").write_bytes(b"1 1\n")
             StagedReadings(node.blobs.root).keep("0123456789", {"a": 1}, blobs={}, stored={}, piece_maps={})
@@ -276,7 +276,7 @@ def test_damage_is_noticed_and_healed(
     if what in ("index.json", "current copy", "older copy", "pushes.json", "pins.json", "oci-layout"):
         assert path.read_bytes() == before
     if what == "standing.json":
-        assert standing.given_up(site.nodes[of].blobs.root) == {GIVEN_UP}
+        assert readiness.given_up(site.nodes[of].blobs.root) == {GIVEN_UP}
     # Nothing is said again.
     minute(agent)
     assert logged == [record.getMessage() for record in caplog.records if record.name == "appliance.mend"]
@@ -288,9 +288,9 @@ def test_what_a_killed_command_leaves_is_no_damage_and_the_agent_completes_it(
 ) -> None:
     node = World(tmp_path, monkeypatch).node("a", "a")
     if left == "no line of the last generation":
-        journal.record(node.blobs.root, first := node.publish(1), Changes.of(None, first))
+        auditlog.record(node.blobs.root, first := node.publish(1), Changes.of(None, first))
     elif left != "no log":
-        (node.blobs.root / journal.FILE).write_text('{"seq":1,"prev":"' if left == "half a line" else "")
+        (node.blobs.root / auditlog.FILE).write_text('{"seq":1,"prev":"' if left == "half a line" else "")
     node.publish(2)
     pins = Pins(node.blobs, Trust(node.pki, "a", ("a",)))
 
@@ -300,7 +300,7 @@ def test_what_a_killed_command_leaves_is_no_damage_and_the_agent_completes_it(
     assert (fsck().problems, len(fsck().remarks)) == ([], 1)
     minute(World(tmp_path, monkeypatch).agent(node))
     assert (fsck().problems, fsck().remarks) == ([], [])
-    (node.blobs.root / journal.FILE).unlink()
+    (node.blobs.root / auditlog.FILE).unlink()
     assert bool(fsck().problems) == (left == "no line of the last generation"), "two generations had two lines"
 
 
@@ -498,7 +498,7 @@ def test_a_disk_that_takes_no_change_is_said_and_not_raised(site: Site, monkeypa
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("appliance.store.mending.write_atomically", refuse)
+    monkeypatch.setattr("appliance.store.healing.write_atomically", refuse)
     agent._mender.look()
     (said,) = agent.status()["health"]["damage"]
     assert "Read-only file system" in said["how"]
@@ -513,7 +513,7 @@ def test_the_audit_log_keeps_every_sound_line(site: Site) -> None:
     (said,) = agent.status()["health"]["damage"]
     assert said["why"] == "lines that are damaged, at or just before: 2"
     assert path.read_bytes() == b"".join(lines), "it is evidence"
-    journal.note(path.parent, {"action": "gc"})
+    auditlog.note(path.parent, {"action": "gc"})
     zero(path)
     minute(agent)
     (aside,) = path.parent.glob("journal-damaged-*.jsonl")

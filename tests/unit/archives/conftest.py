@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from appliance.archives.contents import ArchiveContents
-from appliance.archives.dispatch import read_source
+from appliance.archives.model import ArchiveContents
+from appliance.archives.reader import read_source
 from appliance.archives.sink import HashingSink
 
 Read = Callable[..., ArchiveContents]

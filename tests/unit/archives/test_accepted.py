@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance.archives.contents import ArchiveContents
-from appliance.archives.dispatch import read_source
+from appliance.archives.discovery import find_sources
 from appliance.archives.docker import DIGESTS_LOST
-from appliance.archives.expand import find_sources
 from appliance.archives.left_out import Reason
+from appliance.archives.model import ArchiveContents
+from appliance.archives.reader import read_source
 from appliance.archives.sink import HashingSink
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes

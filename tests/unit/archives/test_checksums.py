@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from appliance.archives import checksums
 from appliance.archives.checksums import Checksums, check_lists, checksum_files, parse_checksums, read_checksums
-from appliance.archives.expand import find_sources
+from appliance.archives.discovery import find_sources
 from appliance.archives.medium import Medium
 from appliance.errors import ApplianceError
 from tests.unit.archives.made import simple

@@ -12,9 +12,9 @@ import pytest
 
 from appliance.archives import medium as module
 from appliance.archives.checksums import check_lists
-from appliance.archives.dispatch import read_source
 from appliance.archives.label import read_label
 from appliance.archives.medium import Medium
+from appliance.archives.reader import read_source
 from appliance.archives.sink import HashingSink
 from appliance.errors import ApplianceError
 from tests.unit.archives.made import Layout, layer, simple

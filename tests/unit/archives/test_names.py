@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.archives.contents import ArchiveContents
-from appliance.archives.dispatch import read_source
+from appliance.archives.model import ArchiveContents
 from appliance.archives.names import read_name, read_saved_name
+from appliance.archives.reader import read_source
 from appliance.archives.sink import HashingSink
 from appliance.errors import ApplianceError
 from appliance.oci.manifests import Descriptor
@@ -308,7 +308,7 @@ def test_what_the_reader_was_not_made_for_is_one_error(
     def broken(*_: Any) -> None:
         raise fault
 
-    monkeypatch.setattr("appliance.archives.dispatch.resolve_layout", broken)
+    monkeypatch.setattr("appliance.archives.reader.resolve_layout", broken)
     with pytest.raises(ApplianceError, match=r"APL-0168.*images\.tar") as caught:
         read(layout_with("app:1")[0].tar())
     assert type(fault).__name__ not in str(caught.value)

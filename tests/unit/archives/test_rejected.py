@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.archives import tarstream
+from appliance.archives import tar as tarstream
 from appliance.archives.compression import Decoder
-from appliance.archives.dispatch import read_source
 from appliance.archives.limits import MIB, Limits
+from appliance.archives.reader import read_source
 from appliance.archives.sink import HashingSink
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from appliance import pki
-from appliance.backup import form
+from appliance.backup import container
 from appliance.cli.main import main
 from tests.unit.store import made
 
@@ -91,7 +91,7 @@ def test_a_part_for_the_whole_and_the_whole_for_a_part_are_refused(site: Path) -
     archive = pack(site)["archive"]
     run("show", site / "store.tar", fails="APL-0870")
     run("restore", "--store", site / "new", archive, fails="APL-0870")
-    form.write(site / "poor.tar", "site", made.CREATED, {"site": "north"}, {"k3s/token": b"1"})
+    container.write(site / "poor.tar", "site", made.CREATED, {"site": "north"}, {"k3s/token": b"1"})
     run("show", site / "poor.tar", fails="APL-0870")
     assert not (site / "new").exists()
 

@@ -15,8 +15,8 @@ import yaml
 
 from appliance import listeners
 from appliance.agent.client import AgentClient
-from appliance.registry.credentials import parse_lines
 from appliance.store.blobs import BlobStore
+from appliance.web.auth import parse_lines
 from tests.unit.store import made
 
 A = "docker.io/library/a:1"
@@ -391,7 +391,7 @@ def test_as_a_process(tmp_path: Path) -> None:
     assert "Traceback" not in ran.stderr
 
 
-@pytest.mark.parametrize("module", ["agent.client", "cli.health", "registry.proof", "store.signed"])
+@pytest.mark.parametrize("module", ["agent.client", "cli.health", "registry.selfcheck", "store.index"])
 def test_what_commands_ask_with_loads_no_server(module: str) -> None:
     """Playbooks start a command on each node several times a run, and Flask is two thirds of the time that one takes."""
     code = f"import sys, appliance.{module}; print([m for m in ('flask', 'werkzeug') if m in sys.modules])"

@@ -15,11 +15,11 @@ import yaml
 from appliance import listeners
 from appliance.actor import actor
 from appliance.agent.client import AgentClient
+from appliance.cli.gc import _gc_text, _running_text
 from appliance.cli.health import _clients_text, _status_text
 from appliance.cli.history import _audit_text, _row_text
 from appliance.cli.images import _images_text
 from appliance.cli.nodes import _leaving_text
-from appliance.cli.room import _gc_text, _running_text
 from appliance.cli.seeding import done_text, plan_text
 from appliance.listeners import Foreign
 from appliance.words import each

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from appliance.bundle import confined
+from appliance.archives import sandbox
 from appliance.lease import EXIT_CODE, VARIABLE, Lease, refuse
 from tests.unit.store import made
 
@@ -85,6 +85,6 @@ def test_a_lease_is_opened_before_the_rights_to_open_it_are_given_up(
     monkeypatch.chdir(store.parent)
     monkeypatch.setattr(Lease, "await_sign", lambda _: None)
     # Whoever has opened it does not notice the new name.
-    monkeypatch.setattr(confined, "drop_privileges", lambda _: lease.exists() and lease.rename(store.parent / "hidden"))
+    monkeypatch.setattr(sandbox, "drop_privileges", lambda _: lease.exists() and lease.rename(store.parent / "hidden"))
     done = run(*COMMANDS[name], "--store", store)
     assert done.code == 0, done.err

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from gevent.pywsgi import LoggingLogAdapter
 
-from appliance.registry.listener import bare_app
 from appliance.store.blobs import BlobStore
+from appliance.web.listener import bare_app
 from tests.unit.store import made
 
 NAME = "docker.io/library/a:1"

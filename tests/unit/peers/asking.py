@@ -18,7 +18,7 @@ from pathlib import Path
 import gevent
 
 from appliance.config import Config, CurrentConfig, Peer
-from appliance.peers.client import PeerError, Peers
+from appliance.peers.https import PeerError, Peers
 
 PATIENCE = 8.0
 TICK = 0.05

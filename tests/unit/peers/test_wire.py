@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from appliance.peers import wire
 from appliance.store.head import IndexHead
-from appliance.store.signed import SIZE_LIMIT
+from appliance.store.index import SIZE_LIMIT
 from tests.unit.store import made
 
 DIGEST = made.sha(b"index")

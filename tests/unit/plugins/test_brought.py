@@ -157,7 +157,7 @@ def test_a_host_whose_python_has_no_wheels_is_named_with_the_command_for_all(tmp
     assert [(entry["id"], entry["where"]) for entry in found] == [("APL-0713", "controller")] * 2
     assert f"no wheels for Python 3.13 on x86_64 of host1 [{house}]: cffi missing" in found[0]["what"]
     assert (
-        "python3 -m appliance.bundle.wheelhouse build/wheelhouse --python 3.11 --python 3.13 --arch aarch64 --arch x86_64"
+        "python3 -m appliance.release.wheelhouse build/wheelhouse --python 3.11 --python 3.13 --arch aarch64 --arch x86_64"
         in found[0]["fix"]
     )
 
@@ -187,7 +187,7 @@ def test_a_wheelhouse_that_is_not_whole_is_named(
 ) -> None:
     house = _wheelhouse(tmp_path / "house", *names, **({"required": required} if required else {}))
     (found,) = _missing(house, DEBIAN_12)
-    assert found["id"] == code and words in found["what"] and "python3 -m appliance.bundle.wheelhouse" in found["fix"]
+    assert found["id"] == code and words in found["what"] and "python3 -m appliance.release.wheelhouse" in found["fix"]
 
 
 def test_a_damaged_wheel_is_named(tmp_path: Path) -> None:

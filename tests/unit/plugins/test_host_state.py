@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from ansible_collections.site.appliance.plugins.module_utils import host_state, interpreters
 
-from tests.unit.bundle.site import Site
+from tests.unit.publish.site import Site
 from tests.unit.store import made
 
 

@@ -13,16 +13,16 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from appliance.config import Config, CurrentConfig, Peer
-from appliance.peers.app import PeerRoutes, create_app
-from appliance.registry.app import Registry
-from appliance.registry.catalog import CurrentCatalog
-from appliance.registry.credentials import Operators, PasswordHash
-from appliance.registry.fetcher import NoFetcher
-from appliance.registry.publishing import Publishing, check_publisher
+from appliance.peers.routes import PeerRoutes, create_app
+from appliance.publish.pushes import Publishing, check_publisher
+from appliance.registry.blob_provider import NoFetcher
 from appliance.registry.push import Pushing
-from appliance.store import standing
+from appliance.registry.read import Registry
+from appliance.store import readiness
 from appliance.store.blobs import BlobStore
+from appliance.store.catalog import CurrentCatalog
 from appliance.store.uploads import Uploads
+from appliance.web.auth import Operators, PasswordHash
 from tests.unit.store import made
 
 PASSWORD = "correct horse battery"
@@ -56,7 +56,7 @@ class Listener:
     def __init__(self, store: BlobStore, *, node: str = "a", push: bool = True, pki: bool = False) -> None:
         self.store = store
         config = Config(node=node, store=store.root, peers=PEERS, seeds=("a",), pki=Path("/pki") if pki else None)
-        standing.settle(store.root, node)
+        readiness.settle(store.root, node)
         generations, pushes = made.generations(store), made.pushes(store)
         catalog = CurrentCatalog(store, generations, pushes)
         self.uploads = Uploads(store)

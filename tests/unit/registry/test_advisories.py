@@ -25,34 +25,35 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
-from appliance import bounds, pki
-from appliance.archives.dispatch import read_source
+from appliance import limits as bounds
+from appliance import pki
 from appliance.archives.limits import Limits
+from appliance.archives.reader import read_source
 from appliance.archives.sink import HashingSink
-from appliance.bundle.plan import make_plan
-from appliance.bundle.reading import read_sources
-from appliance.bundle.seed import Request, seed
 from appliance.config import Config, CurrentConfig, Peer
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor
 from appliance.oci.strictjson import load_json
-from appliance.peers.client import PeerError, Peers
-from appliance.registry import wire
-from appliance.registry.access import ROUTES
-from appliance.registry.app import Registry, create_app
-from appliance.registry.catalog import CurrentCatalog
-from appliance.registry.credentials import Operators, line_for
-from appliance.registry.fetcher import NoFetcher
-from appliance.serve.clients import Pace
-from appliance.serve.server import Server
+from appliance.peers.https import PeerError, Peers
+from appliance.publish.plan import make_plan
+from appliance.publish.reading import read_sources
+from appliance.publish.seed import Request, seed
+from appliance.registry.blob_provider import NoFetcher
+from appliance.registry.read import Registry, create_app
+from appliance.server import gunicorn_body
+from appliance.server.connections import Pace
+from appliance.server.gunicorn_server import Server
 from appliance.store.blobs import BlobStore
+from appliance.store.catalog import CurrentCatalog
 from appliance.store.generations import Generations
 from appliance.trust import Trust
+from appliance.web.acl import ROUTES
+from appliance.web.auth import Operators, line_for
 from tests.keys import certify, site_keys
 from tests.unit.archives.made import Layout
 from tests.unit.archives.made import tar as made_tar
-from tests.unit.peers.test_app import as_caller
+from tests.unit.peers.test_routes import as_caller
 from tests.unit.registry.listeners import HASH, Listener, authorization, code, users_file
 from tests.unit.store import made
 
@@ -313,7 +314,7 @@ def test_cve_2017_11468(node: Listener, announced: str | None) -> None:
     headers = {"Content-Type": mediatypes.OCI_MANIFEST, **authorization()}
     answer = node.client.put("/v2/team/app/manifests/1", headers=headers, environ_overrides=environ)
     assert (answer.status_code, code(answer)) == (413, "MANIFEST_INVALID")
-    assert body.taken <= (0 if announced else MANIFEST_LIMIT + 2 * wire.STEP)
+    assert body.taken <= (0 if announced else MANIFEST_LIMIT + 2 * gunicorn_body.STEP)
 
 
 # -------------------------------------------------------------------------------------------------- zot

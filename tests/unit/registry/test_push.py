@@ -17,10 +17,11 @@ from werkzeug.test import TestResponse
 from appliance.oci import mediatypes
 from appliance.oci.manifests import MANIFEST_LIMIT
 from appliance.registry import push
-from appliance.store import journal, signed
+from appliance.store import auditlog
+from appliance.store import index as signed
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import needed_by_pushes
 from appliance.store.pushes import Pushes
+from appliance.store.reachability import needed_by_pushes
 from appliance.store.uploads import Uploads
 from tests.unit.registry.listeners import Listener, authorization, code
 from tests.unit.store import made
@@ -707,14 +708,14 @@ def test_the_journal_says_who_did_what(node: Listener) -> None:
         ("push", "ops", ONE.digest, [f"{REPOSITORY}:1"]),
         ("delete", "ops", ONE.digest, [f"{REPOSITORY}:1", f"{REPOSITORY}@{ONE.digest}"]),
     ]
-    assert not journal.was_published(node.store.root, None, f"{REPOSITORY}:1")
+    assert not auditlog.was_published(node.store.root, None, f"{REPOSITORY}:1")
 
 
 def test_a_journal_that_cannot_be_written_takes_no_push_back(node: Listener, monkeypatch: Any) -> None:
     def full(*_: object) -> None:
         raise OSError("full")
 
-    monkeypatch.setattr(journal, "note", full)
+    monkeypatch.setattr(auditlog, "note", full)
     node.image("team/app", "1", ONE)
     assert node("GET", "/v2/team/app/manifests/1").data == ONE.raw
 
@@ -727,7 +728,7 @@ def test_a_push_that_fails_at_the_rename_leaves_what_was_served(node: Listener, 
         raise OSError("power loss")
 
     with monkeypatch.context() as patch:
-        patch.setattr("appliance.store.signed.write_atomically", power_loss)
+        patch.setattr("appliance.store.index.write_atomically", power_loss)
         assert node.manifest("team/app", "1", TWO).status_code == 503
     assert node("GET", "/v2/team/app/manifests/1").data == ONE.raw
     assert node.manifest("team/app", "1", TWO).status_code == 201

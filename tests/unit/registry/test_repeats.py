@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from appliance.registry.app import Registry, create_app
-from appliance.registry.body import Source, WholeFile
-from appliance.registry.catalog import CurrentCatalog
-from appliance.registry.fetcher import NoFetcher, Unreachable
+from appliance.registry.blob_provider import NoFetcher, Unreachable
+from appliance.registry.read import Registry, create_app
 from appliance.registry.repeats import AGAIN_SECONDS, SOUND_SECONDS, Repeats
 from appliance.store.blobs import BlobStore
-from appliance.store.damage import examine
+from appliance.store.catalog import CurrentCatalog
+from appliance.store.quarantine import examine
+from appliance.web.streaming import Source, WholeFile
 from tests.unit.store import made
 
 IMAGE = made.image(1, size=300_000)
@@ -203,7 +203,7 @@ def test_an_empty_blob_is_never_hashed(store: BlobStore, repeats: Repeats) -> No
 
     from flask import Flask, request
 
-    from appliance.registry.app import Recheck, send_blob
+    from appliance.registry.read import Recheck, send_blob
 
     app = Flask("test")
     recheck = Recheck(store, Fetcher(), repeats)

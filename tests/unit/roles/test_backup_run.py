@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from appliance import pki
-from appliance.backup import form, site
+from appliance.backup import container, site
 from tests.unit.store import made
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -81,7 +81,7 @@ def test_a_node_that_is_off_does_not_keep_the_site_from_its_backup(inventory: Pa
     done = _backup(inventory)
     assert done.returncode == 0, done.stdout + done.stderr
     (archive,) = (inventory / "backup").iterdir()
-    with form.open_backup(archive) as file:
+    with container.open_backup(archive) as file:
         backup, authority = site.check(file, archive.name, site="north", ca=inventory / "pki")
     assert authority == "same"
     assert {"store.tar", "k3s/token", "k3s/agent-token", "k3s/nodes/a"} <= set(backup.files)

@@ -20,7 +20,7 @@ from ansible_collections.site.appliance.plugins.module_utils import releases
 from ansible_collections.site.appliance.plugins.plugin_utils import wheels
 
 from appliance import config
-from appliance.registry import credentials
+from appliance.web import auth
 
 SPEC: dict[str, Any] = {
     "node": "b",
@@ -115,9 +115,9 @@ def test_pushing_is_off_unless_operators_are_named() -> None:
 
 def test_the_appliance_reads_the_operators_that_the_role_writes() -> None:
     text = mirror.mirror_push_lines([LINE, LINE.replace("ops", "ci@site")])
-    assert set(credentials.parse_lines(text, "test")) == {"ops", "ci@site"}
-    made_now = credentials.line_for("ops", "a password of some length")
-    assert set(credentials.parse_lines(mirror.mirror_push_lines([made_now]), "test")) == {"ops"}
+    assert set(auth.parse_lines(text, "test")) == {"ops", "ci@site"}
+    made_now = auth.line_for("ops", "a password of some length")
+    assert set(auth.parse_lines(mirror.mirror_push_lines([made_now]), "test")) == {"ops"}
 
 
 @pytest.mark.parametrize(
@@ -450,7 +450,7 @@ def test_a_host_gets_the_wheels_that_fit_it_and_no_others(tmp_path: Path) -> Non
 
 
 def test_no_wheelhouse_and_one_without_the_appliance_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(AnsibleActionFail, match=r"APL-0760.*appliance\.bundle\.wheelhouse"):
+    with pytest.raises(AnsibleActionFail, match=r"APL-0760.*appliance\.release\.wheelhouse"):
         action.describe(tmp_path)
     with pytest.raises(AnsibleActionFail, match="APL-0760"):
         action.describe(_wheelhouse(tmp_path / "house", "click==8.1 --hash=sha256:00\n"))

@@ -15,19 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appliance.bundle.seed import Target
 from appliance.config import Config
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
-from appliance.oci.names import parse_reference
-from appliance.oci.piecemap import BIG_BLOB, PieceHasher
+from appliance.oci.pieces import BIG_BLOB, PieceHasher
+from appliance.oci.reference import parse_reference
+from appliance.publish.seed import Target
 from appliance.store.blobs import BlobStore
-from appliance.store.garbage import Collector
+from appliance.store.gc import Collector
 from appliance.store.generations import Generation, Generations, make
+from appliance.store.index import Entry, Referrer
 from appliance.store.locks import try_lock
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushed, Pushes
-from appliance.store.signed import Entry, Referrer
 from appliance.store.uploads import Uploads
 from appliance.trust import Trust
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import ApplianceError
-from appliance.oci.piecemap import BIG_BLOB, PieceHasher
+from appliance.files import write_atomically
+from appliance.oci.pieces import BIG_BLOB, PieceHasher
 from appliance.store.blobs import BlobStore
-from appliance.store.files import write_atomically
 from tests.unit.store import made
 
 CONTENT = b"what the site was given"

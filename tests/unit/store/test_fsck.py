@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from appliance.store.blobs import BlobStore
 from appliance.store.fsck import Report, check
-from appliance.store.signed import Entry
+from appliance.store.index import Entry
 from tests.unit.store import made
 
 NAME = "docker.io/library/a:1"

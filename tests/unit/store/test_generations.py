@@ -18,11 +18,11 @@ from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
 from appliance.store import generations as module
-from appliance.store import signed
+from appliance.store import index
 from appliance.store.blobs import EMPTY_INDEX, BlobStore
 from appliance.store.generations import Generation, Generations, make, parse
+from appliance.store.index import PREFIX, Entry
 from appliance.store.locks import names_locked
-from appliance.store.signed import PREFIX, Entry
 from appliance.trust import Signature, Trust
 from tests.keys import site_keys
 from tests.unit.store import made
@@ -122,7 +122,7 @@ def test_damaged_generations_are_refused(raw: bytes) -> None:
 
 
 def test_a_generation_that_is_too_large_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signed, "SIZE_LIMIT", 10)
+    monkeypatch.setattr(index, "SIZE_LIMIT", 10)
     with pytest.raises(ApplianceError, match="APL-0305"):
         parse(following(None).raw, "x")
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import ApplianceError
-from appliance.store.files import write_atomically
+from appliance.files import write_atomically
 from appliance.store.generations import Generation, Generations, make, parse
 from appliance.store.head import IndexHead
 from appliance.store.pins import Pins

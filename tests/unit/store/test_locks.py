@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.store.blobs import BlobStore
-from appliance.store.form import Conversion, check, prepare
 from appliance.store.locks import OutOfOrder, Rank, locked, names_locked, try_lock
+from appliance.store.schema import Conversion, check, prepare
 from tests.unit.store import made
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from appliance.store.blobs import BlobStore
 from appliance.store.marking import exclusive
 from tests.unit.store import made
-from tests.unit.store.test_garbage import collector
+from tests.unit.store.test_gc import collector
 
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
 

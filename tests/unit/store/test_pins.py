@@ -11,11 +11,11 @@ import pytest
 
 from appliance import pki
 from appliance.errors import ApplianceError
-from appliance.store import signed
+from appliance.store import index
 from appliance.store.blobs import BlobStore
-from appliance.store.closure import needed_by_pins
 from appliance.store.fsck import check
 from appliance.store.pins import Pinned, Pins, parse, pin, unpin
+from appliance.store.reachability import needed_by_pins
 from appliance.trust import Signature, Trust
 from tests.keys import certify
 from tests.unit.store import made
@@ -74,7 +74,7 @@ def test_no_pin_without_its_line(blobs: BlobStore, monkeypatch: pytest.MonkeyPat
     for action in actions:
         before = names(blobs)
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(signed, "write_atomically", killed)
+            patch.setattr(index, "write_atomically", killed)
             action()
         assert names(blobs) == before
         action()
@@ -102,7 +102,7 @@ def test_a_full_disk_is_said_to_be_full(blobs: BlobStore, monkeypatch: pytest.Mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(signed, "write_atomically", full)
+        patch.setattr(index, "write_atomically", full)
         with pytest.raises(ApplianceError, match="APL-0310"):
             change(blobs, "a:1")
     assert names(blobs) == []

@@ -17,8 +17,8 @@ from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
 from appliance.store.blobs import BlobStore
+from appliance.store.index import Entry
 from appliance.store.pushes import Pushed, Pushes, parse
-from appliance.store.signed import Entry
 from appliance.trust import Trust
 from tests.keys import site_keys
 from tests.unit.store import made

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.errors import ApplianceError
-from appliance.oci.piecemap import PieceMap
+from appliance.oci.pieces import PieceMap
 from appliance.store import uploads as module
 from appliance.store.blobs import BlobStore
 from appliance.store.uploads import UploadBusy, Uploads

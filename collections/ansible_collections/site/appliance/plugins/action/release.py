@@ -18,7 +18,7 @@ from ansible_collections.site.appliance.plugins.plugin_utils import wheels
 
 _OWN = re.compile(r"^k3s[_-]airgap[_-]appliance==(?P<version>[A-Za-z0-9.+!_-]+) ", re.MULTILINE)
 _BUILD = (
-    "Build it on a connected machine: python3 -m appliance.bundle.wheelhouse build/wheelhouse, and set mirror_wheelhouse"
+    "Build it on a connected machine: python3 -m appliance.release.wheelhouse build/wheelhouse, and set mirror_wheelhouse"
     " where it is somewhere else"
 )
 

@@ -19,7 +19,7 @@ _HEAD = "# Written by the appliance (role mirror). Change the inventory and run 
 _PEER_PORT = 5443
 # What running services take anew when the file is replaced (appliance.config.LIVE): it restarts nothing.
 _LIVE = ("publisher", "seeds", "mirror_copies", "peers")
-# What the appliance reads (appliance.registry.credentials), so that a slip is found before anything changes.
+# What the appliance reads (appliance.web.auth), so that a slip is found before anything changes.
 _BYTES = re.compile(r"(\d{1,15}) ?([KMGTkmgt]?)(?:i?B)?")
 _PUSH_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}:scrypt\$\d+\$\d+\$\d+\$[A-Za-z0-9+/]+=*\$[A-Za-z0-9+/]+=*")
 

@@ -92,7 +92,7 @@ def commands(release: Path, wheels: Path, python: str) -> List[List[str]]:
     pip = next((str(path / "pip") for path in sorted(wheels.glob("pip-*.whl"))), "")
     if not pip:
         raise ReleaseError(
-            "APL-0762: the wheelhouse holds no pip wheel. Build it again: python3 -m appliance.bundle.wheelhouse build/wheelhouse"
+            "APL-0762: the wheelhouse holds no pip wheel. Build it again: python3 -m appliance.release.wheelhouse build/wheelhouse"
         )
     install = [interpreter, "-I", pip, "install", "--isolated", "--no-input", "--quiet", "--disable-pip-version-check"]
     install += ["--no-cache-dir", "--no-index", "--find-links", str(wheels), "--require-hashes", "--only-binary=:all:"]

@@ -76,7 +76,7 @@ def build_command(targets: Iterable[Target]) -> str:
     pythons = sorted({target.python for target in found})
     options = [f"--python {major}.{minor}" for major, minor in pythons]
     options += [f"--arch {machine}" for machine in sorted({target.machine for target in found})]
-    return " ".join(["python3 -m appliance.bundle.wheelhouse build/wheelhouse", *options])
+    return " ".join(["python3 -m appliance.release.wheelhouse build/wheelhouse", *options])
 
 
 def required(text: str) -> dict[str, str]:

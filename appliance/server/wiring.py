@@ -1,0 +1,133 @@
+"""What each of a node's units serves, put together from the configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import Flask
+
+from appliance.agent.client import AgentClient, AgentDown
+from appliance.config import CurrentConfig
+from appliance.peers.routes import PeerRoutes
+from appliance.peers.routes import create_app as create_peer_app
+from appliance.publish.pushes import Publishing, check_publisher
+from appliance.registry.push import Pushing
+from appliance.registry.read import Registry, create_app
+from appliance.registry.repeats import Repeats
+from appliance.registry.response_cache import Recent
+from appliance.store import schema
+from appliance.store.blobs import BlobStore
+from appliance.store.catalog import CurrentCatalog
+from appliance.store.gc import Collector
+from appliance.store.generations import Generations
+from appliance.store.pins import Pins
+from appliance.store.pushes import Pushes
+from appliance.store.uploads import Uploads
+from appliance.trust import Trust
+from appliance.web.auth import Operators
+from appliance.web.loopback import LoopbackNames
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The pieces that the applications of a node share."""
+
+    blobs: BlobStore
+    generations: Generations
+    pushes: Pushes
+    pins: Pins
+    uploads: Uploads
+    catalog: CurrentCatalog
+    agent: AgentClient
+    registry: Registry
+    collector: Callable[[], Collector]
+
+
+def assemble(current: CurrentConfig, repeats: Repeats | None = None) -> Parts:
+    """Build the pieces from a configuration; the store is made where there is none.
+
+    :param repeats: what clients asked for before, as all workers of a listener know it.
+    """
+    config = current.get()
+    blobs = BlobStore(config.store, free_percent=config.free_percent, limit=config.store_limit)
+    schema.prepare(blobs)
+    trust = Trust(config.pki, config.node, current.seeds)
+    generations, pushes, uploads = Generations(blobs, trust), Pushes(blobs, trust), Uploads(blobs)
+    pins = Pins(blobs, trust)
+
+    def collector() -> Collector:
+        # Anew each time: what it remembers of 10,000 names is memory that a service needs for better.
+        return Collector(blobs, generations, pushes, pins, uploads, keep=config.keep_generations)
+
+    blobs.space.collectable = lambda: collector().plan().size
+    catalog = CurrentCatalog(blobs, generations, pushes)
+    agent = AgentClient(config.agent_socket)
+    registry = Registry(blobs, catalog, agent, current.site_addresses, uploads if config.push_users else None, repeats)
+    return Parts(blobs, generations, pushes, pins, uploads, catalog, agent, registry, collector)
+
+
+def mirror(current: CurrentConfig, repeats: Repeats) -> Flask:
+    """The local listener: plain HTTP for this host's containerd."""
+    parts = assemble(current, repeats)
+    app = create_app(parts.registry)
+    # Here alone: the other listener asks who is calling.
+    recent = Recent(app.wsgi_app, parts.catalog, current.get)
+    app.wsgi_app = LoopbackNames(recent, current.get().mirror_listen)  # type: ignore[method-assign]  # Flask's own way
+    return app
+
+
+def peer(current: CurrentConfig, repeats: Repeats) -> Flask:
+    """The listener for other nodes, and for operators where pushing is on."""
+    config, parts = current.get(), assemble(current, repeats)
+
+    def wake() -> None:
+        # The agent looks every half-minute anyway; a call it cannot take now is no reason to fail the caller.
+        with contextlib.suppress(AgentDown):
+            parts.agent.wake()
+
+    routes = PeerRoutes(
+        config,
+        parts.blobs,
+        parts.generations,
+        parts.pushes,
+        parts.pins,
+        parts.catalog,
+        wake,
+        parts.agent.suspect,
+    )
+    handlers, operators = parts.registry.handlers(), None
+    if config.push_users is not None:
+        operators = Operators(config.push_users)
+        publishing = Publishing(parts.blobs, parts.pushes, parts.catalog, parts.uploads)
+        pushing = Pushing(
+            lambda: check_publisher(current.get(), config.store), parts.uploads, publishing, current.site_addresses
+        )
+        handlers = pushing.handlers(handlers)
+    report = functools.partial(parts.agent.report, "peer")
+    return create_peer_app(current, {**handlers, **routes.handlers()}, operators, report)
+
+
+def agent(current: CurrentConfig) -> Flask:
+    """The agent; its loops start here."""
+    # Taken in here: what it asks its peers with would be memory of each web worker too.
+    from appliance.agent.daemon import Agent
+
+    parts = assemble(current)
+    running = Agent(
+        current,
+        parts.blobs,
+        parts.generations,
+        parts.pushes,
+        parts.pins,
+        parts.uploads,
+        parts.catalog,
+        parts.collector,
+    )
+    running.run()
+    return running.application()
+
+
+LISTENERS: dict[str, Callable[[CurrentConfig, Repeats], Flask]] = {"mirror": mirror, "peer": peer}

@@ -1,0 +1,78 @@
+"""Reading what a client sends: bounded, counted, and never waiting for ever for the next byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flask import Request
+
+from appliance.server import gunicorn_body
+from appliance.server.gunicorn_body import STEP, Broken
+from appliance.web.responses import Refusal
+
+_RANGE_DIGITS = 19
+
+
+def chunks(asked: Request) -> Iterator[bytes | memoryview]:
+    """The body of a request, in steps of at most :data:`wire.STEP` bytes.
+
+    A piece is overwritten when the one after the next is asked for.
+
+    :raises Broken: when the client goes away, or sends less than a minute's least.
+    """
+    pieces = gunicorn_body.body(asked.environ)
+    if pieces is not None:
+        yield from pieces
+        return
+    expected, seen = asked.content_length, 0
+    while chunk := asked.stream.read(STEP if expected is None else min(STEP, expected - seen)):
+        seen += len(chunk)
+        yield chunk
+    if expected is not None and seen < expected:
+        raise Broken(f"{seen} of {expected} bytes came")
+
+
+def document(asked: Request, limit: int) -> bytes:
+    """A small body whole; 413 for one of more than ``limit`` bytes, however its length was announced."""
+    if (asked.content_length or 0) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    try:
+        for chunk in chunks(asked):
+            body += chunk
+            if len(body) > limit:
+                raise _too_large(limit)
+    except Broken as problem:
+        raise Refusal(400, "SIZE_INVALID", f"the body broke off: {problem}") from problem
+    return bytes(body)
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, "MANIFEST_INVALID", f"a manifest may have {limit} bytes")
+
+
+@dataclass(frozen=True)
+class ContentRange:
+    """Where the chunk of an upload belongs: ``Content-Range: <first>-<last>``, without a unit, both inclusive."""
+
+    first: int
+    last: int
+
+    @property
+    def length(self) -> int:
+        """Bytes of the chunk."""
+        return self.last - self.first + 1
+
+
+def content_range(header: str | None) -> ContentRange | None:
+    """Read the header of a chunk; None where there is none; 416 for one that makes no sense."""
+    if header is None:
+        return None
+    first, dash, last = header.strip().partition("-")
+    numbers = (first, last)
+    if dash and all(text.isascii() and text.isdigit() and len(text) <= _RANGE_DIGITS for text in numbers):
+        found = ContentRange(int(first), int(last))
+        if found.length >= 0:
+            return found
+    raise Refusal(416, "BLOB_UPLOAD_INVALID", f"Content-Range is <first>-<last>, not {header[:80]!r}")
