@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from appliance.registry.blob_provider import Unreachable
+from appliance.web.blob_provider import Unreachable
 from appliance.web.streaming import Source
 
 FIRST_BYTE_SECONDS = 20.0
@@ -113,7 +113,7 @@ class AgentClient:
         return self._ask("GET", path, wait + 5)
 
     def mend(self, digest: str, size: int) -> None:
-        """Bring back a small blob that is lost or damaged here; see :class:`appliance.registry.blob_provider.Fetcher`."""
+        """Bring back a small blob that is lost or damaged here; see :class:`appliance.web.blob_provider.Fetcher`."""
         end, suspect = time.monotonic() + MEND_SECONDS, True
         while True:
             left = end - time.monotonic()
@@ -141,7 +141,7 @@ class AgentClient:
         spawn(ask)
 
     def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> Source:
-        """Bytes of a blob that another node holds; see :class:`appliance.registry.blob_provider.Fetcher`."""
+        """Bytes of a blob that another node holds; see :class:`appliance.web.blob_provider.Fetcher`."""
         source = FetchedFile(self, digest, size, suspect=suspect)
         try:
             if size:

@@ -21,35 +21,26 @@ Who may call what is in :data:`appliance.web.acl.ROUTES`.
 
 from __future__ import annotations
 
-import logging
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Response, request
 
 from appliance import __version__
-from appliance.config import Config, CurrentConfig
-from appliance.countedlog import CountedLog, Report, origin
+from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
 from appliance.peers.served import Served
-from appliance.registry.blob_provider import NoFetcher
-from appliance.registry.read import send_blob
 from appliance.store.blobs import BlobStore
 from appliance.store.catalog import CurrentCatalog
 from appliance.store.index import SignedIndex, summary
-from appliance.threads import offload
-from appliance.trust import common_name
-from appliance.web.acl import TRUST, Caller, Identity
-from appliance.web.auth import Operators, basic
-from appliance.web.guesses import Guesses, Turns
-from appliance.web.listener import Handler, listener
-from appliance.web.responses import Refusal, document, error
+from appliance.web.blob_provider import NoFetcher
+from appliance.web.blobs import send_blob
+from appliance.web.listener import Handler
+from appliance.web.responses import document, error
 from appliance.web.streaming import Body, WholeFile
 
-_LOG = logging.getLogger("appliance.peers")
 _WRONG = "wrong passwords of operators"
 _NOT_LISTED = "requests of nodes that are not listed"
 
@@ -174,82 +165,3 @@ def _signed(index: Served) -> Response:
     response = Response(document.pieces(), content_type="application/json")
     response.headers["Content-Length"] = str(len(document.content))
     return response
-
-
-def create_app(
-    current: CurrentConfig, handlers: Mapping[str, Handler], operators: Operators | None, report: Report | None = None
-) -> Flask:
-    """The application of the peer listener.
-
-    :param current: says who is a node; asked for each request, so that one who was removed is refused at its next,
-        whatever connection it comes by.
-    :param handlers: of every route that it answers.
-    :param operators: who may push; None where pushing is off.
-    :param report: takes what strangers do, as data.
-    """
-    guesses, log = Guesses(), CountedLog(_LOG.warning, report=report)
-    turns = Turns(guesses.is_clean)
-    offered = frozenset[Caller]({"node"} if operators is None else {"node", "operator"})
-
-    def identify() -> Identity:
-        node = _node(current.get(), is_open=operators is None or not request.path.startswith("/v2"))
-        if node.refused:
-            log.count(_NOT_LISTED, origin(request.remote_addr or ""), node.problem)
-        trust = request.environ.get(TRUST, lambda: None)
-        if node.roles:
-            trust()
-        given = request.headers.get("Authorization")
-        if operators is None or given is None:
-            return node
-        operator = operators.remembered(given) or _checked(operators, given, guesses, turns, log)
-        if operator is None:
-            return Identity(problem="wrong name or password of an operator")
-        trust()
-        return Identity(node.roles | {"operator"}, operator)
-
-    return listener(handlers, offered, identify)
-
-
-def _checked(operators: Operators, given: str, guesses: Guesses, turns: Turns, log: CountedLog) -> str | None:
-    """Name of the operator with these credentials, None for wrong ones; 429 for an address that has to wait."""
-    named = basic(given)
-    if named is None:
-        return None
-    name, address = named[0], origin(request.remote_addr or "")
-
-    def refuse_early() -> None:
-        wait = math.ceil(guesses.wait(address, name))
-        if wait:
-            log.count(_WRONG, address, name)
-            why = f"too many wrong passwords for this name from {address}; the next is looked at in {wait} s"
-            raise Refusal(429, "TOOMANYREQUESTS", why, Retry_After=str(wait))
-
-    refuse_early()
-    with turns.turn(address):
-        # Meanwhile others from there had their turn, with the same password or with wrong ones.
-        operator = operators.remembered(given)
-        if operator is None:
-            refuse_early()
-            operator = offload(operators.check, given)
-    if operator is None:
-        guesses.wrong(address, name)
-        log.count(_WRONG, address, name)
-    else:
-        guesses.right(address, name)
-    return operator
-
-
-def _node(config: Config, *, is_open: bool) -> Identity:
-    """What a request proves by its connection.
-
-    :param is_open: whether, in development without a PKI, everybody counts as a node here.
-    """
-    if config.pki is None:
-        return Identity(frozenset({"node"} if is_open else ()))
-    sock: Any = request.environ.get("gunicorn.socket")
-    name = common_name(sock.getpeercert()) if hasattr(sock, "getpeercert") else None
-    if name is None:
-        return Identity(problem="no client certificate of this site")
-    if name not in config.ids:
-        return Identity(problem=f"{name} is not a node of this site", refused=True)
-    return Identity(frozenset({"node"}), name)

@@ -17,10 +17,10 @@ from appliance.oci.digests import check_digest, digest_of, hasher
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, parse_manifest
 from appliance.oci.reference import is_tag
 from appliance.publish.pushes import Publishing
-from appliance.server.gunicorn_body import Broken
 from appliance.store.uploads import Upload, UploadBusy, Uploads
 from appliance.threads import feed, offload
 from appliance.web import request_body
+from appliance.web.connection import BrokenBody
 from appliance.web.listener import Handler, repository_of
 from appliance.web.responses import Refusal
 
@@ -187,7 +187,7 @@ class Pushing:
             # A full disk is no better with half of a blob on it.
             upload.cancel()
             raise
-        except (Broken, OSError) as problem:
+        except (BrokenBody, OSError) as problem:
             # The client is often gone and hears nothing of it.
             current_app.logger.warning("%s of %s to %s broke off: %s", request.method, g.identity.name, name, problem)
             raise Refusal(400, "BLOB_UPLOAD_INVALID", f"the body broke off: {problem}") from problem

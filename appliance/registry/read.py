@@ -8,42 +8,33 @@ containerd hammers, and never an empty 200, after which it asks nobody else.
 from __future__ import annotations
 
 import json
-import os
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from flask import Flask, Request, Response, request
-from gevent.lock import BoundedSemaphore
+from flask import Flask, Response, request
 
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.digests import check_digest, digest_of
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor
 from appliance.oci.reference import is_tag
-from appliance.registry.blob_provider import Fetcher, Unreachable
+from appliance.registry.recheck import Recheck
 from appliance.registry.repeats import Repeats
 from appliance.store.blobs import BlobStore
 from appliance.store.catalog import Catalog, CurrentCatalog
 from appliance.store.uploads import Uploads
 from appliance.web.acl import Identity
-from appliance.web.conditions import range_header, unmet
+from appliance.web.blob_provider import Fetcher, Unreachable
+from appliance.web.blobs import send_blob
+from appliance.web.conditions import unmet
 from appliance.web.listener import API_VERSION, Handler, listener, repository_of
-from appliance.web.ranges import Unsatisfiable, parse_range
 from appliance.web.responses import Refusal, document, error
-from appliance.web.streaming import Body, Source, WholeFile
 
 _PAGE = 1000
 _REFERRERS_BYTES = MANIFEST_LIMIT - 1024
 """Of a page of referrers: clients read it as an index, and take 4 MiB of one. Annotations are a matter of who pushed."""
-
-
-_CHECKS_AT_ONCE = 3
-"""Blobs that are hashed at a time before they are sent again, in each worker: containerd pulls so many layers at once."""
-_TURN_SECONDS = 5.0
-"""How long a request waits until it may have one hashed. With the hash itself that stays below the 30 s after which
-containerd gives an answer up."""
 
 
 class Registry:
@@ -227,106 +218,6 @@ def version() -> Response:
     """That the specification is implemented (end-1); docker asks this first."""
     response = document({})
     response.headers.update(API_VERSION)
-    return response
-
-
-class Recheck:
-    """Hashes a blob before a client gets it whole for the second time: it may have refused what it got first."""
-
-    def __init__(self, blobs: BlobStore, fetcher: Fetcher, repeats: Repeats) -> None:
-        self._blobs = blobs
-        self._fetcher = fetcher
-        self._repeats = repeats
-        self._turns = BoundedSemaphore(_CHECKS_AT_ONCE)
-
-    def __call__(self, held: WholeFile, digest: str, size: int, asked: Request) -> Source:
-        """Return what is to be sent: what lies here, once it is known to be right, or else what comes from a peer.
-
-        Where the agent does not answer, or hashes for longer than a client can wait, what lies here is sent as it is; in
-        the latter case the next request finds the result.
-
-        :param held: the blob as it lies here.
-        :raises Unreachable: when it is damaged and cannot be had now.
-        """
-        file = os.fstat(held.fileno())
-        # containerd, and whatever else runs on this host, all come from 127.0.0.1.
-        if not self._repeats.asked(f"{asked.remote_addr} {asked.user_agent.string}", digest):
-            return held
-        if self._repeats.is_sound(digest, file) or not self._turns.acquire(timeout=_TURN_SECONDS):
-            return held
-        try:
-            source = self._fetcher.source(digest, size, 0, suspect=True)
-        except Unreachable:
-            opened = self._blobs.open(digest)
-            if opened is None:
-                held.close()
-                raise
-            os.close(opened[0])
-            return held
-        finally:
-            self._turns.release()
-        held.close()
-        if os.path.samestat(os.fstat(source.fileno()), file):
-            self._repeats.found_sound(digest, file)
-        return source
-
-
-def send_blob(
-    blobs: BlobStore, fetcher: Fetcher, digest: str, size: int, asked: Request, recheck: Recheck | None = None
-) -> Response:
-    """Answer a GET or HEAD of a blob whose digest and size are known, from disk or as it arrives.
-
-    :param size: bytes the signed generation says it has; a file of another size is not served.
-    :param recheck: has the last word on a file that is sent whole.
-    """
-    headers = {
-        "Accept-Ranges": "bytes",
-        "Docker-Content-Digest": digest,
-        "ETag": f'"{digest}"',
-        "Cache-Control": "max-age=31536000, immutable",
-    }
-    if (ended := unmet(asked, headers)) is not None:
-        return ended
-    try:
-        wanted = parse_range(range_header(asked, headers["ETag"]), size)
-    except Unsatisfiable:
-        return error(416, "SIZE_INVALID", "the range lies beyond the blob", Content_Range=f"bytes */{size}")
-    start, end = wanted or (0, size)
-    if wanted:
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    source: Source
-    opened = blobs.open(digest)
-    try:
-        if opened is not None and opened[1] == size:
-            source = held = WholeFile(*opened, failed=lambda: fetcher.suspect(digest))
-            if recheck is not None and asked.method == "GET" and 0 == start < end == size:
-                source = recheck(held, digest, size, asked)
-        else:
-            if opened is not None:
-                WholeFile(*opened).close()
-            if asked.method == "HEAD":
-                return _blob_head(headers, start, end, wanted is not None)
-            source = fetcher.source(digest, size, start)
-    except Unreachable as reason:
-        return error(503, "BLOB_UNKNOWN", f"{digest} is known here but cannot be had now: {reason}")
-    if asked.method == "HEAD":
-        source.close()
-        return _blob_head(headers, start, end, wanted is not None)
-    try:
-        body = Body(asked.environ, source, start, end)
-    except OSError as problem:
-        source.close()
-        return error(503, "BLOB_UNKNOWN", f"{digest} cannot be read now: {problem}")
-    response = Response(body, status=206 if wanted else 200, headers=headers, direct_passthrough=True)
-    response.headers["Content-Type"] = "application/octet-stream"
-    response.headers["Content-Length"] = str(end - start)
-    return response
-
-
-def _blob_head(headers: Mapping[str, str], start: int, end: int, partial: bool) -> Response:
-    response = Response(b"", status=206 if partial else 200, headers=dict(headers))
-    response.headers["Content-Type"] = "application/octet-stream"
-    response.headers["Content-Length"] = str(end - start)
     return response
 
 

@@ -19,15 +19,10 @@ from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.errors import ParseException
 
 from appliance import limits
+from appliance.web.connection import STEP, BrokenBody
 
-STEP = 1 << 20
-"""Bytes handed over at a time: smaller steps cost several times the processor time."""
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _LINE = 10
-
-
-class Broken(Exception):
-    """The body stopped before its end: the client went away, stalled, or sent what is no body."""
 
 
 class _Decoder(Protocol):
@@ -42,7 +37,7 @@ def body(environ: dict[str, Any]) -> Iterator[memoryview] | None:
     A piece is overwritten when the one after the next is asked for.
 
     :returns: None where no gunicorn is below (a test client), or where something was read of the body before.
-    :raises Broken: by the iterator, after the last piece.
+    :raises BrokenBody: by the iterator, after the last piece.
     """
     sock, received = environ.get("gunicorn.socket"), environ.get("wsgi.input")
     if sock is None or not isinstance(received, Body) or received.buf.tell():
@@ -73,12 +68,12 @@ def _pieces(decoder: _Decoder, sock: Any, received: Any) -> Iterator[memoryview]
             try:
                 while filled < STEP and (count := decoder.take(out[filled:])):
                     filled += count
-            except (OSError, ParseException, Broken) as error:
+            except (OSError, ParseException, BrokenBody) as error:
                 problem = error
             if filled:
                 yield out[:filled]
             if problem is not None:
-                raise Broken(str(problem) or type(problem).__name__) from problem
+                raise BrokenBody(str(problem) or type(problem).__name__) from problem
             if filled < STEP:
                 break
             number += 1
@@ -141,7 +136,7 @@ class _Counted:
             return 0
         count = self._source.receive(view[:missing])
         if not count:
-            raise Broken(f"the last {missing} bytes did not come")
+            raise BrokenBody(f"the last {missing} bytes did not come")
         self._reader.length -= count
         return count
 
@@ -182,7 +177,7 @@ class _Chunked:
             while self._end - self._begin < 2:
                 self._receive()
             if self._raw[self._begin : self._begin + 2] != b"\r\n":
-                raise Broken("a chunk is longer than it says")
+                raise BrokenBody("a chunk is longer than it says")
             self._begin += 2
             self._is_behind_one = False
         while True:
@@ -205,5 +200,5 @@ class _Chunked:
         self._begin, self._end = 0, held
         count = self._source.receive(self._view[held:])
         if not count:
-            raise Broken("the connection ended before the last chunk")
+            raise BrokenBody("the connection ended before the last chunk")
         self._end += count

@@ -38,10 +38,11 @@ from appliance import limits
 from appliance.countedlog import CountedLog, origin
 from appliance.server.connections import Client, Clients
 from appliance.server.gevent_close import close_at_once
+from appliance.server.gunicorn_body import body
 from appliance.server.unread_body import drop
 from appliance.tls import TlsSocket, WithoutData
 from appliance.trust import common_name
-from appliance.web.acl import TRUST
+from appliance.web.connection import BODY, SOCKET, TRUST
 from appliance.web.streaming import BrokenOff
 
 _SHARED = ("queue", "select", "selectors", "signal", "subprocess", "time")
@@ -212,12 +213,15 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
             self._clients.leave(client)
 
     def load_wsgi(self) -> None:
-        """Load the application, which says when a client gave right credentials."""
+        """Load the application, and hand it each request with its connection."""
         super().load_wsgi()
         answer = self.wsgi
 
         def wsgi(environ: dict[str, Any], start_response: Any) -> Any:
-            environ[TRUST] = self._by_socket[environ["gunicorn.socket"]].trust
+            sock = environ["gunicorn.socket"]
+            environ[SOCKET] = sock
+            environ[BODY] = functools.partial(body, environ)
+            environ[TRUST] = self._by_socket[sock].trust
             return answer(environ, start_response)
 
         self.wsgi = wsgi

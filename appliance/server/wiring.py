@@ -12,7 +12,6 @@ from flask import Flask
 from appliance.agent.client import AgentClient, AgentDown
 from appliance.config import CurrentConfig
 from appliance.peers.routes import PeerRoutes
-from appliance.peers.routes import create_app as create_peer_app
 from appliance.publish.pushes import Publishing, check_publisher
 from appliance.registry.push import Pushing
 from appliance.registry.read import Registry, create_app
@@ -29,6 +28,7 @@ from appliance.store.uploads import Uploads
 from appliance.trust import Trust
 from appliance.web.auth import Operators
 from appliance.web.loopback import LoopbackNames
+from appliance.web.peer_listener import create_app as create_peer_app
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,6 @@ Caller = Literal["anybody", "local", "node", "operator"]
 """``local``: whoever reaches 127.0.0.1:5000. ``node``: the client certificate of a listed node. ``operator``:
 credentials. ``anybody``: no proof of anything."""
 
-TRUST: Final = "appliance.trust"
-"""Of a request's environment: what is called, by an application whose clients prove who they are, when one has proved it. A
-server that has no room keeps such a connection before others."""
-
 _ANYBODY: Final = frozenset[Caller]({"anybody"})
 _NODE: Final = frozenset[Caller]({"node"})
 _READER: Final = frozenset[Caller]({"local", "node", "operator"})

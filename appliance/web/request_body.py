@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 from flask import Request
 
-from appliance.server import gunicorn_body
-from appliance.server.gunicorn_body import STEP, Broken
+from appliance.web.connection import BODY, STEP, BrokenBody
 from appliance.web.responses import Refusal
 
 _RANGE_DIGITS = 19
 
 
 def chunks(asked: Request) -> Iterator[bytes | memoryview]:
-    """The body of a request, in steps of at most :data:`wire.STEP` bytes.
+    """The body of a request, in steps of at most :data:`~appliance.web.connection.STEP` bytes.
 
     A piece is overwritten when the one after the next is asked for.
 
-    :raises Broken: when the client goes away, or sends less than a minute's least.
+    :raises BrokenBody: when the client goes away, or sends less than a minute's least.
     """
-    pieces = gunicorn_body.body(asked.environ)
+    receive = asked.environ.get(BODY)
+    pieces: Iterator[memoryview] | None = None if receive is None else receive()
     if pieces is not None:
         yield from pieces
         return
@@ -30,7 +30,7 @@ def chunks(asked: Request) -> Iterator[bytes | memoryview]:
         seen += len(chunk)
         yield chunk
     if expected is not None and seen < expected:
-        raise Broken(f"{seen} of {expected} bytes came")
+        raise BrokenBody(f"{seen} of {expected} bytes came")
 
 
 def document(asked: Request, limit: int) -> bytes:
@@ -43,7 +43,7 @@ def document(asked: Request, limit: int) -> bytes:
             body += chunk
             if len(body) > limit:
                 raise _too_large(limit)
-    except Broken as problem:
+    except BrokenBody as problem:
         raise Refusal(400, "SIZE_INVALID", f"the body broke off: {problem}") from problem
     return bytes(body)
 

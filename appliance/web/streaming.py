@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
+from appliance.web.connection import SOCKET
+
 _FIRST = 64 << 10
 _STEP = 256 << 10
 """Bytes sent before the others get their turn. Fewer cost a single download; with four times as many, manifests beside
@@ -96,7 +98,7 @@ class Body:
         self._source = source
         self._start = start
         self._end = end
-        sock = environ.get("gunicorn.socket")
+        sock = environ.get(SOCKET)
         # Of a TLS connection the socket takes no plain bytes.
         self._socket: Any = None if hasattr(sock, "getpeercert") else sock
         limit = min(source.wait_beyond(start), end) if end > start else end

@@ -19,9 +19,9 @@ from urllib.parse import unquote_to_bytes
 from flask import Flask
 
 from appliance.oci.reference import parse_reference
-from appliance.registry.blob_provider import NoFetcher
 from appliance.registry.read import Registry, create_app
 from appliance.store.catalog import CurrentCatalog
+from appliance.web.blob_provider import NoFetcher
 from tests.unit.registry.listeners import Listener, authorization
 from tests.unit.store import made
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from appliance.agent.client import AgentClient, AgentDown, FetchedFile
-from appliance.registry.blob_provider import Unreachable
+from appliance.web.blob_provider import Unreachable
 from tests.unit.store import made
 
 CONTENT = made.noise(3, 1000)

@@ -16,16 +16,18 @@ from appliance import __version__
 from appliance.config import Config, CurrentConfig, Peer
 from appliance.countedlog import Report
 from appliance.files import write_atomically
-from appliance.peers.routes import PeerRoutes, create_app
+from appliance.peers.routes import PeerRoutes
 from appliance.peers.served import Served
-from appliance.registry.blob_provider import NoFetcher
 from appliance.registry.read import Registry
 from appliance.store.blobs import BlobStore
 from appliance.store.catalog import CurrentCatalog
 from appliance.store.generations import Generations, make
 from appliance.store.index import NameIndex, SignedIndex
 from appliance.trust import Signature, Trust
-from appliance.web.acl import ROUTES, TRUST
+from appliance.web.acl import ROUTES
+from appliance.web.blob_provider import NoFetcher
+from appliance.web.connection import SOCKET, TRUST
+from appliance.web.peer_listener import create_app
 from tests.keys import site_keys
 from tests.unit.registry.listeners import PASSWORD, Listener, authorization
 from tests.unit.store import made
@@ -80,7 +82,7 @@ class _Plain:
 
 
 def as_caller(name: str | None) -> dict[str, Any]:
-    return {"gunicorn.socket": _Socket(name)}
+    return {SOCKET: _Socket(name)}
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def client(store: BlobStore) -> Iterator[FlaskClient]:
     [
         ({}, 401),
         (as_caller(None), 401),
-        ({"gunicorn.socket": _Plain()}, 401),
+        ({SOCKET: _Plain()}, 401),
         (as_caller("c"), 403),
         (as_caller(""), 403),
     ],

@@ -13,9 +13,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from appliance.config import Config, CurrentConfig, Peer
-from appliance.peers.routes import PeerRoutes, create_app
+from appliance.peers.routes import PeerRoutes
 from appliance.publish.pushes import Publishing, check_publisher
-from appliance.registry.blob_provider import NoFetcher
 from appliance.registry.push import Pushing
 from appliance.registry.read import Registry
 from appliance.store import readiness
@@ -23,6 +22,8 @@ from appliance.store.blobs import BlobStore
 from appliance.store.catalog import CurrentCatalog
 from appliance.store.uploads import Uploads
 from appliance.web.auth import Operators, PasswordHash
+from appliance.web.blob_provider import NoFetcher
+from appliance.web.peer_listener import create_app
 from tests.unit.store import made
 
 PASSWORD = "correct horse battery"

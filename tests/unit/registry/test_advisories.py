@@ -39,9 +39,7 @@ from appliance.peers.https import PeerError, Peers
 from appliance.publish.plan import make_plan
 from appliance.publish.reading import read_sources
 from appliance.publish.seed import Request, seed
-from appliance.registry.blob_provider import NoFetcher
 from appliance.registry.read import Registry, create_app
-from appliance.server import gunicorn_body
 from appliance.server.connections import Pace
 from appliance.server.gunicorn_server import Server
 from appliance.store.blobs import BlobStore
@@ -50,6 +48,8 @@ from appliance.store.generations import Generations
 from appliance.trust import Trust
 from appliance.web.acl import ROUTES
 from appliance.web.auth import Operators, line_for
+from appliance.web.blob_provider import NoFetcher
+from appliance.web.connection import STEP
 from tests.keys import certify, site_keys
 from tests.unit.archives.made import Layout
 from tests.unit.archives.made import tar as made_tar
@@ -314,7 +314,7 @@ def test_cve_2017_11468(node: Listener, announced: str | None) -> None:
     headers = {"Content-Type": mediatypes.OCI_MANIFEST, **authorization()}
     answer = node.client.put("/v2/team/app/manifests/1", headers=headers, environ_overrides=environ)
     assert (answer.status_code, code(answer)) == (413, "MANIFEST_INVALID")
-    assert body.taken <= (0 if announced else MANIFEST_LIMIT + 2 * gunicorn_body.STEP)
+    assert body.taken <= (0 if announced else MANIFEST_LIMIT + 2 * STEP)
 
 
 # -------------------------------------------------------------------------------------------------- zot

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from appliance.oci import mediatypes
 from appliance.registry import read as app_module
-from appliance.registry.blob_provider import NoFetcher, Unreachable
 from appliance.registry.read import Registry, create_app
 from appliance.store.blobs import BlobStore
 from appliance.store.catalog import CurrentCatalog
+from appliance.web.blob_provider import NoFetcher, Unreachable
+from appliance.web.connection import SOCKET
 from appliance.web.streaming import Body, BrokenOff, Source, WholeFile
 from tests.unit.store import made
 
@@ -587,7 +588,7 @@ def test_a_send_that_fails_for_the_file_is_told_from_a_client_that_left(
             opened, told = store.open(blob.digest), list[int]()
             assert opened is not None
             source = WholeFile(*opened, failed=functools.partial(told.append, 1))
-            body = Body({"gunicorn.socket": here}, source, 0, 1 << 20)
+            body = Body({SOCKET: here}, source, 0, 1 << 20)
 
             def sendfile(*_: Any, error: int = error) -> int:
                 raise OSError(error, os.strerror(error))

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from appliance.registry.blob_provider import NoFetcher, Unreachable
 from appliance.registry.read import Registry, create_app
 from appliance.registry.repeats import AGAIN_SECONDS, SOUND_SECONDS, Repeats
 from appliance.store.blobs import BlobStore
 from appliance.store.catalog import CurrentCatalog
 from appliance.store.quarantine import examine
+from appliance.web.blob_provider import NoFetcher, Unreachable
 from appliance.web.streaming import Source, WholeFile
 from tests.unit.store import made
 
@@ -203,7 +203,8 @@ def test_an_empty_blob_is_never_hashed(store: BlobStore, repeats: Repeats) -> No
 
     from flask import Flask, request
 
-    from appliance.registry.read import Recheck, send_blob
+    from appliance.registry.recheck import Recheck
+    from appliance.web.blobs import send_blob
 
     app = Flask("test")
     recheck = Recheck(store, Fetcher(), repeats)

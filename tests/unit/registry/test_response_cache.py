@@ -10,11 +10,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from appliance.config import _View
-from appliance.registry.blob_provider import NoFetcher
 from appliance.registry.read import Registry, create_app
 from appliance.registry.response_cache import Recent
 from appliance.store.blobs import BlobStore
 from appliance.store.catalog import CurrentCatalog
+from appliance.web.blob_provider import NoFetcher
 from tests.unit.store import made
 
 A, B = made.image(1), made.image(2)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from appliance import limits
 from appliance.server import gunicorn_body
-from appliance.server.gunicorn_body import Broken
+from appliance.web.connection import BrokenBody
 
 STEP = 64
 NEXT = b"GET / HTTP/1.1\r\n\r\n"
@@ -161,7 +161,7 @@ def test_it_takes_what_gunicorns_reader_takes_and_refuses_what_that_refuses(
     found = environ(Wire([sent]), None)
     try:
         mine: bytes | None = read(found)
-    except Broken:
+    except BrokenBody:
         mine = None
     assert mine == by_gunicorn()
 
@@ -173,7 +173,7 @@ def test_what_came_before_a_break_is_handed_over(length: int | None, ends: bool)
     found = environ(sock := Wire([sent], ends=ends), length)
     pieces, seen = gunicorn_body.body(found), b""
     assert pieces is not None
-    with pytest.raises(Broken, match="did not come|ended before|less than" if ends else "less than"):
+    with pytest.raises(BrokenBody, match="did not come|ended before|less than" if ends else "less than"):
         for piece in pieces:
             seen += bytes(piece)
     assert seen == b"x" * 90
@@ -192,7 +192,7 @@ def test_a_client_that_sends_a_byte_at_a_time_does_not_last(monkeypatch: pytest.
             return super().recv_into(view)
 
     sock = Slow([bytes([65 + number]) for number in range(20)])
-    with pytest.raises(Broken, match="less than"):
+    with pytest.raises(BrokenBody, match="less than"):
         read(environ(sock, 20))
     assert len(sock._pieces) > 15
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.registry.blob_provider import NoFetcher
 from appliance.registry.read import Registry, create_app
 from appliance.store.blobs import BlobStore
 from appliance.store.catalog import CurrentCatalog
 from appliance.web.acl import ROUTES, Caller, Identity, decide, find
+from appliance.web.blob_provider import NoFetcher
 from tests.unit.peers.test_routes import as_caller
 from tests.unit.registry.listeners import Listener, authorization
 from tests.unit.store import made
