@@ -115,7 +115,7 @@ class Config:
         return frozenset(spellings)
 
 
-class CurrentConfig:
+class LiveConfig:
     """The configuration as it is now: the list of nodes (:data:`LIVE`) is taken anew when the file is replaced.
 
     The rest of it counts as it was when the process started: listeners, workers and directories do not move under it. A
@@ -221,7 +221,7 @@ def load(path: Path = DEFAULT_PATH) -> Config:
     ``scrub_rate`` (bytes a second that are re-hashed; 0: none), ``workers`` and ``peer_workers``
     (processes that answer on the local and on the peers' listener), ``push_users`` (file of
     operators' credentials; pushing is on where it is named), ``site`` (its name; a medium for another one is refused).
-    :class:`CurrentConfig` says which keys count at once.
+    :class:`LiveConfig` says which keys count at once.
 
     Beside it, on the node that seeds, lies ``platforms``: what the site's nodes run, one a line. It is a file of its own
     because the services do not start from it: a node of another architecture must not restart them.

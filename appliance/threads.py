@@ -10,13 +10,13 @@ import gevent
 T = TypeVar("T")
 
 
-def offload(function: Callable[..., T], *arguments: Any) -> T:
+def run_in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Run a blocking function on a thread and return its result, or raise what it raised."""
     came: tuple[T | None, Exception | None] = gevent.get_hub().threadpool.apply(_attempt, (function, arguments))
     return _result(came)
 
 
-def feed(chunks: Iterable[bytes | memoryview], take: Callable[[bytes | memoryview], None]) -> None:
+def pipe_to_thread(chunks: Iterable[bytes | memoryview], take: Callable[[bytes | memoryview], None]) -> None:
     """Hand every chunk to ``take`` on a thread, in order; the next one is read while the last is taken.
 
     Of two chunks that follow each other the first is not looked at any more when the one after them is asked for.

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from appliance.web.blob_provider import Unreachable
-from appliance.web.streaming import Source
+from appliance.web.streaming import BlobSource
 
 FIRST_BYTE_SECONDS = 20.0
 """How long a client may wait for the first byte: containerd gives up after 30 s without headers."""
@@ -140,7 +140,7 @@ class AgentClient:
 
         spawn(ask)
 
-    def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> Source:
+    def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> BlobSource:
         """Bytes of a blob that another node holds; see :class:`appliance.web.blob_provider.Fetcher`."""
         source = FetchedFile(self, digest, size, suspect=suspect)
         try:

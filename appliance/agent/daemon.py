@@ -43,33 +43,33 @@ from appliance.agent.follow import Follower, Refused
 from appliance.agent.mend import Mender
 from appliance.agent.monitor import LostBlobs, RoomWatch
 from appliance.agent.placement import piece_map, wanted
-from appliance.agent.scrub import Pace, Scrubber
+from appliance.agent.scrub import RateLimiter, Scrubber
 from appliance.agent.troubles import Troubles, in_store
-from appliance.config import Config, CurrentConfig, Peer
+from appliance.config import Config, LiveConfig, Peer
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
 from appliance.oci.manifests import Descriptor
 from appliance.oci.pieces import PieceMap
 from appliance.peers import wire
-from appliance.peers.https import PeerError, Peers
+from appliance.peers.https import HttpsTransport, PeerError
 from appliance.store import readiness
 from appliance.store.auditlog import note
 from appliance.store.blobs import BlobStore
-from appliance.store.catalog import CurrentCatalog
-from appliance.store.gc import Collector
+from appliance.store.catalog import LiveCatalog
+from appliance.store.gc import GarbageCollector
 from appliance.store.generations import Generations
 from appliance.store.impact import blame
 from appliance.store.index import NameIndex, summary
 from appliance.store.inspection import Inspected
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
-from appliance.store.quarantine import examine
+from appliance.store.quarantine import verify_or_quarantine
 from appliance.store.reachability import needed, needed_by_pins, needed_by_pushes
 from appliance.store.uploads import Uploads
-from appliance.threads import offload
+from appliance.threads import run_in_thread
 from appliance.times import now
 from appliance.web.listener import bare_app
-from appliance.web.responses import document, error
+from appliance.web.responses import error_response, json_response
 from appliance.words import one_line
 
 _LOG = logging.getLogger("appliance.agent")
@@ -96,14 +96,14 @@ class Agent:
 
     def __init__(
         self,
-        current: CurrentConfig,
+        current: LiveConfig,
         blobs: BlobStore,
         generations: Generations,
         pushes: Pushes,
         pins: Pins,
         uploads: Uploads,
-        catalog: CurrentCatalog,
-        collector: Callable[[], Collector],
+        catalog: LiveCatalog,
+        collector: Callable[[], GarbageCollector],
     ) -> None:
         self._current = current
         self._blobs = blobs
@@ -112,31 +112,33 @@ class Agent:
         self._pins = pins
         self._uploads = uploads
         self._catalog = catalog
-        self._peers = Peers(current)
+        self._peers = HttpsTransport(current)
         troubles = Troubles()
-        self._fetcher = Fetcher(blobs, self._peers, offload, troubles=troubles)
+        self._fetcher = Fetcher(blobs, self._peers, run_in_thread, troubles=troubles)
         self._fetches = FetchQueue(functools.partial(self._bring, may_give_way=True), self._fetcher.give_way)
-        self._follower = Follower(blobs, generations, pushes, pins, self._peers, self._fetcher, offload, troubles)
+        self._follower = Follower(blobs, generations, pushes, pins, self._peers, self._fetcher, run_in_thread, troubles)
         self._lost = LostBlobs(
-            self._fetcher.holders, lambda digests: offload(blame, digests, blobs, generations, pushes), blobs.has
+            self._fetcher.holders, lambda digests: run_in_thread(blame, digests, blobs, generations, pushes), blobs.has
         )
         self._room = RoomWatch(blobs.space, lambda: collector().largest())
         rate = current.get().scrub_rate
         self._scrubber = (
-            Scrubber(blobs, Pace(rate, time.monotonic, gevent.sleep), offload, time.time, self._replicate_soon)
+            Scrubber(
+                blobs, RateLimiter(rate, time.monotonic, gevent.sleep), run_in_thread, time.time, self._replicate_soon
+            )
             if rate
             else None
         )
         keep = current.get().keep_generations
         self._leaving = Leaving(
-            blobs, generations, pushes, pins, keep, self._peers, self._fetcher, self._piece_map, offload
+            blobs, generations, pushes, pins, keep, self._peers, self._fetcher, self._piece_map, run_in_thread
         )
         config = current.get()
         self._mender = Mender(
             Inspected(blobs, generations, pushes, pins, config.node, config.is_publisher),
             lambda: self._current.get().is_publisher,
             self._peers,
-            offload,
+            run_in_thread,
             troubles,
         )
         self._clients = ClientEvents()
@@ -177,7 +179,7 @@ class Agent:
             left = [refused for refused in self._refused() if refused.digest not in give_up]
             with self._on_disk("standing"):
                 if not config.is_publisher or any(refused.signed for refused in left):
-                    readiness.unsettle(self._blobs.root)
+                    readiness.clear(self._blobs.root)
                 # What came and is none says nothing: its peer may have nothing newer. What did not come may be newer.
                 elif all(refused.disproved for refused in left) and set(without).issuperset(self._follower.silent):
                     try:
@@ -185,7 +187,7 @@ class Agent:
                     except ApplianceError as error:
                         # An index that nobody could put back: nothing is published before it is.
                         _LOG.error("%s", error)
-                        readiness.unsettle(self._blobs.root)
+                        readiness.clear(self._blobs.root)
             return self._standing()
 
     @contextlib.contextmanager
@@ -200,10 +202,10 @@ class Agent:
 
     def _take_over(self, config: Config, moved: list[NameIndex], give_up: Collection[str]) -> None:
         """Be the publisher: nobody has anything newer. Nodes that come later take only what a listed seed has signed."""
-        signed = [index for index in (self._generations, self._pushes) if offload(index.sign_anew)]
+        signed = [index for index in (self._generations, self._pushes) if run_in_thread(index.sign_anew)]
         with contextlib.suppress(ApplianceError):  # what is wrong with the pins, the next seeding says
-            offload(self._pins.sign_anew)
-        readiness.settle(self._blobs.root, config.node, give_up)
+            run_in_thread(self._pins.sign_anew)
+        readiness.mark_ready(self._blobs.root, config.node, give_up)
         for index in moved:
             _LOG.warning("this publisher follows number %d (%s), which another node had", index.number, index.digest)
         if moved or signed or give_up:
@@ -228,7 +230,7 @@ class Agent:
         app.add_url_rule("/v1/fetch/<digest>", view_func=self._fetch)
         app.add_url_rule("/v1/suspect/<digest>", view_func=self._suspect, methods=["POST"])
         app.add_url_rule("/v1/repair", view_func=self._repair, methods=["POST"])
-        app.add_url_rule("/v1/status", view_func=lambda: document(self.status()), endpoint="status")
+        app.add_url_rule("/v1/status", view_func=lambda: json_response(self.status()), endpoint="status")
         app.add_url_rule("/v1/leaving", view_func=self._leave, methods=["GET", "POST"])
         app.add_url_rule("/v1/look", view_func=self._look, methods=["POST"])
         app.add_url_rule("/v1/wake", view_func=self._awake, methods=["POST"])
@@ -243,8 +245,8 @@ class Agent:
         :meth:`look` found when it last looked.
         """
         config, catalog = self._current.get(), self._catalog.get()
-        missing, lost = offload(self._wanted), {item.digest for item in self._lost.all()}
-        room = offload(self._room.look)
+        missing, lost = run_in_thread(self._wanted), {item.digest for item in self._lost.all()}
+        room = run_in_thread(self._room.look)
         return {
             "node": config.node,
             "publisher": config.publisher,
@@ -273,7 +275,7 @@ class Agent:
             beyond = int(request.args.get("beyond", "0"))
             wait = min(_LONGEST_WAIT, float(request.args.get("wait", "1")))
         except (ApplianceError, KeyError, ValueError) as problem:
-            return error(400, "UNSUPPORTED", str(problem))
+            return error_response(400, "UNSUPPORTED", str(problem))
         suspect = request.args.get("suspect") == "1"
         progress = self._fetcher.start(digest, size, self._piece_map(digest), suspect=suspect, for_client=True)
         end = time.monotonic() + wait
@@ -282,7 +284,7 @@ class Agent:
             if left <= 0:
                 break
             progress.changed.wait(left)
-        return document(
+        return json_response(
             {
                 "state": progress.state,
                 "verified": progress.verified,
@@ -296,13 +298,13 @@ class Agent:
         try:
             check_digest(digest)
         except ApplianceError as problem:
-            return error(400, "UNSUPPORTED", str(problem))
+            return error_response(400, "UNSUPPORTED", str(problem))
         gevent.spawn(self._examine, digest)
         return Response(status=204)
 
     def _examine(self, digest: str) -> None:
         try:
-            if offload(functools.partial(examine, suspect=True), self._blobs, digest, None):
+            if run_in_thread(functools.partial(verify_or_quarantine, suspect=True), self._blobs, digest, None):
                 _LOG.warning("%s could not be read for a client, and is sound now", digest)
         except ApplianceError as problem:
             _LOG.error("%s", problem)
@@ -315,12 +317,12 @@ class Agent:
         self._mender.look()
         reasons: dict[str, str] = {}
         # What a manifest lists is known once it is here.
-        while new := [item for item in offload(self._wanted, True) if item.digest not in reasons]:
+        while new := [item for item in run_in_thread(self._wanted, True) if item.digest not in reasons]:
             reasons |= zip((item.digest for item in new), Pool(AT_ONCE).map(self._bring, new), strict=True)
-        missing = {item.digest for item in offload(self._wanted, True)}
+        missing = {item.digest for item in run_in_thread(self._wanted, True)}
         lost = self._lost.judge(sorted(missing))
         self._replicate.set()
-        return document(
+        return json_response(
             {
                 "back": sorted(set(reasons) - missing),
                 "missing": {digest: reasons.get(digest, "") for digest in sorted(missing)},
@@ -361,22 +363,22 @@ class Agent:
         gevent.sleep(ASK_EVERY)
 
     def _watch_room(self) -> None:
-        offload(self._room.look)
+        run_in_thread(self._room.look)
         gevent.sleep(ASK_EVERY)
 
     def _look(self) -> Response:
-        return document(self.look(request.args.getlist("without")))
+        return json_response(self.look(request.args.getlist("without")))
 
     def _leave(self) -> Response:
         staying = request.args.getlist("stay")
         act = self._leaving.fetch if request.method == "POST" else self._leaving.report
-        return document(act(staying))
+        return json_response(act(staying))
 
     def _reported(self) -> Response:
         try:
             self._clients.add(request.args.get("service", ""), request.get_json(force=True, silent=True))
         except ValueError as problem:
-            return error(400, "UNSUPPORTED", str(problem))
+            return error_response(400, "UNSUPPORTED", str(problem))
         return Response(status=204)
 
     def _awake(self) -> Response:
@@ -411,7 +413,7 @@ class Agent:
                 gevent.spawn(self._call, peer)
         # The others first: what it takes to read 100,000 names is no time that they should wait.
         with contextlib.suppress(ApplianceError):
-            offload(self._catalog.renew)
+            run_in_thread(self._catalog.renew)
         if self._catalog.is_damaged:
             self._wake.set()
 
@@ -428,13 +430,13 @@ class Agent:
     def _replicating(self) -> None:
         """Bring what the policy wants here; again when called, and later where something could not be had."""
         self._replicate.clear()
-        self._fetches.want(offload(self._wanted))
+        self._fetches.want(run_in_thread(self._wanted))
         # Not until all have ended: one source that drips would hold up what is published meanwhile, for hours.
         self._fetches.join(self._replicate)
         self._judge.set()
         if self._replicate.is_set():
             return
-        if offload(self._wanted):
+        if run_in_thread(self._wanted):
             self._replicate.wait(self._pause)
             self._pause = min(ASK_EVERY, self._pause * 2)
         else:
@@ -448,7 +450,7 @@ class Agent:
         """Find out which missing blobs no node holds. A loop of its own: a node that answers late delays no fetch."""
         self._judge.wait()
         self._judge.clear()
-        missing = [item.digest for item in offload(self._wanted)]
+        missing = [item.digest for item in run_in_thread(self._wanted)]
         self._lost.judge(missing, running=[digest for digest in missing if self._fetches.is_running(digest)])
 
     def _bring(self, descriptor: Descriptor, *, may_give_way: bool = False) -> str:
@@ -494,10 +496,10 @@ class Agent:
 
     def _tidy(self) -> None:
         """Drop uploads that nobody goes on with, and damaged blobs that are back."""
-        dropped = offload(self._uploads.expire)
+        dropped = run_in_thread(self._uploads.expire)
         if dropped:
             _LOG.info("dropped %d files of uploads that nobody went on with", dropped)
-        offload(
+        run_in_thread(
             self._blobs.empty_quarantine, [digest for digest in self._blobs.quarantined() if self._blobs.has(digest)]
         )
         gevent.sleep(_TIDY_EVERY)

@@ -11,7 +11,7 @@ from appliance.agent.fetch import Fetcher
 from appliance.config import Peer
 from appliance.oci.manifests import Descriptor
 from appliance.oci.pieces import PieceMap
-from appliance.peers.https import PeerError, Peers
+from appliance.peers.https import HttpsTransport, PeerError
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generation, Generations
 from appliance.store.pins import Pins
@@ -38,7 +38,7 @@ class Leaving:
         pushes: Pushes,
         pins: Pins,
         keep: int,
-        peers: Peers,
+        peers: HttpsTransport,
         fetcher: Fetcher,
         piece_map: Callable[[str], PieceMap | None],
         offload: Callable[..., Any],

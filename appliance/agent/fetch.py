@@ -30,10 +30,10 @@ from appliance.config import Peer
 from appliance.errors import ApplianceError
 from appliance.oci.digests import hasher
 from appliance.oci.pieces import BIG_BLOB, PieceMap
-from appliance.peers.https import BrokeOff, PeerError, Peers
+from appliance.peers.https import BrokeOff, HttpsTransport, PeerError
 from appliance.sizes import size_words
 from appliance.store.blobs import BlobStore
-from appliance.store.quarantine import examine
+from appliance.store.quarantine import verify_or_quarantine
 
 _READ = 256 << 10
 _PASSES = 2
@@ -92,7 +92,7 @@ class Fetcher:
     def __init__(
         self,
         blobs: BlobStore,
-        peers: Peers,
+        peers: HttpsTransport,
         offload: Callable[..., Any],
         clock: Callable[[], float] = time.monotonic,
         troubles: Troubles | None = None,
@@ -111,7 +111,7 @@ class Fetcher:
     ) -> Progress:
         """Begin to fetch a blob, or join the fetch of it that is running.
 
-        :param suspect: do not believe the one that lies here by its size; see :func:`appliance.store.quarantine.examine`.
+        :param suspect: do not believe the one that lies here by its size; see :func:`appliance.store.quarantine.verify_or_quarantine`.
         :param for_client: a client waits for it, so the fetch gives way to no other for a while.
         """
         progress = self._running.get(digest)
@@ -169,7 +169,9 @@ class Fetcher:
 
     def _run(self, digest: str, progress: Progress, piece_map: PieceMap | None, suspect: bool) -> None:
         try:
-            if self._offload(functools.partial(examine, suspect=suspect), self._blobs, digest, progress.size):
+            if self._offload(
+                functools.partial(verify_or_quarantine, suspect=suspect), self._blobs, digest, progress.size
+            ):
                 progress.advance(progress.size, "complete")
                 return
             if progress.size > BIG_BLOB:

@@ -17,7 +17,7 @@ from appliance.config import Peer
 from appliance.errors import ApplianceError, fail
 from appliance.oci.manifests import Descriptor
 from appliance.peers import wire
-from appliance.peers.https import PeerError, Peers
+from appliance.peers.https import HttpsTransport, PeerError
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generations
 from appliance.store.head import IndexHead
@@ -111,7 +111,7 @@ class Follower:
         generations: Generations,
         pushes: Pushes,
         pins: Pins,
-        peers: Peers,
+        peers: HttpsTransport,
         fetcher: Fetcher,
         offload: Callable[..., Any],
         troubles: Troubles | None = None,
@@ -334,7 +334,7 @@ class Follower:
             raise _absent(track.name, offer)
         raw, signature = read
         # What lies here and is found to be needed is not collected before the index that names it is the current one.
-        with self._blobs.staying():
+        with self._blobs.gc_lock_shared():
             offered: T | None = self._offload(track.index.check, raw, signature, besides)
             attempt.valid = offered
             if offered is None or not self._offload(track.index.is_newer, offered, signature):

@@ -8,7 +8,7 @@ from typing import Any
 from appliance.config import Peer
 from appliance.oci.digests import digest_of
 from appliance.peers import wire
-from appliance.peers.https import INDEX_ANSWER, PeerError, Peers
+from appliance.peers.https import INDEX_ANSWER, HttpsTransport, PeerError
 from appliance.store.head import IndexHead
 from appliance.store.index import SIZE_LIMIT
 from appliance.trust import Signature
@@ -39,7 +39,7 @@ class IndexReader:
     :param offload: runs a blocking function off the event loop.
     """
 
-    def __init__(self, peers: Peers, offload: Callable[..., Any]) -> None:
+    def __init__(self, peers: HttpsTransport, offload: Callable[..., Any]) -> None:
         self._peers = peers
         self._offload = offload
         self._slow: dict[tuple[str, str], int] = {}

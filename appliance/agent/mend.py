@@ -15,7 +15,7 @@ from appliance.agent.indexes import IndexReader
 from appliance.agent.troubles import Troubles
 from appliance.config import Peer
 from appliance.errors import ApplianceError
-from appliance.peers.https import PeerError, Peers
+from appliance.peers.https import HttpsTransport, PeerError
 from appliance.store.healing import heal, signers, take_copy, take_signature
 from appliance.store.inspection import Fault, Inspected, Inspector
 from appliance.trust import Signature
@@ -74,7 +74,7 @@ class Mender:
         self,
         store: Inspected,
         publishes: Callable[[], bool],
-        peers: Peers,
+        peers: HttpsTransport,
         offload: Callable[..., Any],
         troubles: Troubles | None = None,
         clock: Callable[[], float] = time.time,

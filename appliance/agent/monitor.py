@@ -10,7 +10,7 @@ from typing import Any
 from appliance.errors import ApplianceError
 from appliance.sizes import size_words
 from appliance.store.impact import Lost
-from appliance.store.quota import NEAR, Room
+from appliance.store.quota import NEAR, Quota
 
 _LOG = logging.getLogger("appliance.health")
 
@@ -139,7 +139,7 @@ class RoomWatch:
     """
 
     def __init__(
-        self, room: Room, largest: Callable[[], list[tuple[str, int]]], clock: Callable[[], float] = time.monotonic
+        self, room: Quota, largest: Callable[[], list[tuple[str, int]]], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._room = room
         self._largest = largest

@@ -15,7 +15,7 @@ from appliance.files import write_atomically
 from appliance.oci.digests import hasher, is_digest
 from appliance.sizes import size_words
 from appliance.store.blobs import BlobStore
-from appliance.store.quarantine import examine
+from appliance.store.quarantine import verify_or_quarantine
 
 _LOG = logging.getLogger("appliance.scrub")
 STEP = 1 << 20
@@ -27,7 +27,7 @@ _SAVE_SECONDS = 30.0
 _BEHIND_SECONDS = 1.0
 
 
-class Pace:
+class RateLimiter:
     """Holds a stream of bytes to a rate.
 
     :param rate: bytes a second, above 0.
@@ -97,7 +97,7 @@ class Scrubber:
     def __init__(
         self,
         blobs: BlobStore,
-        pace: Pace,
+        pace: RateLimiter,
         offload: Callable[..., Any],
         clock: Callable[[], float],
         found: Callable[[], object],
@@ -211,4 +211,4 @@ def _cached(handle: int, view: memoryview, offset: int) -> int:
 
 
 def _examine(blobs: BlobStore, digest: str) -> bool:
-    return examine(blobs, digest, None, suspect=True)
+    return verify_or_quarantine(blobs, digest, None, suspect=True)

@@ -10,7 +10,7 @@ from gevent.queue import Empty, Queue
 
 from appliance.agent import delivery
 from appliance.config import Peer
-from appliance.peers.https import PeerError, Peers
+from appliance.peers.https import HttpsTransport, PeerError
 from appliance.sizes import size_words
 
 _LOG = logging.getLogger("appliance.fetch")
@@ -53,7 +53,7 @@ class Sources:
 
     def __init__(
         self,
-        peers: Peers,
+        peers: HttpsTransport,
         digest: str,
         slow: SlowPeers,
         reasons: dict[str, str],

@@ -151,7 +151,7 @@ def restore(store: Indexes, file: BinaryIO, where: str, *, over: bool) -> dict[s
     backup = read(file, KIND, where, take)
     _check_names(backup, where)
     _check_indexes(backup, indexes, where)
-    with store.blobs.writing("a new store"):
+    with store.blobs.disk_errors("a new store"):
         store.blobs.create()
     with names_locked(store.blobs.root):
         refuse_other(compare(store, backup.about), store, backup.about, over=over)
@@ -163,9 +163,9 @@ def restore(store: Indexes, file: BinaryIO, where: str, *, over: bool) -> dict[s
             changing = [name for name, state in states.items() if state != "same"]
             if changing:
                 # What it made sure of was said about other names: it asks the other nodes again before it publishes.
-                readiness.unsettle(store.blobs.root)
+                readiness.clear(store.blobs.root)
                 # The agent of a node that runs all the same waits: what it finds in between is neither of the two.
-                with store.blobs.writing("the names"), store.generations.switching():
+                with store.blobs.disk_errors("the names"), store.generations.commit_lock():
                     _put_names(store, names, changing, _line(backup, states))
             _remove_others(store, names)
         return {"changed": bool(changing or written), "states": states, "blobs": written}

@@ -43,7 +43,7 @@ def store_(directory: Path, config_file: Path | None, pushed_blobs: bool, as_jso
     store = open_store(directory, config_file)
     store.blobs.require()
     # What was found here is read a moment later: garbage collection waits, and nobody else does.
-    with under_lease(), store.blobs.staying():
+    with under_lease(), store.blobs.gc_lock_shared():
         contents, about = names.collect(_indexes(store), pushed_blobs=pushed_blobs)
         backup = container.write(out, names.KIND, now(), about, contents)
     show({"archive": str(out), "bytes": backup.size, **about}, as_json, _store_text)

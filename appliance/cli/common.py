@@ -15,7 +15,7 @@ from appliance.words import each, json_text, several_lines
 
 if TYPE_CHECKING:
     from appliance.store.blobs import BlobStore
-    from appliance.store.gc import Collector
+    from appliance.store.gc import GarbageCollector
     from appliance.store.generations import Generations
     from appliance.store.pins import Pins
     from appliance.store.pushes import Pushes
@@ -43,14 +43,14 @@ class Opened:
     pushes: Pushes
     pins: Pins
     uploads: Uploads
-    collector: Collector
+    collector: GarbageCollector
 
 
 def open_store(directory: Path, config_file: Path | None) -> Opened:
     """Open a store, with the node's configuration where it is the node's own; see :func:`config_of`."""
     from appliance.store import schema
     from appliance.store.blobs import BlobStore
-    from appliance.store.gc import Collector
+    from appliance.store.gc import GarbageCollector
     from appliance.store.generations import Generations
     from appliance.store.pins import Pins
     from appliance.store.pushes import Pushes
@@ -67,7 +67,7 @@ def open_store(directory: Path, config_file: Path | None) -> Opened:
         Pins(blobs, trust),
         Uploads(blobs),
     )
-    collector = Collector(blobs, generations, pushes, pins, uploads, keep=config.keep_generations)
+    collector = GarbageCollector(blobs, generations, pushes, pins, uploads, keep=config.keep_generations)
     blobs.space.collectable = lambda: collector.plan().size
     return Opened(config, blobs, generations, pushes, pins, uploads, collector)
 

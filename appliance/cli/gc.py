@@ -78,7 +78,7 @@ def gc(
     from appliance.archives.sandbox import drop_privileges
     from appliance.lease import under_lease
     from appliance.oci.digests import check_digest
-    from appliance.store.gc import GRACE_SECONDS, Collector, Swept, collect
+    from appliance.store.gc import GRACE_SECONDS, GarbageCollector, SweepResult, collect
 
     store = open_store(directory, config_file)
     store.blobs.require()
@@ -87,7 +87,7 @@ def gc(
     # First of all: only root may open the lease.
     with under_lease() as lease:
         drop_privileges(directory)
-        collector = Collector(
+        collector = GarbageCollector(
             store.blobs,
             store.generations,
             store.pushes,
@@ -101,7 +101,7 @@ def gc(
         )
         if lease is not None and not only_plan:
             lease.await_sign()
-        plan, swept = (collector.plan(), Swept()) if only_plan else collect(collector, expect=expect)
+        plan, swept = (collector.plan(), SweepResult()) if only_plan else collect(collector, expect=expect)
     current = store.generations.current()
     shown = plan.as_dict()
     shown["generation"] = {"number": current.number, "digest": current.digest} if current else None

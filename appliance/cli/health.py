@@ -38,7 +38,7 @@ def fsck(directory: Path, config_file: Path | None, as_json: bool, repair: bool)
     """Hash every blob of the store, read every other file, and check that what it names can be served."""
     from appliance.archives.sandbox import drop_privileges
     from appliance.store.fsck import check
-    from appliance.store.quarantine import examine
+    from appliance.store.quarantine import verify_or_quarantine
 
     store = open_store(directory, config_file)
     store.blobs.require()
@@ -59,7 +59,7 @@ def fsck(directory: Path, config_file: Path | None, as_json: bool, repair: bool)
     shown = report.as_dict()
     if repair:
         for digest in report.damaged:
-            examine(store.blobs, digest, None, suspect=True)
+            verify_or_quarantine(store.blobs, digest, None, suspect=True)
         repaired = _fetch_now(store)
         shown["damage"] = _heal(store, inspected, report, repaired)
         report.look_at_quarantine(store.blobs)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from appliance.config import DEFAULT_PATH, CurrentConfig, load
+from appliance.config import DEFAULT_PATH, LiveConfig, load
 
 
 @click.command()
@@ -23,7 +23,7 @@ def unit(name: Literal["mirror", "peer", "agent"], config_file: Path, socket_uni
     with handed.down_on_failure():
         from appliance.server.start import serve_unit
 
-        serve_unit(name, CurrentConfig(load(config_file), config_file), handed, socket_unit=socket_unit)
+        serve_unit(name, LiveConfig(load(config_file), config_file), handed, socket_unit=socket_unit)
 
 
 @click.command()

@@ -12,7 +12,7 @@ from typing import Any
 import gevent
 import urllib3
 
-from appliance.config import Config, CurrentConfig, Peer
+from appliance.config import Config, LiveConfig, Peer
 from appliance.peers.heads import BoundedPools
 from appliance.peers.tls import PeerContext
 from appliance.trust import client_context
@@ -49,7 +49,7 @@ class BrokeOff(PeerError):
 
 
 @dataclass
-class _Line:
+class _PeerState:
     """The way to one peer: its connections, and until when it is left alone because it failed."""
 
     pool: urllib3.PoolManager
@@ -57,7 +57,7 @@ class _Line:
     pause: float = 0.0
 
 
-class Peers:
+class HttpsTransport:
     """The other nodes of the site, as they are listed now.
 
     A peer that left the list, or has another address there, is not asked any more; what runs over a connection to it
@@ -67,10 +67,10 @@ class Peers:
     :param clock: monotonic seconds; a parameter for tests. Never the time of day, which may be 1970.
     """
 
-    def __init__(self, current: CurrentConfig, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, current: LiveConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._current = current
         self._clock = clock
-        self._lines: dict[Peer, _Line] = {}
+        self._lines: dict[Peer, _PeerState] = {}
 
     @property
     def others(self) -> tuple[Peer, ...]:
@@ -97,13 +97,13 @@ class Peers:
         line = self._line(peer)
         line.until = line.pause = 0.0
 
-    def _line(self, peer: Peer) -> _Line:
+    def _line(self, peer: Peer) -> _PeerState:
         """By all that is listed of the peer: one that moved has a new line, without the failures of the old one."""
         line = self._lines.get(peer)
         if line is None:
             listed = {*self.others, peer}
             self._lines = {known: line for known, line in self._lines.items() if known in listed}
-            line = self._lines[peer] = _Line(_pool(peer, self._current.get()))
+            line = self._lines[peer] = _PeerState(_pool(peer, self._current.get()))
         return line
 
     def ask(

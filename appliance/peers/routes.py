@@ -33,13 +33,13 @@ from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
 from appliance.peers.served import Served
 from appliance.store.blobs import BlobStore
-from appliance.store.catalog import CurrentCatalog
+from appliance.store.catalog import LiveCatalog
 from appliance.store.index import SignedIndex, summary
 from appliance.web.blob_provider import NoFetcher
 from appliance.web.blobs import send_blob
 from appliance.web.listener import Handler
-from appliance.web.responses import document, error
-from appliance.web.streaming import Body, WholeFile
+from appliance.web.responses import error_response, json_response
+from appliance.web.streaming import BlobBody, FileSource
 
 _WRONG = "wrong passwords of operators"
 _NOT_LISTED = "requests of nodes that are not listed"
@@ -62,7 +62,7 @@ class PeerRoutes:
         generations: SignedIndex[Any],
         pushes: SignedIndex[Any],
         pins: SignedIndex[Any],
-        catalog: CurrentCatalog,
+        catalog: LiveCatalog,
         wake: Callable[[], None],
         suspect: Callable[[str], None],
     ) -> None:
@@ -90,7 +90,7 @@ class PeerRoutes:
 
     def _ping(self) -> Response:
         catalog = self._catalog.get()
-        return document(
+        return json_response(
             {
                 "node": self._config.node,
                 "version": __version__,
@@ -110,21 +110,21 @@ class PeerRoutes:
         try:
             check_digest(digest)
         except ApplianceError as problem:
-            return error(404, "DIGEST_INVALID", str(problem))
+            return error_response(404, "DIGEST_INVALID", str(problem))
         size = self._blobs.size(digest)
         if size is None:
-            return error(404, "BLOB_UNKNOWN", f"{digest} is not on this node")
+            return error_response(404, "BLOB_UNKNOWN", f"{digest} is not on this node")
         return send_blob(self._blobs, self._fetcher, digest, size, request)
 
     def _head(self, index: str) -> Response:
         head = self._indexes[index].head()
-        return error(404, "NAME_UNKNOWN", "this node has none yet") if head is None else document(head)
+        return error_response(404, "NAME_UNKNOWN", "this node has none yet") if head is None else json_response(head)
 
     def _raw(self, index: str, digest: str) -> Response:
         """A node that has read the head takes it, and checks it by its digest."""
         handle = self._indexes[index].open(digest)
         if handle is None:
-            return error(404, "NAME_UNKNOWN", f"{index} {digest} is not current on this node")
+            return error_response(404, "NAME_UNKNOWN", f"{index} {digest} is not current on this node")
         return _send_file(handle, index)
 
     def _kept(self, kind: str, file: str) -> Response:
@@ -132,7 +132,7 @@ class PeerRoutes:
         try:
             handle = os.open(self._blobs.root / kind / file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
-            return error(404, "NAME_UNKNOWN", f"{file} is not on this node")
+            return error_response(404, "NAME_UNKNOWN", f"{file} is not on this node")
         return _send_file(handle, file)
 
     def _awake(self) -> Response:
@@ -143,16 +143,16 @@ class PeerRoutes:
 def _send_file(handle: int, name: str) -> Response:
     """Send an open file whole, and close it."""
     size = os.fstat(handle).st_size
-    source = WholeFile(handle, size)
-    body: Body | bytes = b""
+    source = FileSource(handle, size)
+    body: BlobBody | bytes = b""
     if request.method == "HEAD":
         source.close()
     else:
         try:
-            body = Body(request.environ, source, 0, size)
+            body = BlobBody(request.environ, source, 0, size)
         except OSError as problem:
             source.close()
-            return error(503, "NAME_UNKNOWN", f"{name} cannot be read now: {problem}")
+            return error_response(503, "NAME_UNKNOWN", f"{name} cannot be read now: {problem}")
     response = Response(body, direct_passthrough=True, content_type="application/octet-stream")
     response.headers["Content-Length"] = str(size)
     return response
@@ -161,7 +161,7 @@ def _send_file(handle: int, name: str) -> Response:
 def _signed(index: Served) -> Response:
     document = index.document()
     if document is None:
-        return error(404, "NAME_UNKNOWN", "this node has none yet")
+        return error_response(404, "NAME_UNKNOWN", "this node has none yet")
     response = Response(document.pieces(), content_type="application/json")
     response.headers["Content-Length"] = str(len(document.content))
     return response

@@ -14,7 +14,7 @@ from gevent.lock import BoundedSemaphore
 from appliance.errors import ApplianceError
 from appliance.store.head import IndexHead
 from appliance.store.index import NameIndex, SignedIndex
-from appliance.threads import offload
+from appliance.threads import run_in_thread
 from appliance.trust import Signature
 
 _STEP = 256 << 10
@@ -100,7 +100,7 @@ class Served:
             document = self._document() if self._document is not None and self._is_current() else None
             if document is None:
                 current = self._read()
-                document = offload(self._told, current) if current is not None else None
+                document = run_in_thread(self._told, current) if current is not None else None
                 self._document = weakref.ref(document) if document is not None else None
             return document
 
@@ -118,7 +118,7 @@ class Served:
     def _read(self) -> NameIndex | None:
         # Before it is read: what replaces it meanwhile has another state.
         state = self._look()
-        current: NameIndex | None = offload(self._index.current)
+        current: NameIndex | None = run_in_thread(self._index.current)
         self._signature = None
         if current is not None:
             with contextlib.suppress(ApplianceError, OSError):  # one that is damaged is none; the agent heals it

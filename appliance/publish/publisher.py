@@ -88,7 +88,7 @@ class Publisher:
             )
         with self.staging() as current:
             if current is not None:
-                with self.blobs.writing("the audit log"):
+                with self.blobs.disk_errors("the audit log"):
                     self._catch_up(current)
             yield current
 
@@ -102,7 +102,7 @@ class Publisher:
         :raises ApplianceError: APL-0307 while another run changes names.
         """
         with contextlib.ExitStack() as held:
-            with self.blobs.writing("a new store"):
+            with self.blobs.disk_errors("a new store"):
                 schema.prepare(self.blobs)
                 held.enter_context(names_locked(self.blobs.root))
             self.blobs.clear_incoming()
@@ -143,7 +143,7 @@ class Publisher:
         self._prove(following, plan)
         if self._lease is not None:
             self._lease.await_sign()
-        with self.blobs.writing("the generation"):
+        with self.blobs.disk_errors("the generation"):
             self.generations.publish(following)
         try:
             if self.pins is not None:

@@ -17,7 +17,7 @@ from appliance.oci.manifests import Descriptor, Manifest
 from appliance.oci.pieces import BIG_BLOB
 from appliance.store import auditlog, readiness
 from appliance.store.blobs import BlobStore
-from appliance.store.catalog import Catalog, CurrentCatalog
+from appliance.store.catalog import Catalog, LiveCatalog
 from appliance.store.index import Entry
 from appliance.store.pushes import Pushes
 from appliance.store.reachability import reach, reader
@@ -49,7 +49,7 @@ class Publishing:
     :param uploads: which repository uploaded what.
     """
 
-    def __init__(self, blobs: BlobStore, pushes: Pushes, catalog: CurrentCatalog, uploads: Uploads) -> None:
+    def __init__(self, blobs: BlobStore, pushes: Pushes, catalog: LiveCatalog, uploads: Uploads) -> None:
         self._blobs = blobs
         self._pushes = pushes
         self._catalog = catalog
@@ -70,7 +70,7 @@ class Publishing:
         :raises ApplianceError: APL-0502 where a tag is the generation's, APL-0505 where something it lists is not
             there, APL-0310 where the disk is full, APL-0317 where the index is.
         """
-        with self._blobs.staying(), self._pushes.changing():
+        with self._blobs.gc_lock_shared(), self._pushes.changing():
             catalog = self._catalog.renew()
             own = [tag for tag in tags if not self._is_served_so(catalog, repository, tag, descriptor.digest)]
             entry = Entry(descriptor, self._absent(catalog, repository, descriptor.digest, manifest))
@@ -140,15 +140,15 @@ class Publishing:
                     why=f"needed by {', '.join(sorted(users)[:5])}",
                     fix="Delete the manifests that need it first",
                 )
-            return self._uploads.disclaim(repository, digest)
+            return self._uploads.unlink(repository, digest)
 
     def mount(self, source: str, repository: str, digest: str) -> bool:
         """Let a repository have a blob that another one has; false where that one has no such blob, or it is not here."""
-        with self._blobs.staying():
-            claimed = self._uploads.claimed(source, digest)
+        with self._blobs.gc_lock_shared():
+            claimed = self._uploads.is_linked(source, digest)
             if not claimed and (self._catalog.renew().blob(source, digest) is None or not self._blobs.has(digest)):
                 return False
-            self._uploads.claim(repository, digest, self._uploads.piece_map(source, digest) if claimed else None)
+            self._uploads.link(repository, digest, self._uploads.piece_map(source, digest) if claimed else None)
             return True
 
     def _is_served_so(self, catalog: Catalog, repository: str, tag: str, digest: str) -> bool:
@@ -185,7 +185,7 @@ class Publishing:
         absent: set[str] = set()
         for part in manifest.blobs:
             known = catalog.blob(repository, part.digest)
-            claimed = self._uploads.claimed(repository, part.digest)
+            claimed = self._uploads.is_linked(repository, part.digest)
             size = known.size if known is not None else self._blobs.size(part.digest) if claimed else None
             if size is None and not mediatypes.is_distributable(part.media_type):
                 absent.add(part.digest)
@@ -208,7 +208,7 @@ class Publishing:
         return frozenset(absent)
 
     def _replace(self, names: Mapping[str, Entry], piece_maps: Mapping[str, Descriptor]) -> None:
-        with self._blobs.writing("the index of pushes"):
+        with self._blobs.disk_errors("the index of pushes"):
             self._pushes.replace(names, piece_maps)
 
     def _still_needed(self, names: Mapping[str, Entry], maps: Mapping[str, Descriptor]) -> Mapping[str, Descriptor]:

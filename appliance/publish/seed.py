@@ -25,7 +25,7 @@ from appliance.publish.reading import Reading, read_sources
 from appliance.publish.removal import names_to_remove
 from appliance.publish.staging import Staging
 from appliance.store.blobs import BlobStore
-from appliance.store.gc import Collector
+from appliance.store.gc import GarbageCollector
 from appliance.store.generations import Generation, Generations
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
@@ -45,7 +45,7 @@ class Target:
     generations: Generations
     pushes: Pushes
     pins: Pins | None = None
-    collector: Collector | None = None
+    collector: GarbageCollector | None = None
     lease: Lease | None = None
 
 

@@ -25,7 +25,7 @@ from appliance.oci.manifests import Descriptor
 from appliance.oci.mediatypes import PIECE_MAP
 from appliance.publish.reading import Reading
 from appliance.store.blobs import BlobStore
-from appliance.store.gc import Collector
+from appliance.store.gc import GarbageCollector
 from appliance.store.staged import StagedReadings
 
 
@@ -105,7 +105,7 @@ class Staging:
     """
 
     def __init__(
-        self, blobs: BlobStore, medium: Medium, *, deep: bool = False, collector: Collector | None = None
+        self, blobs: BlobStore, medium: Medium, *, deep: bool = False, collector: GarbageCollector | None = None
     ) -> None:
         self.stored: dict[str, int] = {}
         self.piece_maps: dict[str, Descriptor] = {}

@@ -18,11 +18,11 @@ from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, parse_manifest
 from appliance.oci.reference import is_tag
 from appliance.publish.pushes import Publishing
 from appliance.store.uploads import Upload, UploadBusy, Uploads
-from appliance.threads import feed, offload
+from appliance.threads import pipe_to_thread, run_in_thread
 from appliance.web import request_body
 from appliance.web.connection import BrokenBody
 from appliance.web.listener import Handler, repository_of
-from appliance.web.responses import Refusal
+from appliance.web.responses import RegistryError
 
 TAGS_AT_ONCE = 50
 """Tags that one manifest may be pushed under in one request."""
@@ -97,7 +97,7 @@ class Pushing:
                 problem.code, (400, "MANIFEST_INVALID") if problem.code.startswith("APL-02") else (503, "UNKNOWN")
             )
             more = {"Retry-After": "60"} if status == 503 else {"Allow": "GET, HEAD"} if status == 405 else {}
-            raise Refusal(status, code, str(problem), **more) from problem
+            raise RegistryError(status, code, str(problem), **more) from problem
 
     # ------------------------------------------------------------------------------------------- uploads
 
@@ -112,16 +112,16 @@ class Pushing:
         if mount is not None and "from" in request.args:
             # What cannot be mounted, whatever the reason, is to be uploaded: the client can go on at once.
             source = self._source(request.args["from"])
-            if source is not None and offload(self._publishing.mount, source, repository, mount):
+            if source is not None and run_in_thread(self._publishing.mount, source, repository, mount):
                 return self._blob_created(name, mount)
         # A mount without a source would tell what other repositories hold: it becomes an upload, as one that is missing.
-        identity = offload(self._uploads.begin, repository)
+        identity = run_in_thread(self._uploads.begin, repository)
         if digest is None or mount is not None:
             return self._state(202, name, identity, 0)
         with self._held(name, repository, identity) as upload:
             try:
                 self._receive(upload, name, digest.partition(":")[0])
-                offload(upload.finish, digest)
+                run_in_thread(upload.finish, digest)
             except BaseException:
                 # Nobody knows its id, so nobody could go on with it.
                 upload.cancel()
@@ -131,7 +131,7 @@ class Pushing:
     def _source(self, name: str) -> str | None:
         try:
             return repository_of(name, self._site)
-        except Refusal:
+        except RegistryError:
             return None
 
     def _status(self, name: str, identity: str) -> Response:
@@ -149,7 +149,7 @@ class Pushing:
         digest = check_digest(request.args.get("digest"))
         with self._held(name, repository_of(name, self._site), identity) as upload:
             self._receive(upload, name, digest.partition(":")[0])
-            offload(upload.finish, digest)
+            run_in_thread(upload.finish, digest)
         return self._blob_created(name, digest)
 
     def _cancel(self, name: str, identity: str) -> Response:
@@ -179,10 +179,12 @@ class Pushing:
             if wanted.first != before:
                 raise self._out_of_order(name, upload.id, before, f"the next byte is {before}, not {wanted.first}")
             if length is not None and length != wanted.length:
-                raise Refusal(400, "SIZE_INVALID", f"Content-Range has {wanted.length} bytes, Content-Length {length}")
+                raise RegistryError(
+                    400, "SIZE_INVALID", f"Content-Range has {wanted.length} bytes, Content-Length {length}"
+                )
         try:
-            offload(upload.expect, length, algorithm)
-            feed(request_body.chunks(request), upload.append)
+            run_in_thread(upload.expect, length, algorithm)
+            pipe_to_thread(request_body.chunks(request), upload.append)
         except ApplianceError:
             # A full disk is no better with half of a blob on it.
             upload.cancel()
@@ -190,15 +192,15 @@ class Pushing:
         except (BrokenBody, OSError) as problem:
             # The client is often gone and hears nothing of it.
             current_app.logger.warning("%s of %s to %s broke off: %s", request.method, g.identity.name, name, problem)
-            raise Refusal(400, "BLOB_UPLOAD_INVALID", f"the body broke off: {problem}") from problem
+            raise RegistryError(400, "BLOB_UPLOAD_INVALID", f"the body broke off: {problem}") from problem
         if wanted is not None and upload.size - before != wanted.length:
             came = upload.size - before
             upload.truncate(before)
-            raise Refusal(400, "SIZE_INVALID", f"Content-Range has {wanted.length} bytes, {came} came")
+            raise RegistryError(400, "SIZE_INVALID", f"Content-Range has {wanted.length} bytes, {came} came")
 
-    def _out_of_order(self, name: str, identity: str, size: int, why: str) -> Refusal:
+    def _out_of_order(self, name: str, identity: str, size: int, why: str) -> RegistryError:
         where = {"Location": _location(name, f"blobs/uploads/{identity}"), "Range": _range(size)}
-        return Refusal(416, "BLOB_UPLOAD_INVALID", why, **where)
+        return RegistryError(416, "BLOB_UPLOAD_INVALID", why, **where)
 
     def _state(self, status: int, name: str, identity: str, size: int) -> Response:
         response = _empty(status)
@@ -223,17 +225,19 @@ class Pushing:
         else:
             digest_wanted, tags = None, [reference]
         if not all(map(is_tag, tags)) or len(tags) > TAGS_AT_ONCE:
-            raise Refusal(400, "MANIFEST_INVALID", f"not tags, or more than {TAGS_AT_ONCE}: {' '.join(tags)[:300]}")
+            raise RegistryError(
+                400, "MANIFEST_INVALID", f"not tags, or more than {TAGS_AT_ONCE}: {' '.join(tags)[:300]}"
+            )
         said = request.headers.get("Content-Type")
         if said and not request.mimetype:
-            raise Refusal(400, "MANIFEST_INVALID", f"not a Content-Type: {said[:100]!r}")
+            raise RegistryError(400, "MANIFEST_INVALID", f"not a Content-Type: {said[:100]!r}")
         content = request_body.document(request, MANIFEST_LIMIT)
         digest = digest_of(content, digest_wanted or "sha256")
         if digest_wanted not in (None, digest):
-            raise Refusal(400, "DIGEST_INVALID", f"the manifest has {digest}, not {digest_wanted}")
+            raise RegistryError(400, "DIGEST_INVALID", f"the manifest has {digest}, not {digest_wanted}")
         manifest = parse_manifest(content, request.mimetype or None, where=digest)
         descriptor = Descriptor(manifest.media_type, digest, len(content))
-        offload(self._publishing.put, repository, descriptor, manifest, content, tags, g.identity.name)
+        run_in_thread(self._publishing.put, repository, descriptor, manifest, content, tags, g.identity.name)
         response = _empty(201)
         response.headers["Location"] = _location(name, f"manifests/{digest}")
         response.headers["Docker-Content-Digest"] = digest
@@ -246,21 +250,21 @@ class Pushing:
     def _delete_manifest(self, name: str, reference: str) -> Response:
         repository = repository_of(name, self._site)
         if not (check_digest(reference) if ":" in reference else is_tag(reference)):
-            raise Refusal(400, "MANIFEST_INVALID", f"not a tag: {reference[:200]!r}")
-        if not offload(self._publishing.delete_manifest, repository, reference, g.identity.name):
-            raise Refusal(404, "MANIFEST_UNKNOWN", f"nothing was pushed as {reference} to {repository}")
+            raise RegistryError(400, "MANIFEST_INVALID", f"not a tag: {reference[:200]!r}")
+        if not run_in_thread(self._publishing.delete_manifest, repository, reference, g.identity.name):
+            raise RegistryError(404, "MANIFEST_UNKNOWN", f"nothing was pushed as {reference} to {repository}")
         return _empty(202)
 
     def _delete_blob(self, name: str, digest: str) -> Response:
         repository = repository_of(name, self._site)
         check_digest(digest)
-        if not offload(self._publishing.delete_blob, repository, digest):
-            raise Refusal(404, "BLOB_UNKNOWN", f"{repository} has no {digest}")
+        if not run_in_thread(self._publishing.delete_blob, repository, digest):
+            raise RegistryError(404, "BLOB_UNKNOWN", f"{repository} has no {digest}")
         return _empty(202)
 
 
-def _unknown(identity: str) -> Refusal:
-    return Refusal(404, "BLOB_UPLOAD_UNKNOWN", f"there is no upload {identity[:80]!r} in this repository")
+def _unknown(identity: str) -> RegistryError:
+    return RegistryError(404, "BLOB_UPLOAD_UNKNOWN", f"there is no upload {identity[:80]!r} in this repository")
 
 
 def _empty(status: int) -> Response:

@@ -23,14 +23,14 @@ from appliance.oci.reference import is_tag
 from appliance.registry.recheck import Recheck
 from appliance.registry.repeats import Repeats
 from appliance.store.blobs import BlobStore
-from appliance.store.catalog import Catalog, CurrentCatalog
+from appliance.store.catalog import Catalog, LiveCatalog
 from appliance.store.uploads import Uploads
 from appliance.web.acl import Identity
 from appliance.web.blob_provider import Fetcher, Unreachable
 from appliance.web.blobs import send_blob
 from appliance.web.conditions import unmet
 from appliance.web.listener import API_VERSION, Handler, listener, repository_of
-from appliance.web.responses import Refusal, document, error
+from appliance.web.responses import RegistryError, error_response, json_response
 
 _PAGE = 1000
 _REFERRERS_BYTES = MANIFEST_LIMIT - 1024
@@ -51,7 +51,7 @@ class Registry:
     def __init__(
         self,
         blobs: BlobStore,
-        catalog: CurrentCatalog,
+        catalog: LiveCatalog,
         fetcher: Fetcher,
         site_addresses: Collection[str],
         uploads: Uploads | None = None,
@@ -82,15 +82,15 @@ class Registry:
             try:
                 check_digest(reference)
             except ApplianceError as problem:
-                return error(404, "DIGEST_INVALID", str(problem))
+                return error_response(404, "DIGEST_INVALID", str(problem))
         elif not is_tag(reference):
-            return error(404, "MANIFEST_UNKNOWN", f"not a tag: {reference[:200]!r}")
+            return error_response(404, "MANIFEST_UNKNOWN", f"not a tag: {reference[:200]!r}")
         descriptor = catalog.manifest(repository, reference)
         if descriptor is None and ":" in reference and self._brought_back(repository, catalog):
             descriptor = catalog.manifest(repository, reference)
         if descriptor is None:
             known = catalog.tags(repository) is not None
-            return error(
+            return error_response(
                 404,
                 "MANIFEST_UNKNOWN" if known else "NAME_UNKNOWN",
                 f"{repository} has no {reference} in {_generation(catalog)}"
@@ -101,7 +101,7 @@ class Registry:
 
     def _brought_back(self, repository: str, catalog: Catalog) -> bool:
         """Before something is called unknown: bring back the manifests that may list it. Says whether there were any."""
-        lost = catalog.lost(repository)
+        lost = catalog.unreadable(repository)
         for descriptor in lost:
             self._mend(descriptor)
         return bool(lost)
@@ -113,7 +113,9 @@ class Registry:
             self._mend(descriptor)
             content = self._verified(descriptor.digest)
         if content is None:
-            raise Refusal(503, "MANIFEST_UNKNOWN", f"{descriptor.digest} cannot be read here; run 'appliance fsck'")
+            raise RegistryError(
+                503, "MANIFEST_UNKNOWN", f"{descriptor.digest} cannot be read here; run 'appliance fsck'"
+            )
         return content
 
     def _verified(self, digest: str) -> bytes | None:
@@ -128,7 +130,7 @@ class Registry:
             self._fetcher.mend(descriptor.digest, descriptor.size)
         except Unreachable as reason:
             why = f"{descriptor.digest} is lost or damaged here and cannot be had now: {reason}"
-            raise Refusal(503, "MANIFEST_UNKNOWN", why) from reason
+            raise RegistryError(503, "MANIFEST_UNKNOWN", why) from reason
 
     def _blob(self, name: str, digest: str) -> Response:
         # A blob of a name that cannot be is one that is not here.
@@ -137,18 +139,20 @@ class Registry:
         try:
             check_digest(digest)
         except ApplianceError as problem:
-            return error(404, "DIGEST_INVALID", str(problem))
+            return error_response(404, "DIGEST_INVALID", str(problem))
         descriptor = catalog.blob(repository, digest)
         if descriptor is None and self._brought_back(repository, catalog):
             descriptor = catalog.blob(repository, digest)
         size = descriptor.size if descriptor is not None else self._uploaded(repository, digest)
         if size is None:
-            return error(404, "BLOB_UNKNOWN", f"no name of {repository} in {_generation(catalog)} reaches {digest}")
+            return error_response(
+                404, "BLOB_UNKNOWN", f"no name of {repository} in {_generation(catalog)} reaches {digest}"
+            )
         return send_blob(self._blobs, self._fetcher, digest, size, request, self._recheck)
 
     def _uploaded(self, repository: str, digest: str) -> int | None:
         """Bytes of a blob that the repository uploaded and that no manifest came for yet."""
-        if self._uploads is None or not self._uploads.claimed(repository, digest):
+        if self._uploads is None or not self._uploads.is_linked(repository, digest):
             return None
         return self._blobs.size(digest)
 
@@ -156,11 +160,13 @@ class Registry:
         repository, catalog = repository_of(name, self._site), self._catalog.get()
         tags = catalog.tags(repository)
         if tags is None:
-            return error(404, "NAME_UNKNOWN", f"{repository} is not among the repositories of {_generation(catalog)}")
+            return error_response(
+                404, "NAME_UNKNOWN", f"{repository} is not among the repositories of {_generation(catalog)}"
+            )
         page, more = _page(sorted(tags), request.args)
         if isinstance(page, Response):
             return page
-        response = document({"name": name, "tags": page})
+        response = json_response({"name": name, "tags": page})
         if more:
             _link(response, f"/v2/{quote(name)}/tags/list", page[-1], len(page))
         return response
@@ -169,7 +175,7 @@ class Registry:
         page, more = _page(self._catalog.get().repositories(), request.args)
         if isinstance(page, Response):
             return page
-        response = document({"repositories": page})
+        response = json_response({"repositories": page})
         if more:
             _link(response, "/v2/_catalog", page[-1], len(page))
         return response
@@ -180,7 +186,7 @@ class Registry:
         try:
             check_digest(digest)
         except ApplianceError as problem:
-            return error(400, "DIGEST_INVALID", str(problem))
+            return error_response(400, "DIGEST_INVALID", str(problem))
         wanted, last = request.args.get("artifactType"), request.args.get("last", "")
         found: list[dict[str, Any]] = []
         length, more = 0, False
@@ -204,7 +210,7 @@ class Registry:
                 more = True
                 break
             found.append(item)
-        response = document(
+        response = json_response(
             {"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": found}, mediatypes.OCI_INDEX
         )
         if wanted is not None:
@@ -216,7 +222,7 @@ class Registry:
 
 def version() -> Response:
     """That the specification is implemented (end-1); docker asks this first."""
-    response = document({})
+    response = json_response({})
     response.headers.update(API_VERSION)
     return response
 
@@ -240,7 +246,7 @@ def _page(items: list[str], arguments: Mapping[str, str]) -> tuple[Any, bool]:
     limit = _PAGE
     if "n" in arguments:
         if not arguments["n"].isdecimal():
-            return error(400, "UNSUPPORTED", "n is not a number"), False
+            return error_response(400, "UNSUPPORTED", "n is not a number"), False
         # Clamped before it is used: CVE-2023-2253 was an allocation by a huge n.
         limit = min(_PAGE, int(arguments["n"][:9]))
     page = items[:limit]

@@ -10,7 +10,7 @@ from gevent.lock import BoundedSemaphore
 from appliance.registry.repeats import Repeats
 from appliance.store.blobs import BlobStore
 from appliance.web.blob_provider import Fetcher, Unreachable
-from appliance.web.streaming import Source, WholeFile
+from appliance.web.streaming import BlobSource, FileSource
 
 _CHECKS_AT_ONCE = 3
 """Blobs that are hashed at a time before they are sent again, in each worker: containerd pulls so many layers at once."""
@@ -28,7 +28,7 @@ class Recheck:
         self._repeats = repeats
         self._turns = BoundedSemaphore(_CHECKS_AT_ONCE)
 
-    def __call__(self, held: WholeFile, digest: str, size: int, asked: Request) -> Source:
+    def __call__(self, held: FileSource, digest: str, size: int, asked: Request) -> BlobSource:
         """Return what is to be sent: what lies here, once it is known to be right, or else what comes from a peer.
 
         Where the agent does not answer, or hashes for longer than a client can wait, what lies here is sent as it is; in

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from appliance.errors import ApplianceError
-from appliance.store.catalog import Catalog, CurrentCatalog
+from appliance.store.catalog import Catalog, LiveCatalog
 
 _MOST_BYTES = 2 << 20
 """Together, in each worker; some hundred manifests."""
@@ -31,7 +31,7 @@ class Recent:
     """
 
     def __init__(
-        self, application: Application, catalog: CurrentCatalog, listed: Callable[[], object] = lambda: None
+        self, application: Application, catalog: LiveCatalog, listed: Callable[[], object] = lambda: None
     ) -> None:
         self._application = application
         self._current = catalog

@@ -54,7 +54,7 @@ def traffic(sock: Any) -> Traffic | None:
     return Traffic(taken, given, bool(in_flight or not_sent))
 
 
-class Pace:
+class StallDetector:
     """Whether something moves fast enough: at least so many bytes in each window in which it should."""
 
     __slots__ = ("_begun", "_bytes", "_last", "moved")
@@ -115,7 +115,7 @@ class Client:
         """True once it gave right credentials: a listed node's certificate, or an operator's password."""
         self.since = now
         """When it began to wait for a request, or to be served."""
-        self._taking, self._giving = Pace(), Pace()
+        self._taking, self._giving = StallDetector(), StallDetector()
         self._begins = True
         self._watched: object = None
 
@@ -167,7 +167,7 @@ class Client:
             return None
         if self._begins:
             # Here and not when the request came: most are over before anybody looks.
-            self._taking, self._giving, self._begins = Pace(), Pace(), False
+            self._taking, self._giving, self._begins = StallDetector(), StallDetector(), False
         seen = traffic(self.sock)
         if seen is None:
             return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from appliance.config import Config, CurrentConfig, Peer
+from appliance.config import Config, LiveConfig, Peer
 from appliance.server.start import serve_unit
 
 
@@ -65,7 +65,7 @@ def run(
         push_users=push_users,
         scrub_rate=scrub_rate,
     )
-    current = CurrentConfig(config)
+    current = LiveConfig(config)
     # One that a killed agent left behind says that there is one, and refuses whoever believes it.
     config.agent_socket.unlink(missing_ok=True)
     # gunicorn sets its own handlers once it is there; until then a signal has to end the agent as well.

@@ -10,13 +10,13 @@ from appliance.registry.repeats import Repeats
 if TYPE_CHECKING:
     import ssl
 
-    from appliance.config import CurrentConfig
+    from appliance.config import LiveConfig
     from appliance.server.sdnotify import Handed
 
 
 def serve_unit(
     name: Literal["mirror", "peer", "agent"],
-    current: CurrentConfig,
+    current: LiveConfig,
     handed: Handed | None = None,
     *,
     socket_unit: bool = False,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flask import Flask
 
 from appliance.agent.client import AgentClient, AgentDown
-from appliance.config import CurrentConfig
+from appliance.config import LiveConfig
 from appliance.peers.routes import PeerRoutes
 from appliance.publish.pushes import Publishing, check_publisher
 from appliance.registry.push import Pushing
@@ -19,8 +19,8 @@ from appliance.registry.repeats import Repeats
 from appliance.registry.response_cache import Recent
 from appliance.store import schema
 from appliance.store.blobs import BlobStore
-from appliance.store.catalog import CurrentCatalog
-from appliance.store.gc import Collector
+from appliance.store.catalog import LiveCatalog
+from appliance.store.gc import GarbageCollector
 from appliance.store.generations import Generations
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushes
@@ -40,13 +40,13 @@ class Parts:
     pushes: Pushes
     pins: Pins
     uploads: Uploads
-    catalog: CurrentCatalog
+    catalog: LiveCatalog
     agent: AgentClient
     registry: Registry
-    collector: Callable[[], Collector]
+    collector: Callable[[], GarbageCollector]
 
 
-def assemble(current: CurrentConfig, repeats: Repeats | None = None) -> Parts:
+def assemble(current: LiveConfig, repeats: Repeats | None = None) -> Parts:
     """Build the pieces from a configuration; the store is made where there is none.
 
     :param repeats: what clients asked for before, as all workers of a listener know it.
@@ -58,18 +58,18 @@ def assemble(current: CurrentConfig, repeats: Repeats | None = None) -> Parts:
     generations, pushes, uploads = Generations(blobs, trust), Pushes(blobs, trust), Uploads(blobs)
     pins = Pins(blobs, trust)
 
-    def collector() -> Collector:
+    def collector() -> GarbageCollector:
         # Anew each time: what it remembers of 10,000 names is memory that a service needs for better.
-        return Collector(blobs, generations, pushes, pins, uploads, keep=config.keep_generations)
+        return GarbageCollector(blobs, generations, pushes, pins, uploads, keep=config.keep_generations)
 
     blobs.space.collectable = lambda: collector().plan().size
-    catalog = CurrentCatalog(blobs, generations, pushes)
+    catalog = LiveCatalog(blobs, generations, pushes)
     agent = AgentClient(config.agent_socket)
     registry = Registry(blobs, catalog, agent, current.site_addresses, uploads if config.push_users else None, repeats)
     return Parts(blobs, generations, pushes, pins, uploads, catalog, agent, registry, collector)
 
 
-def mirror(current: CurrentConfig, repeats: Repeats) -> Flask:
+def mirror(current: LiveConfig, repeats: Repeats) -> Flask:
     """The local listener: plain HTTP for this host's containerd."""
     parts = assemble(current, repeats)
     app = create_app(parts.registry)
@@ -79,7 +79,7 @@ def mirror(current: CurrentConfig, repeats: Repeats) -> Flask:
     return app
 
 
-def peer(current: CurrentConfig, repeats: Repeats) -> Flask:
+def peer(current: LiveConfig, repeats: Repeats) -> Flask:
     """The listener for other nodes, and for operators where pushing is on."""
     config, parts = current.get(), assemble(current, repeats)
 
@@ -110,7 +110,7 @@ def peer(current: CurrentConfig, repeats: Repeats) -> Flask:
     return create_peer_app(current, {**handlers, **routes.handlers()}, operators, report)
 
 
-def agent(current: CurrentConfig) -> Flask:
+def agent(current: LiveConfig) -> Flask:
     """The agent; its loops start here."""
     # Taken in here: what it asks its peers with would be memory of each web worker too.
     from appliance.agent.daemon import Agent
@@ -130,4 +130,4 @@ def agent(current: CurrentConfig) -> Flask:
     return running.application()
 
 
-LISTENERS: dict[str, Callable[[CurrentConfig, Repeats], Flask]] = {"mirror": mirror, "peer": peer}
+LISTENERS: dict[str, Callable[[LiveConfig, Repeats], Flask]] = {"mirror": mirror, "peer": peer}

@@ -24,7 +24,7 @@ from appliance.oci.pieces import BIG_BLOB, PieceHasher, PieceMap
 from appliance.sizes import size_words
 from appliance.store.fanout import Lanes
 from appliance.store.locks import Rank, lock_new, locked, try_lock
-from appliance.store.quota import Room
+from appliance.store.quota import Quota
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
@@ -62,7 +62,7 @@ class BlobStore:
         self, root: Path, *, free_percent: float = 0.0, reserve: int = 64 << 20, limit: int | None = None
     ) -> None:
         self.root = root
-        self.space = Room(root, free_percent=free_percent, reserve=reserve, limit=limit)
+        self.space = Quota(root, free_percent=free_percent, reserve=reserve, limit=limit)
         self._blobs = f"{root}/blobs"
         self._algorithms: set[str] = set()
         self.piece_maps: dict[str, PieceMap] = {}
@@ -113,7 +113,7 @@ class BlobStore:
     def require_writable(self) -> None:
         """Refuse a store that takes no change (APL-0311): a disk with errors is mounted read-only."""
         probe = self.root / "incoming" / secrets.token_hex(16)
-        with self.writing("a file"):
+        with self.disk_errors("a file"):
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             probe.unlink()
 
@@ -282,7 +282,7 @@ class BlobStore:
         """
         path, stem = self.path(digest), digest.replace(":", "-")
         target = self.root / "quarantine" / f"{stem}-{time.time_ns()}"
-        with self.writing(digest):
+        with self.disk_errors(digest):
             try:
                 now = path.lstat()
                 if file is not None and (now.st_dev, now.st_ino) != (file.st_dev, file.st_ino):
@@ -316,7 +316,7 @@ class BlobStore:
         return len(gone)
 
     def remove(self, digest: str, file: os.stat_result) -> bool:
-        """Remove a blob for good, for whoever holds :meth:`removing`; true where it was this file that lay there.
+        """Remove a blob for good, by a caller that holds :meth:`gc_lock_exclusive`; true where it was this file that lay there.
 
         Who has it open reads on in it; its bytes are free once nobody has.
 
@@ -324,7 +324,7 @@ class BlobStore:
         :raises ApplianceError: APL-0311 where the disk takes no change.
         """
         path = self.path(digest)
-        with self.writing(digest):
+        with self.disk_errors(digest):
             try:
                 now = path.lstat()
                 if (now.st_dev, now.st_ino, now.st_ctime_ns) != (file.st_dev, file.st_ino, file.st_ctime_ns):
@@ -335,25 +335,29 @@ class BlobStore:
         return True
 
     @contextlib.contextmanager
-    def writing(self, where: str) -> Iterator[None]:
-        """Say of a failed write what it means: APL-0310 for a full disk, else APL-0311; ``where`` names what it was."""
+    def disk_errors(self, where: str) -> Iterator[None]:
+        """Turn an error of the disk into one of the appliance: APL-0310 for a full disk, else APL-0311.
+
+        :param where: what was being written, for the message.
+        """
         try:
             yield
         except OSError as error:
             self._failed(error, 0, where)
 
     @contextlib.contextmanager
-    def staying(self) -> Iterator[None]:
-        """While this is held, no blob that lies here is collected: for whoever looks that blobs are here and then makes
-        something refer to them. Any number may hold it; it blocks for the moment in which some are removed.
+    def gc_lock_shared(self) -> Iterator[None]:
+        """Hold the GC lock, shared. Take it before you check that a blob exists and then publish a reference to it.
+
+        Any number of processes may hold it. It blocks while the collector removes some blobs, for a fifth of a second.
         """
         # On the directory itself: a full disk need not take another file.
         with locked(Path(self._blobs), Rank.BLOBS, shared=True):
             yield
 
     @contextlib.contextmanager
-    def removing(self) -> Iterator[None]:
-        """The other side of :meth:`staying`: while this is held, no blob comes to its place and no reference is made."""
+    def gc_lock_exclusive(self) -> Iterator[None]:
+        """Hold the GC lock, alone: while it is held, no blob is placed and no reference is published."""
         with locked(Path(self._blobs), Rank.BLOBS):
             yield
 
@@ -371,7 +375,7 @@ class BlobStore:
             _unlink(leftover)
 
     def room(self) -> int:
-        """Bytes that may still be written; see :meth:`appliance.store.quota.Room.left`."""
+        """Bytes that may still be written; see :meth:`appliance.store.quota.Quota.left`."""
         return self.space.left()
 
     def check_room(self, needed: int) -> None:
@@ -415,7 +419,7 @@ class BlobStore:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 sync_directory(target.parent.parent)
             self._algorithms.add(algorithm)
-        with self.staying():
+        with self.gc_lock_shared():
             os.rename(temporary, target)
         sync_directory(target.parent)
 

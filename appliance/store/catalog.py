@@ -22,7 +22,7 @@ from appliance.store.generations import Generation, Generations
 from appliance.store.index import Entry, Referrer, SignedIndex
 from appliance.store.pushes import Pushed, Pushes
 from appliance.store.reachability import Needed, reach, reader, walk
-from appliance.threads import offload
+from appliance.threads import run_in_thread
 
 _LOG = logging.getLogger("appliance.catalog")
 T = TypeVar("T", Generation, Pushed)
@@ -43,7 +43,7 @@ class Repository:
     closure: Mapping[str, Needed] | None = None
 
 
-class Layer:
+class NameTable:
     """The names of one index, laid out for looking up; it never changes.
 
     In ASCII order the names of a repository lie side by side: after it comes ``:`` or ``@``, and no character that could
@@ -116,7 +116,7 @@ class Layer:
             found.closure = closure
         return found.closure
 
-    def lost(self, repository: str) -> list[Descriptor]:
+    def unreadable(self, repository: str) -> list[Descriptor]:
         """Manifests that the repository's names reach and that cannot be read here now."""
         closure = self.closure(repository)
         found = self.find(repository)
@@ -140,13 +140,13 @@ class Layer:
                     pending += self._by_subject.get(item.descriptor.digest, ())
 
 
-class PushedLayer(Layer):
+class PushedNames(NameTable):
     """What was pushed: each manifest is named by itself, so one that was deleted is gone although an index lists it.
 
     :param before: the layer that this one follows; manifests that it has parsed are not read again.
     """
 
-    def __init__(self, names: Mapping[str, Entry], blobs: BlobStore, before: PushedLayer | None = None) -> None:
+    def __init__(self, names: Mapping[str, Entry], blobs: BlobStore, before: PushedNames | None = None) -> None:
         super().__init__(names, blobs)
         self._parsed: dict[str, Mapping[str, Needed]] = {}
         # A copy: the event loop looks up repositories there while a thread makes this one.
@@ -181,16 +181,18 @@ class Catalog:
     ) -> None:
         self.generation = generation
         self.pushed = pushed
-        self._seeded: Layer
-        self._pushed: PushedLayer
+        self._seeded: NameTable
+        self._pushed: PushedNames
         if before is not None and before.generation is generation:
             self._seeded = before._seeded
         else:
-            self._seeded = Layer(generation.names, blobs, generation.referrers) if generation else Layer({}, blobs)
+            self._seeded = (
+                NameTable(generation.names, blobs, generation.referrers) if generation else NameTable({}, blobs)
+            )
         if before is not None and before.pushed is pushed:
             self._pushed = before._pushed
         else:
-            self._pushed = PushedLayer(pushed.names if pushed else {}, blobs, before._pushed if before else None)
+            self._pushed = PushedNames(pushed.names if pushed else {}, blobs, before._pushed if before else None)
         self._repositories: list[str] | None = None
 
     def repositories(self) -> list[str]:
@@ -234,9 +236,9 @@ class Catalog:
                 return item.descriptor
         return None
 
-    def lost(self, repository: str) -> list[Descriptor]:
+    def unreadable(self, repository: str) -> list[Descriptor]:
         """Manifests of the repository that cannot be read here now: what they list is not known until they are back."""
-        return [*self._seeded.lost(repository), *self._pushed.lost(repository)]
+        return [*self._seeded.unreadable(repository), *self._pushed.unreadable(repository)]
 
     def is_seeded(self, repository: str, reference: str) -> bool:
         """Whether a tag is a name of the generation, or a digest is reached by one."""
@@ -308,7 +310,7 @@ def _repository(name: str) -> str:
     return base if colon < 0 else base[:colon]
 
 
-class CurrentCatalog:
+class LiveCatalog:
     """The catalog of the store's current generation and pushes, renewed when either file is replaced.
 
     Two ``stat`` a request tell: a rename gives a file another inode and time, so no signal between processes is needed
@@ -335,7 +337,7 @@ class CurrentCatalog:
         if repository is not None and not catalog.is_laid_out(repository):
             with self._laying:
                 if not catalog.is_laid_out(repository):
-                    offload(catalog.closure, repository)
+                    run_in_thread(catalog.closure, repository)
         return catalog
 
     def _get(self) -> Catalog:
@@ -343,7 +345,7 @@ class CurrentCatalog:
             return self._known[2]
         # One renewal at a time: who waits here finds it done.
         with self._turn:
-            return self._known[2] if self._is_current() else offload(self.renew)
+            return self._known[2] if self._is_current() else run_in_thread(self.renew)
 
     def renew(self) -> Catalog:
         """The same, read in the calling thread."""

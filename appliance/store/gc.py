@@ -2,7 +2,7 @@
 
 Kept is what the last generations need, what was pushed, what is pinned, what nodes are running, and what was uploaded
 and is still to be named; and everything younger than a grace period, whoever brought it. Blobs go in batches, each under
-:meth:`~appliance.store.blobs.BlobStore.removing` and after a look at whether the roots are still the same. Each removal
+:meth:`~appliance.store.blobs.BlobStore.gc_lock_exclusive` and after a look at whether the roots are still the same. Each removal
 is one unlink of what nothing refers to: ended at any point it leaves a sound store, and it needs no room.
 """
 
@@ -117,7 +117,7 @@ class Plan:
 
 
 @dataclass
-class Swept:
+class SweepResult:
     """What went: blobs, and their bytes with those of the leftovers."""
 
     blobs: int = 0
@@ -125,7 +125,7 @@ class Swept:
 
 
 @dataclass(frozen=True)
-class Collector:
+class GarbageCollector:
     """Collects the garbage of one store.
 
     :param keep: how many generations stay complete.
@@ -185,33 +185,33 @@ class Collector:
             notes=notes,
         )
 
-    def sweep(self, plan: Plan, swept: Swept) -> None:
+    def sweep(self, plan: Plan, swept: SweepResult) -> None:
         """Remove what the plan says and nothing needs since; only for whoever holds the store's lock.
 
         :param swept: counts what went, also where this ends with an error.
         :raises ApplianceError: APL-0311 where the disk takes no change, APL-0321 as :meth:`plan`.
         """
         self._remove(plan.doomed, swept)
-        with self.blobs.removing():
+        with self.blobs.gc_lock_exclusive():
             for path, size in plan.leftovers.items():
-                with self.blobs.writing(path.name), contextlib.suppress(FileNotFoundError):
+                with self.blobs.disk_errors(path.name), contextlib.suppress(FileNotFoundError):
                     path.unlink()
                     swept.size += size
             self.generations.remove_stray_signatures()
 
-    def remove_unneeded(self, digests: Collection[str]) -> Swept:
+    def remove_unneeded(self, digests: Collection[str]) -> SweepResult:
         """Remove those of some blobs that nothing needs, whatever their age; only for whoever holds the store's lock.
 
         :raises ApplianceError: as :meth:`sweep`.
         """
-        swept, found = Swept(), dict[str, os.stat_result]()
+        swept, found = SweepResult(), dict[str, os.stat_result]()
         for digest in digests:
             with contextlib.suppress(FileNotFoundError):
                 found[digest] = self.blobs.path(digest).lstat()
         self._remove(found, swept)
         return swept
 
-    def _remove(self, doomed: Mapping[str, os.stat_result], swept: Swept) -> None:
+    def _remove(self, doomed: Mapping[str, os.stat_result], swept: SweepResult) -> None:
         waiting = list(doomed.items())
         directories: set[Path] = set()
         marks, state = Marks(), None
@@ -219,7 +219,7 @@ class Collector:
             while waiting:
                 # Before the lock, so that nobody waits for it; and under it, where something came in between.
                 marks, state = self._renewed(marks, state)
-                with self.blobs.removing():
+                with self.blobs.gc_lock_exclusive():
                     marks, state = self._renewed(marks, state)
                     end = time.monotonic() + _BATCH_SECONDS
                     while waiting:
@@ -231,7 +231,7 @@ class Collector:
                         if time.monotonic() >= end:
                             break
         finally:
-            with self.blobs.writing("a removal"):
+            with self.blobs.disk_errors("a removal"):
                 for directory in directories:
                     sync_directory(directory)
 
@@ -439,16 +439,16 @@ class Collector:
         return sorted(found.values(), key=lambda item: (-item.size, item.name, item.digest))
 
 
-def collect(collector: Collector, *, expect: str | None = None) -> tuple[Plan, Swept]:
+def collect(collector: GarbageCollector, *, expect: str | None = None) -> tuple[Plan, SweepResult]:
     """Make the plan and carry it out; under the store's lock, so that no seeding counts on what goes.
 
     :param expect: id of the plan that was shown and confirmed.
-    :raises ApplianceError: as :meth:`Collector.plan`, APL-0307 while a seeding runs, APL-0325 where something else would
+    :raises ApplianceError: as :meth:`GarbageCollector.plan`, APL-0307 while a seeding runs, APL-0325 where something else would
         be kept than what the plan showed.
     """
     root = collector.blobs.root
     with names_locked(root):
-        plan, swept = collector.plan(), Swept()
+        plan, swept = collector.plan(), SweepResult()
         if expect is not None and plan.id != expect:
             fail(
                 "APL-0325",
@@ -467,7 +467,7 @@ def collect(collector: Collector, *, expect: str | None = None) -> tuple[Plan, S
         return plan, swept
 
 
-def _note(root: Path, plan: Plan, swept: Swept) -> None:
+def _note(root: Path, plan: Plan, swept: SweepResult) -> None:
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     line = {"action": "gc", "time": now, "plan": plan.id, "generations": plan.generations}
     try:

@@ -281,7 +281,7 @@ class SignedIndex(Generic[T]):
         :returns: what is current now; None where there is no copy that can be believed.
         :raises ApplianceError: APL-0606 for a copy whose signature is wrong.
         """
-        with self.switching():
+        with self.commit_lock():
             with contextlib.suppress(ApplianceError):
                 return self.current()
             last, item = self.newest(), None
@@ -305,7 +305,7 @@ class SignedIndex(Generic[T]):
         """
         if self._orphans(current):
             # Or it is being published this moment.
-            with self.switching():
+            with self.commit_lock():
                 for number, start in self._orphans(self.current()):
                     for path in self._directory.glob(f"{number:08d}-{start}.*"):
                         path.unlink(missing_ok=True)
@@ -387,7 +387,7 @@ class SignedIndex(Generic[T]):
                 fix="Take names away that nobody needs, then do the same again; what was served is served on",
             )
         signature = self._sign(item)
-        with self.switching():
+        with self.commit_lock():
             current = self.current()
             if item.number != (current.number if current else 0) + 1:
                 fail(
@@ -455,7 +455,7 @@ class SignedIndex(Generic[T]):
 
         :raises ApplianceError: APL-0306 for another index of the current number.
         """
-        with self.switching():
+        with self.commit_lock():
             # A publisher may have made one while the manifests came.
             if not self.is_newer(offered, signature):
                 return False
@@ -490,7 +490,7 @@ class SignedIndex(Generic[T]):
         return current is None or offered.number > current.number
 
     @contextlib.contextmanager
-    def switching(self) -> Iterator[None]:
+    def commit_lock(self) -> Iterator[None]:
         """Hold the store while an index is compared and replaced, over all processes of the node; for milliseconds."""
         with locked(self.index.parent, Rank.INDEX):
             yield

@@ -154,5 +154,5 @@ def _key(text: str) -> str:
 @contextlib.contextmanager
 def _changing(blobs: BlobStore) -> Iterator[None]:
     """Hold the store's lock: pins change neither beside each other nor under a seeding."""
-    with names_locked(blobs.root), blobs.writing("the pins"):
+    with names_locked(blobs.root), blobs.disk_errors("the pins"):
         yield

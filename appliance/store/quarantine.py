@@ -13,7 +13,7 @@ _LOG = logging.getLogger("appliance.store")
 _STEP = 1 << 20
 
 
-def examine(blobs: BlobStore, digest: str, size: int | None, *, suspect: bool = False) -> bool:
+def verify_or_quarantine(blobs: BlobStore, digest: str, size: int | None, *, suspect: bool = False) -> bool:
     """Whether the blob lies here, whole and right. One that does not is moved to ``quarantine/``, and said to be.
 
     A file of the size that is listed is believed, since it was verified when it was stored; any other is hashed first:

@@ -20,7 +20,7 @@ _ESTIMATE_SECONDS = 60.0
 _COUNTED = ("blobs/sha256", "blobs/sha512", "partial", "incoming", "uploads", "quarantine")
 
 
-class Room:
+class Quota:
     """The room of one store.
 
     :param root: directory of the store; it need not be there yet.

@@ -36,7 +36,7 @@ def given_up(store: Path) -> frozenset[str]:
     return frozenset(map(str, found))
 
 
-def settle(store: Path, node: str, give_up: Collection[str] = ()) -> None:
+def mark_ready(store: Path, node: str, give_up: Collection[str] = ()) -> None:
     """Leave the mark.
 
     :param give_up: digests to be given up, with those that were.
@@ -71,7 +71,7 @@ def write_again(store: Path, node: str, given_up: Collection[str]) -> None:
     write_atomically(store / FILE, json.dumps({"node": node, "given_up": sorted(given_up)}).encode())
 
 
-def unsettle(store: Path) -> None:
+def clear(store: Path) -> None:
     """Take it away."""
     # On a file system that is mounted read-only even what is not there cannot be removed.
     if is_settled(store):

@@ -22,7 +22,7 @@ FILE = "form"
 
 
 @dataclass(frozen=True)
-class Conversion:
+class Migration:
     """One step from a form to the next.
 
     :param usable_from: the oldest form whose releases may use what it leaves; for one release at least, the form before.
@@ -33,11 +33,11 @@ class Conversion:
     convert: Callable[[Path], None]
 
 
-CONVERSIONS: tuple[Conversion, ...] = ()
+CONVERSIONS: tuple[Migration, ...] = ()
 """The first makes form 2 of form 1, and so on; none has been needed yet."""
 
 
-def check(root: Path, conversions: Sequence[Conversion] = CONVERSIONS) -> int:
+def check(root: Path, conversions: Sequence[Migration] = CONVERSIONS) -> int:
     """The form that a store has; refuses (APL-0343) one that this release must not use."""
     own = len(conversions) + 1
     try:
@@ -53,7 +53,7 @@ def check(root: Path, conversions: Sequence[Conversion] = CONVERSIONS) -> int:
     return found
 
 
-def prepare(blobs: BlobStore, conversions: Sequence[Conversion] = CONVERSIONS) -> None:
+def prepare(blobs: BlobStore, conversions: Sequence[Migration] = CONVERSIONS) -> None:
     """Make a store where there is none, and bring one of an older form up; one process does, and the others wait for it.
 
     :raises ApplianceError: as :func:`check`, before anything is changed.

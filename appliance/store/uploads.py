@@ -83,7 +83,7 @@ class Uploads:
             )
         identity = secrets.token_hex(16)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with self._blobs.writing("an upload"):
+        with self._blobs.disk_errors("an upload"):
             os.close(os.open(self._path(repository, identity), flags, 0o600))
         return identity
 
@@ -124,17 +124,17 @@ class Uploads:
             while len(self._hashing) > _REMEMBERED:
                 del self._hashing[next(iter(self._hashing))]
 
-    def claim(self, repository: str, digest: str, piece_map: Descriptor | None = None) -> None:
+    def link(self, repository: str, digest: str, piece_map: Descriptor | None = None) -> None:
         """Note that a repository uploaded or mounted a blob, with its piece map where it has one."""
         path = self._claim(repository, digest)
         temporary = path.with_name(f".{secrets.token_hex(8)}")
-        with self._blobs.writing(digest):
+        with self._blobs.disk_errors(digest):
             path.parent.mkdir(parents=True, exist_ok=True)
             # Renamed into place: a reader in another process sees all of it or nothing.
             temporary.write_text("" if piece_map is None else json.dumps(piece_map.to_dict()), encoding="ascii")
             os.rename(temporary, path)
 
-    def claimed(self, repository: str, digest: str) -> bool:
+    def is_linked(self, repository: str, digest: str) -> bool:
         """Whether the repository uploaded the blob, and it is here. Who was told so has a day again to name it."""
         try:
             os.utime(self._claim(repository, digest))
@@ -151,7 +151,7 @@ class Uploads:
             if is_digest(digest):
                 yield digest, _piece_map(path)
 
-    def disclaim(self, repository: str, digest: str) -> bool:
+    def unlink(self, repository: str, digest: str) -> bool:
         """Take a claim back; whether there was one."""
         try:
             self._claim(repository, digest).unlink()
@@ -227,7 +227,7 @@ class Upload:
         """Take the next bytes; APL-0310 where the disk is full."""
         self._blobs.check_room(len(chunk))
         view, position = memoryview(chunk), self.size
-        with self._blobs.writing(self._path.name):
+        with self._blobs.disk_errors(self._path.name):
             while view:
                 written = os.pwrite(self._handle, view, position)
                 view, position = view[written:], position + written
@@ -260,15 +260,15 @@ class Upload:
             raise
         pieces = self._pieces(hashing).finish(digest).to_bytes() if self.size > BIG_BLOB else None
         piece_map = None
-        with self._blobs.staying():
+        with self._blobs.gc_lock_shared():
             if pieces is not None:
                 stored = self._blobs.put_bytes(pieces)
                 piece_map = Descriptor(PIECE_MAP, stored.digest, stored.size)
             # Also where the blob is here already: these bytes were verified just now, and those may have rotted.
-            with self._blobs.writing(digest):
+            with self._blobs.disk_errors(digest):
                 self._blobs.place(self._path, digest)
             self._hashing = None
-            self._uploads.claim(self._repository, digest, piece_map)
+            self._uploads.link(self._repository, digest, piece_map)
 
     def cancel(self) -> None:
         """Drop the upload and its bytes."""

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-Caller = Literal["anybody", "local", "node", "operator"]
+Principal = Literal["anybody", "local", "node", "operator"]
 """``local``: whoever reaches 127.0.0.1:5000. ``node``: the client certificate of a listed node. ``operator``:
 credentials. ``anybody``: no proof of anything."""
 
-_ANYBODY: Final = frozenset[Caller]({"anybody"})
-_NODE: Final = frozenset[Caller]({"node"})
-_READER: Final = frozenset[Caller]({"local", "node", "operator"})
-_OPERATOR: Final = frozenset[Caller]({"operator"})
+_ANYBODY: Final = frozenset[Principal]({"anybody"})
+_NODE: Final = frozenset[Principal]({"node"})
+_READER: Final = frozenset[Principal]({"local", "node", "operator"})
+_OPERATOR: Final = frozenset[Principal]({"operator"})
 
 
-def _get(callers: frozenset[Caller]) -> dict[str, frozenset[Caller]]:
+def _get(callers: frozenset[Principal]) -> dict[str, frozenset[Principal]]:
     return {"GET": callers, "HEAD": callers}
 
 
@@ -33,11 +33,11 @@ class Route:
 
     name: str
     path: re.Pattern[str]
-    callers: Mapping[str, frozenset[Caller]]
+    callers: Mapping[str, frozenset[Principal]]
     example: str
 
 
-def _route(name: str, path: str, callers: Mapping[str, frozenset[Caller]], example: str) -> Route:
+def _route(name: str, path: str, callers: Mapping[str, frozenset[Principal]], example: str) -> Route:
     return Route(name, re.compile(path), callers, example)
 
 
@@ -110,14 +110,14 @@ class Identity:
     :param refused: whether another proof would help (401), or this one is known and not wanted (403).
     """
 
-    roles: frozenset[Caller] = frozenset()
+    roles: frozenset[Principal] = frozenset()
     name: str = ""
     problem: str = ""
     refused: bool = False
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """Whether a request goes on.
 
     :param status: 200, 401, 403, 404 or 405.
@@ -128,7 +128,7 @@ class Verdict:
     allow: tuple[str, ...] = field(default=())
 
 
-def decide(route: Route | None, method: str, identity: Identity, offered: frozenset[Caller]) -> Verdict:
+def decide(route: Route | None, method: str, identity: Identity, offered: frozenset[Principal]) -> Decision:
     """Hold a request against the table.
 
     :param route: None for a path that is not in it.
@@ -136,18 +136,18 @@ def decide(route: Route | None, method: str, identity: Identity, offered: frozen
     """
     callers = route.callers.get(method, frozenset()) if route else frozenset()
     if "anybody" in callers:
-        return Verdict(200)
+        return Decision(200)
     if not identity.roles or identity.problem:
         # Before anything else is said: a stranger learns neither paths nor methods.
-        return Verdict(403 if identity.refused else 401)
+        return Decision(403 if identity.refused else 401)
     if route is None:
-        return Verdict(404)
+        return Decision(404)
     possible = offered | _ANYBODY
     allow = tuple(sorted(name for name, who in route.callers.items() if who & possible))
     if not allow and route.name in _NODE_ONLY:
-        return Verdict(404)
+        return Decision(404)
     if method not in allow:
-        return Verdict(405, allow)
+        return Decision(405, allow)
     if callers & identity.roles:
-        return Verdict(200)
-    return Verdict(401 if "operator" in callers else 403)
+        return Decision(200)
+    return Decision(401 if "operator" in callers else 403)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from appliance.web.streaming import Source
+from appliance.web.streaming import BlobSource
 
 
 class Unreachable(Exception):
@@ -18,7 +18,7 @@ class Unreachable(Exception):
 class Fetcher(Protocol):
     """Gets blobs that other nodes hold."""
 
-    def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> Source:
+    def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> BlobSource:
         """Bytes of a blob from ``start`` on; returns when the first is at hand, raises :class:`Unreachable`.
 
         :param suspect: hash what lies here before any byte of it counts.
@@ -43,7 +43,7 @@ class NoFetcher:
     def __init__(self, suspect: Callable[[str], None] = lambda digest: None) -> None:
         self.suspect = suspect
 
-    def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> Source:
+    def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> BlobSource:
         """Always unreachable."""
         raise Unreachable("this store has no peers to fetch it from")
 

@@ -11,14 +11,14 @@ from appliance.store.blobs import BlobStore
 from appliance.web.blob_provider import Fetcher, Unreachable
 from appliance.web.conditions import range_header, unmet
 from appliance.web.ranges import Unsatisfiable, parse_range
-from appliance.web.responses import error
-from appliance.web.streaming import Body, Source, WholeFile
+from appliance.web.responses import error_response
+from appliance.web.streaming import BlobBody, BlobSource, FileSource
 
 
 class Check(Protocol):
     """The last word on a file that is sent whole."""
 
-    def __call__(self, held: WholeFile, digest: str, size: int, asked: Request) -> Source:
+    def __call__(self, held: FileSource, digest: str, size: int, asked: Request) -> BlobSource:
         """Return what is sent: the file, or another source of the same blob.
 
         :raises Unreachable: the file is damaged, and no other node can send the blob now.
@@ -45,33 +45,33 @@ def send_blob(
     try:
         wanted = parse_range(range_header(asked, headers["ETag"]), size)
     except Unsatisfiable:
-        return error(416, "SIZE_INVALID", "the range lies beyond the blob", Content_Range=f"bytes */{size}")
+        return error_response(416, "SIZE_INVALID", "the range lies beyond the blob", Content_Range=f"bytes */{size}")
     start, end = wanted or (0, size)
     if wanted:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    source: Source
+    source: BlobSource
     opened = blobs.open(digest)
     try:
         if opened is not None and opened[1] == size:
-            source = held = WholeFile(*opened, failed=lambda: fetcher.suspect(digest))
+            source = held = FileSource(*opened, failed=lambda: fetcher.suspect(digest))
             if recheck is not None and asked.method == "GET" and 0 == start < end == size:
                 source = recheck(held, digest, size, asked)
         else:
             if opened is not None:
-                WholeFile(*opened).close()
+                FileSource(*opened).close()
             if asked.method == "HEAD":
                 return _blob_head(headers, start, end, wanted is not None)
             source = fetcher.source(digest, size, start)
     except Unreachable as reason:
-        return error(503, "BLOB_UNKNOWN", f"{digest} is known here but cannot be had now: {reason}")
+        return error_response(503, "BLOB_UNKNOWN", f"{digest} is known here but cannot be had now: {reason}")
     if asked.method == "HEAD":
         source.close()
         return _blob_head(headers, start, end, wanted is not None)
     try:
-        body = Body(asked.environ, source, start, end)
+        body = BlobBody(asked.environ, source, start, end)
     except OSError as problem:
         source.close()
-        return error(503, "BLOB_UNKNOWN", f"{digest} cannot be read now: {problem}")
+        return error_response(503, "BLOB_UNKNOWN", f"{digest} cannot be read now: {problem}")
     response = Response(body, status=206 if wanted else 200, headers=headers, direct_passthrough=True)
     response.headers["Content-Type"] = "application/octet-stream"
     response.headers["Content-Length"] = str(end - start)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from flask import Request, Response
 from werkzeug.datastructures import Headers
 
-from appliance.web.responses import error
+from appliance.web.responses import error_response
 
 _KEPT = ("ETag", "Docker-Content-Digest", "Cache-Control")
 
@@ -24,7 +24,7 @@ def unmet(asked: Request, headers: Mapping[str, str] | Headers) -> Response | No
     digest = headers["ETag"].strip('"')
     # In the order of RFC 9110 13.2.2.
     if "If-Match" in asked.headers and not asked.if_match.contains(digest):
-        return error(412, "DIGEST_INVALID", f"this is {digest}, which If-Match does not name")
+        return error_response(412, "DIGEST_INVALID", f"this is {digest}, which If-Match does not name")
     if "If-None-Match" in asked.headers and (asked.if_none_match.star_tag or asked.if_none_match.contains_weak(digest)):
         response = Response(status=304, headers={name: headers[name] for name in _KEPT if name in headers})
         del response.headers["Content-Type"]

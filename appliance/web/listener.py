@@ -9,8 +9,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from appliance.errors import ApplianceError
 from appliance.oci.reference import split_path
-from appliance.web.acl import Caller, Identity, Verdict, decide, find
-from appliance.web.responses import Refusal, document, error
+from appliance.web.acl import Decision, Identity, Principal, decide, find
+from appliance.web.responses import RegistryError, error_response, json_response
 
 Handler = Callable[..., Response]
 """Answers one route; called with the groups of its path."""
@@ -20,7 +20,7 @@ API_VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 _REALM = 'Basic realm="appliance", charset="UTF-8"'
 
 
-def listener(handlers: Mapping[str, Handler], offered: frozenset[Caller], identify: Callable[[], Identity]) -> Flask:
+def listener(handlers: Mapping[str, Handler], offered: frozenset[Principal], identify: Callable[[], Identity]) -> Flask:
     """An application that answers the routes of the table.
 
     :param handlers: by the route's name; what the listener offers has one.
@@ -44,7 +44,7 @@ def listener(handlers: Mapping[str, Handler], offered: frozenset[Caller], identi
 
     def answer(path: str) -> Response:
         if g.handler is None:
-            raise Refusal(404, "UNSUPPORTED", f"no such resource: /{path}")
+            raise RegistryError(404, "UNSUPPORTED", f"no such resource: /{path}")
         response: Response = g.handler(**g.arguments)
         return response
 
@@ -59,21 +59,23 @@ def listener(handlers: Mapping[str, Handler], offered: frozenset[Caller], identi
     return app
 
 
-def _refuse(verdict: Verdict, identity: Identity, offered: frozenset[Caller]) -> Response:
+def _refuse(verdict: Decision, identity: Identity, offered: frozenset[Principal]) -> Response:
     if verdict.status == 401:
         # docker looks for the second one before it believes that this is a registry.
         challenge = {"WWW-Authenticate": _REALM, **API_VERSION} if "operator" in offered else {}
-        return error(401, "UNAUTHORIZED", identity.problem or "credentials of an operator are needed", **challenge)
+        return error_response(
+            401, "UNAUTHORIZED", identity.problem or "credentials of an operator are needed", **challenge
+        )
     if verdict.status == 403:
-        return error(403, "DENIED", identity.problem or f"this is for nodes of the site: {request.path}")
+        return error_response(403, "DENIED", identity.problem or f"this is for nodes of the site: {request.path}")
     if verdict.status == 405:
         why = (
             f"{request.method} is not for {request.path}"
             if "operator" in offered
             else "this listener serves pulls only"
         )
-        return error(405, "UNSUPPORTED", why, Allow=", ".join(verdict.allow))
-    return error(404, "UNSUPPORTED", f"no such resource: {request.path}")
+        return error_response(405, "UNSUPPORTED", why, Allow=", ".join(verdict.allow))
+    return error_response(404, "UNSUPPORTED", f"no such resource: {request.path}")
 
 
 def repository_of(name: str, site_addresses: Collection[str], status: int = 400) -> str:
@@ -85,7 +87,7 @@ def repository_of(name: str, site_addresses: Collection[str], status: int = 400)
     try:
         registry, path = split_path(name, namespace, site_addresses)
     except ApplianceError as problem:
-        raise Refusal(status, "NAME_INVALID", str(problem)) from problem
+        raise RegistryError(status, "NAME_INVALID", str(problem)) from problem
     if namespace:
         g.namespace = registry
     return f"{registry}/{path}"
@@ -97,16 +99,16 @@ def bare_app() -> Flask:
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
-    app.add_url_rule("/healthz", view_func=lambda: document({"status": "ok"}), endpoint="healthz")
+    app.add_url_rule("/healthz", view_func=lambda: json_response({"status": "ok"}), endpoint="healthz")
 
     @app.before_request
     def plain_query() -> None:
         # RFC 3986 has ASCII only; Werkzeug's parser of the query raises UnicodeDecodeError for what is not even UTF-8.
         if not request.query_string.isascii():
-            raise Refusal(400, "UNSUPPORTED", "the query has bytes that are to be percent-encoded")
+            raise RegistryError(400, "UNSUPPORTED", "the query has bytes that are to be percent-encoded")
 
-    @app.errorhandler(Refusal)
-    def refusal(problem: Refusal) -> Response:
+    @app.errorhandler(RegistryError)
+    def refusal(problem: RegistryError) -> Response:
         return problem.answer()
 
     @app.errorhandler(HTTPException)
@@ -115,12 +117,12 @@ def bare_app() -> Flask:
         allowed = (
             {"Allow": ", ".join(sorted(problem.valid_methods or ()))} if isinstance(problem, MethodNotAllowed) else {}
         )
-        return error(problem.code or 500, "UNSUPPORTED", f"{problem.name}: {request.path}", **allowed)
+        return error_response(problem.code or 500, "UNSUPPORTED", f"{problem.name}: {request.path}", **allowed)
 
     @app.errorhandler(ApplianceError)
     @app.errorhandler(OSError)
     def known(problem: Exception) -> Response:
         app.logger.error("%s", problem)
-        return error(503, "UNKNOWN", str(problem))
+        return error_response(503, "UNKNOWN", str(problem))
 
     return app

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from appliance.web.responses import error
+from appliance.web.responses import error_response
 
 _NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -37,8 +37,8 @@ class LoopbackNames:
         if host is None:
             # Browsers always send one, and HTTP/1.0 has none; RFC 9112 asks for it in 1.1.
             if environ.get("SERVER_PROTOCOL") != "HTTP/1.0":
-                return error(400, "UNSUPPORTED", "the request has no Host header")(environ, start_response)
+                return error_response(400, "UNSUPPORTED", "the request has no Host header")(environ, start_response)
         elif not self._allowed.fullmatch(host.lower()):
             why = f"this listener answers to {', '.join(_NAMES)} and not to {host[:100]!r}"
-            return error(421, "DENIED", why)(environ, start_response)
+            return error_response(421, "DENIED", why)(environ, start_response)
         return self._application(environ, start_response)

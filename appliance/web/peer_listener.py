@@ -9,16 +9,16 @@ from typing import Any
 
 from flask import Flask, request
 
-from appliance.config import Config, CurrentConfig
+from appliance.config import Config, LiveConfig
 from appliance.countedlog import CountedLog, Report, origin
-from appliance.threads import offload
+from appliance.threads import run_in_thread
 from appliance.trust import common_name
-from appliance.web.acl import Caller, Identity
+from appliance.web.acl import Identity, Principal
 from appliance.web.auth import Operators, basic
 from appliance.web.connection import SOCKET, TRUST
 from appliance.web.guesses import Guesses, Turns
 from appliance.web.listener import Handler, listener
-from appliance.web.responses import Refusal
+from appliance.web.responses import RegistryError
 
 _LOG = logging.getLogger("appliance.peers")
 _WRONG = "wrong passwords of operators"
@@ -26,7 +26,7 @@ _NOT_LISTED = "requests of nodes that are not listed"
 
 
 def create_app(
-    current: CurrentConfig, handlers: Mapping[str, Handler], operators: Operators | None, report: Report | None = None
+    current: LiveConfig, handlers: Mapping[str, Handler], operators: Operators | None, report: Report | None = None
 ) -> Flask:
     """The application of the peer listener.
 
@@ -38,7 +38,7 @@ def create_app(
     """
     guesses, log = Guesses(), CountedLog(_LOG.warning, report=report)
     turns = Turns(guesses.is_clean)
-    offered = frozenset[Caller]({"node"} if operators is None else {"node", "operator"})
+    offered = frozenset[Principal]({"node"} if operators is None else {"node", "operator"})
 
     def identify() -> Identity:
         node = _node(current.get(), is_open=operators is None or not request.path.startswith("/v2"))
@@ -71,7 +71,7 @@ def _checked(operators: Operators, given: str, guesses: Guesses, turns: Turns, l
         if wait:
             log.count(_WRONG, address, name)
             why = f"too many wrong passwords for this name from {address}; the next is looked at in {wait} s"
-            raise Refusal(429, "TOOMANYREQUESTS", why, Retry_After=str(wait))
+            raise RegistryError(429, "TOOMANYREQUESTS", why, Retry_After=str(wait))
 
     refuse_early()
     with turns.turn(address):
@@ -79,7 +79,7 @@ def _checked(operators: Operators, given: str, guesses: Guesses, turns: Turns, l
         operator = operators.remembered(given)
         if operator is None:
             refuse_early()
-            operator = offload(operators.check, given)
+            operator = run_in_thread(operators.check, given)
     if operator is None:
         guesses.wrong(address, name)
         log.count(_WRONG, address, name)

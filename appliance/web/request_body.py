@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flask import Request
 
 from appliance.web.connection import BODY, STEP, BrokenBody
-from appliance.web.responses import Refusal
+from appliance.web.responses import RegistryError
 
 _RANGE_DIGITS = 19
 
@@ -44,12 +44,12 @@ def document(asked: Request, limit: int) -> bytes:
             if len(body) > limit:
                 raise _too_large(limit)
     except BrokenBody as problem:
-        raise Refusal(400, "SIZE_INVALID", f"the body broke off: {problem}") from problem
+        raise RegistryError(400, "SIZE_INVALID", f"the body broke off: {problem}") from problem
     return bytes(body)
 
 
-def _too_large(limit: int) -> Refusal:
-    return Refusal(413, "MANIFEST_INVALID", f"a manifest may have {limit} bytes")
+def _too_large(limit: int) -> RegistryError:
+    return RegistryError(413, "MANIFEST_INVALID", f"a manifest may have {limit} bytes")
 
 
 @dataclass(frozen=True)
@@ -75,4 +75,4 @@ def content_range(header: str | None) -> ContentRange | None:
         found = ContentRange(int(first), int(last))
         if found.length >= 0:
             return found
-    raise Refusal(416, "BLOB_UPLOAD_INVALID", f"Content-Range is <first>-<last>, not {header[:80]!r}")
+    raise RegistryError(416, "BLOB_UPLOAD_INVALID", f"Content-Range is <first>-<last>, not {header[:80]!r}")

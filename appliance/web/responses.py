@@ -9,7 +9,7 @@ from flask import Response
 from appliance.words import one_line
 
 
-def error(status: int, code: str, message: str, **headers: str) -> Response:
+def error_response(status: int, code: str, message: str, **headers: str) -> Response:
     """An error answer; ``message`` is what skopeo, podman and containerd print, so it is written for people."""
     body = json.dumps({"errors": [{"code": code, "message": one_line(message), "detail": None}]})
     response = Response(body, status=status, content_type="application/json")
@@ -18,8 +18,8 @@ def error(status: int, code: str, message: str, **headers: str) -> Response:
     return response
 
 
-class Refusal(Exception):
-    """Ends a request with an error answer; the parameters are those of :func:`error`."""
+class RegistryError(Exception):
+    """Ends a request with an error answer; the parameters are those of :func:`error_response`."""
 
     def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
         super().__init__(message)
@@ -29,9 +29,9 @@ class Refusal(Exception):
 
     def answer(self) -> Response:
         """What the client gets."""
-        return error(self.status, self.code, str(self), **self.headers)
+        return error_response(self.status, self.code, str(self), **self.headers)
 
 
-def document(value: object, content_type: str = "application/json") -> Response:
+def json_response(value: object, content_type: str = "application/json") -> Response:
     """A JSON answer of exact type."""
     return Response(json.dumps(value), content_type=content_type)

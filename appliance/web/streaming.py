@@ -30,7 +30,7 @@ class BrokenOff(OSError):
     """
 
 
-class Source(Protocol):
+class BlobSource(Protocol):
     """Bytes that are verified up to some offset, and may still be growing."""
 
     def fileno(self) -> int:
@@ -50,7 +50,7 @@ class Source(Protocol):
         ...
 
 
-class WholeFile:
+class FileSource:
     """A blob that is in the store.
 
     :param failed: called when its bytes cannot be read, after which it is looked at and fetched again.
@@ -81,7 +81,7 @@ class WholeFile:
             self._handle = -1
 
 
-class Body:
+class BlobBody:
     """The iterable that answers a GET: the first piece through the server, with the headers, the rest by sendfile.
 
     An exception out of :meth:`__iter__` makes the server end the connection, which the client sees as a FIN
@@ -94,7 +94,7 @@ class Body:
     :raises BrokenOff: when the first byte is not at hand; nothing has been sent then.
     """
 
-    def __init__(self, environ: Mapping[str, Any], source: Source, start: int, end: int) -> None:
+    def __init__(self, environ: Mapping[str, Any], source: BlobSource, start: int, end: int) -> None:
         self._source = source
         self._start = start
         self._end = end

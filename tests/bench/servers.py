@@ -76,7 +76,7 @@ class Site:
         # A publisher asks every listed node before it publishes, and the other one here is off. It never had anything, so
         # the mark that `appliance take-over --without b` would leave is true.
         self.store.mkdir()
-        readiness.settle(self.store, PUBLISHER)
+        readiness.mark_ready(self.store, PUBLISHER)
 
     @property
     def authorization(self) -> str:

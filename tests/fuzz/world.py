@@ -20,7 +20,7 @@ from flask import Flask
 
 from appliance.oci.reference import parse_reference
 from appliance.registry.read import Registry, create_app
-from appliance.store.catalog import CurrentCatalog
+from appliance.store.catalog import LiveCatalog
 from appliance.web.blob_provider import NoFetcher
 from tests.unit.registry.listeners import Listener, authorization
 from tests.unit.store import made
@@ -66,7 +66,7 @@ class World:
         self._directories = ("blobs/sha256", "blobs/sha512", "uploads", "claims", "pushes", "incoming", "partial")
         (self.store.root / "blobs/sha512").mkdir(exist_ok=True)
         self.listener = Listener(self.store)
-        self._catalog = CurrentCatalog(self.store, made.generations(self.store), made.pushes(self.store))
+        self._catalog = LiveCatalog(self.store, made.generations(self.store), made.pushes(self.store))
         registry = Registry(self.store, self._catalog, NoFetcher(), frozenset(SITE), self.listener.uploads)
         self.local = create_app(registry)
         self._kept = frozenset(self.files())

@@ -135,7 +135,7 @@ class Trio:
         for node in "ab":
             self._configure(node)
         (root / "store-a").mkdir()
-        readiness.settle(root / "store-a", "a")
+        readiness.mark_ready(root / "store-a", "a")
         self.publish()
         self.start()
 
@@ -207,7 +207,7 @@ class Trio:
         for node in "ab":
             self._configure(node)
             self.socket(node).unlink(missing_ok=True)
-        readiness.settle(self.root / "store-a", "a")
+        readiness.mark_ready(self.root / "store-a", "a")
         self.start()
 
     def image(self, number: int) -> made.Image:

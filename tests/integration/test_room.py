@@ -18,7 +18,7 @@ from ansible_collections.site.appliance.plugins.filter import seed
 from appliance.agent.client import AgentClient
 from appliance.errors import ApplianceError
 from appliance.store.blobs import BlobStore
-from appliance.store.gc import Collector, collect
+from appliance.store.gc import GarbageCollector, collect
 from appliance.store.uploads import Uploads
 from tests.integration import faults
 from tests.integration.conftest import APPLIANCE, Node, Site, appliance, free_port, request, run, wait_for
@@ -188,7 +188,7 @@ def run_gc(store: Path) -> str:
     blobs = BlobStore(store, reserve=0)
     given = made.generations(blobs), made.pushes(blobs), made.pins(blobs), Uploads(blobs)
     try:
-        _, swept = collect(Collector(blobs, *given, keep=1, grace=0))
+        _, swept = collect(GarbageCollector(blobs, *given, keep=1, grace=0))
     except ApplianceError as error:
         return error.code
     return str(swept.size)

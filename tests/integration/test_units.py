@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from appliance import pki
-from appliance.config import CurrentConfig, load
-from appliance.peers.https import PeerError, Peers
+from appliance.config import LiveConfig, load
+from appliance.peers.https import HttpsTransport, PeerError
 from appliance.store import readiness
 from tests.integration.conftest import APPLIANCE, Process, appliance, free_port, request, run, wait_for, workers_of
 from tests.keys import certify
@@ -39,7 +39,7 @@ class Tls:
             certify(root / ca, self.pki(node, ca), node, "127.0.0.1")
         # As the publisher's agent leaves it once the other node, which listens nowhere here, has answered.
         (root / "store-a").mkdir()
-        readiness.settle(root / "store-a", "a")
+        readiness.mark_ready(root / "store-a", "a")
 
     def pki(self, node: str, ca: str = "ca") -> Path:
         return self.root / f"{ca}-{node}"
@@ -164,10 +164,10 @@ def test_plain_http_gets_nothing(tls: Tls) -> None:
 
 
 def test_the_nodes_own_client_knows_the_node_by_its_name(tls: Tls) -> None:
-    peers = Peers(CurrentConfig(load(tls.config("b"))))
+    peers = HttpsTransport(LiveConfig(load(tls.config("b"))))
     (peer,) = peers.others
     assert peers.ask(peer, "GET", "/p2p/v1/ping")[0] == 200
-    impostor = Peers(CurrentConfig(load(_renamed(tls))))
+    impostor = HttpsTransport(LiveConfig(load(_renamed(tls))))
     (peer,) = impostor.others
     with pytest.raises(PeerError, match=r"(?i)certificate|hostname"):
         impostor.ask(peer, "GET", "/p2p/v1/ping")

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.config import LIVE, Config, CurrentConfig, from_mapping, load
+from appliance.config import LIVE, Config, LiveConfig, from_mapping, load
 from appliance.errors import ApplianceError
 
 GOOD: dict[str, Any] = {
@@ -255,13 +255,13 @@ def write(path: Path, **changes: Any) -> Path:
 
 
 @pytest.fixture
-def current(tmp_path: Path) -> CurrentConfig:
+def current(tmp_path: Path) -> LiveConfig:
     """Of a process that was started with ``config.yaml`` below ``tmp_path``."""
     path = write(tmp_path / "config.yaml")
-    return CurrentConfig(load(path), path)
+    return LiveConfig(load(path), path)
 
 
-def test_the_list_of_nodes_is_taken_anew_and_nothing_else(tmp_path: Path, current: CurrentConfig) -> None:
+def test_the_list_of_nodes_is_taken_anew_and_nothing_else(tmp_path: Path, current: LiveConfig) -> None:
     started = current.get()
     seeds, addresses = current.seeds, current.site_addresses
     more = [*GOOD["peers"][:2], {"id": "d", "address": "10.77.0.14"}]
@@ -285,7 +285,7 @@ def test_the_list_of_nodes_is_taken_anew_and_nothing_else(tmp_path: Path, curren
             assert getattr(config, field.name) == getattr(started, field.name), field.name
 
 
-def test_as_long_as_the_list_says_the_same_it_is_the_same_object(tmp_path: Path, current: CurrentConfig) -> None:
+def test_as_long_as_the_list_says_the_same_it_is_the_same_object(tmp_path: Path, current: LiveConfig) -> None:
     started = current.get()
     write(tmp_path / "config.yaml", workers=5)
     assert current.get() is started
@@ -297,7 +297,7 @@ def test_as_long_as_the_list_says_the_same_it_is_the_same_object(tmp_path: Path,
     ids=["cut", "empty", "no-peers", "another-node's", "gone"],
 )
 def test_a_file_that_cannot_be_used_changes_nothing_and_is_named_once(
-    tmp_path: Path, current: CurrentConfig, caplog: pytest.LogCaptureFixture, broken: str | None
+    tmp_path: Path, current: LiveConfig, caplog: pytest.LogCaptureFixture, broken: str | None
 ) -> None:
     path, started = tmp_path / "config.yaml", current.get()
     if broken is None:
@@ -314,4 +314,4 @@ def test_a_file_that_cannot_be_used_changes_nothing_and_is_named_once(
 
 def test_without_a_file_nothing_ever_changes_and_a_process_may_be_given_it() -> None:
     config = read()
-    assert pickle.loads(pickle.dumps(CurrentConfig(config))).get() == config
+    assert pickle.loads(pickle.dumps(LiveConfig(config))).get() == config

@@ -17,12 +17,12 @@ import pytest
 from click.testing import CliRunner
 
 from appliance.agent.fetch import Progress, _Partial
-from appliance.agent.scrub import Pace, Scrubber
+from appliance.agent.scrub import RateLimiter, Scrubber
 from appliance.cli.main import main
 from appliance.server.gunicorn_server import Server
 from appliance.store import auditlog, readiness, schema
 from appliance.store.blobs import BlobStore
-from appliance.store.quarantine import examine
+from appliance.store.quarantine import verify_or_quarantine
 from appliance.store.uploads import Uploads
 from tests.unit.store import made
 
@@ -88,7 +88,7 @@ def write_everything(root: Path) -> None:
     )
     site = (*store, "--config", config)
     run("plan", *site, "--stage", medium)
-    readiness.settle(root / "store", "a")
+    readiness.mark_ready(root / "store", "a")
     run("seed", *site, medium)
     made.write_oci_archive(root / "medium/a.tar", {A: made.image(1), B: made.image(2)})
     run("plan", *site, "--stage", medium)
@@ -102,8 +102,10 @@ def write_everything(root: Path) -> None:
     uploads.begin("team/app")
     pushed = made.image(3)
     made.push(blobs, {"docker.io/team/app:1": pushed})
-    uploads.claim("docker.io/team/app", pushed.digest)
-    Scrubber(blobs, Pace(1, time.monotonic, time.sleep), lambda work, *words: work(*words), time.time, list)._save()
+    uploads.link("docker.io/team/app", pushed.digest)
+    Scrubber(
+        blobs, RateLimiter(1, time.monotonic, time.sleep), lambda work, *words: work(*words), time.time, list
+    )._save()
     auditlog.note(blobs.root, {"action": "test"})
     _Partial(blobs.root / "partial" / ("0" * 64), "sha256:" + "0" * 64, Progress(1), None, lambda *_: None)
     bad = next(iter(made.image(4).blobs))
@@ -113,7 +115,7 @@ def write_everything(root: Path) -> None:
     path.write_bytes(b"wrong")
     path.chmod(0o444)
     with contextlib.suppress(Exception):
-        examine(blobs, bad, None, suspect=True)
+        verify_or_quarantine(blobs, bad, None, suspect=True)
 
 
 def modes(root: Path) -> dict[str, tuple[bool, int]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from appliance.errors import ApplianceError, fail
-from appliance.threads import feed, offload
+from appliance.threads import pipe_to_thread, run_in_thread
 
 
 def refuse(_: object) -> None:
@@ -15,15 +15,15 @@ def refuse(_: object) -> None:
 
 
 def test_it_returns_what_the_function_returns() -> None:
-    assert offload(divmod, 7, 2) == (3, 1)
-    assert offload(lambda: None) is None
+    assert run_in_thread(divmod, 7, 2) == (3, 1)
+    assert run_in_thread(lambda: None) is None
 
 
 def test_a_refusal_comes_back_and_leaves_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ApplianceError, match="APL-0107"):
-        offload(refuse, 1)
+        run_in_thread(refuse, 1)
     with pytest.raises(ApplianceError, match="APL-0107"):
-        feed(iter([b"a", b"b"]), refuse)
+        pipe_to_thread(iter([b"a", b"b"]), refuse)
     assert capfd.readouterr() == ("", "")
 
 
@@ -35,5 +35,5 @@ def test_chunks_are_taken_in_order_also_before_a_break() -> None:
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        feed(chunks(), taken.append)
+        pipe_to_thread(chunks(), taken.append)
     assert taken == [b"a", b"b", b"c"]

@@ -30,9 +30,9 @@ from cryptography.hazmat.primitives import serialization
 
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
-from appliance.config import Config, CurrentConfig, Peer
+from appliance.config import Config, LiveConfig, Peer
 from appliance.peers import https
-from appliance.peers.https import PeerError, Peers
+from appliance.peers.https import HttpsTransport, PeerError
 from appliance.store.generations import Generations, make
 from appliance.store.head import IndexHead
 from appliance.store.pins import Pins
@@ -254,7 +254,7 @@ def _wire(content: bytes) -> None:
     """Send one request that is answered with these bytes."""
     peer = Peer("c", "http://192.0.2.1:5443", "192.0.2.1")
     config = Config(node="b", store=Path("."), peers=(peer,))
-    peers = Peers(CurrentConfig(config))
+    peers = HttpsTransport(LiveConfig(config))
     pool = https._pool(peer, config)
     shipped: Any = pool.pool_classes_by_scheme["http"]
 
@@ -263,7 +263,7 @@ def _wire(content: bytes) -> None:
             self.sock = _Wire(content)
 
     pool.pool_classes_by_scheme = {"http": type("Pool", (shipped,), {"ConnectionCls": Connection})}
-    peers._lines[peer] = https._Line(pool)
+    peers._lines[peer] = https._PeerState(pool)
     try:
         status, body = peers.ask(peer, "GET", "/p2p/v1/ping")
     except PeerError as error:

@@ -11,7 +11,7 @@ import string
 from appliance.web.auth import basic
 from appliance.web.ranges import Unsatisfiable, parse_range
 from appliance.web.request_body import content_range
-from appliance.web.responses import Refusal
+from appliance.web.responses import RegistryError
 
 WORDS = ("bytes=", "Bytes=", "bytes=-", "0-", "0-0", "-1", "9" * 19, "9" * 20, "18446744073709551616", "Basic ", ",")
 _DIGITS = frozenset(string.digits)
@@ -68,7 +68,7 @@ def _beyond(digits: str) -> int:
 def _content_range(header: str) -> None:
     try:
         found = content_range(header)
-    except Refusal as refusal:
+    except RegistryError as refusal:
         assert refusal.status == 416
         refusal.answer()
         return

@@ -13,7 +13,7 @@ import gevent
 import urllib3
 
 from appliance.config import Peer
-from appliance.peers.https import SMALL_ANSWER, BrokeOff, PeerError, Peers
+from appliance.peers.https import SMALL_ANSWER, BrokeOff, HttpsTransport, PeerError
 
 READ = 64 << 10
 STEP = 1 << 10
@@ -98,7 +98,7 @@ class _Body:
         return chunk
 
 
-class FakePeers(Peers):
+class FakePeers(HttpsTransport):
     """Stands in for the way to the peers."""
 
     def __init__(self, **peers: FakePeer) -> None:

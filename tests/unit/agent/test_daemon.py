@@ -18,11 +18,11 @@ from appliance import pki
 from appliance.agent import daemon
 from appliance.agent.daemon import Agent
 from appliance.agent.fetch import Progress
-from appliance.config import Config, CurrentConfig, Peer
+from appliance.config import Config, LiveConfig, Peer
 from appliance.oci.manifests import Descriptor
 from appliance.store import readiness
-from appliance.store.catalog import CurrentCatalog
-from appliance.store.gc import Collector
+from appliance.store.catalog import LiveCatalog
+from appliance.store.gc import GarbageCollector
 from appliance.store.generations import Generation, Generations, make
 from appliance.store.index import SignedIndex
 from appliance.store.pins import Pins
@@ -119,16 +119,16 @@ class World:
     def agent(self, node: Node, **peers: FakePeer) -> Agent:
         listed = tuple(Peer(name, f"https://{name}", name) for name in (node.name, *peers))
         config = Config(node.name, node.blobs.root, listed, node.seeds, pki=node.pki)
-        self._patch.setattr(daemon, "Peers", lambda current: FakePeers(**peers))
-        self._patch.setattr(daemon, "offload", at_once)
-        catalog = CurrentCatalog(node.blobs, node.generations, node.pushes)
+        self._patch.setattr(daemon, "HttpsTransport", lambda current: FakePeers(**peers))
+        self._patch.setattr(daemon, "run_in_thread", at_once)
+        catalog = LiveCatalog(node.blobs, node.generations, node.pushes)
         pins, uploads = Pins(node.blobs, Trust(node.pki, node.name, node.seeds)), Uploads(node.blobs)
 
-        def collector() -> Collector:
-            return Collector(node.blobs, node.generations, node.pushes, pins, uploads, keep=3)
+        def collector() -> GarbageCollector:
+            return GarbageCollector(node.blobs, node.generations, node.pushes, pins, uploads, keep=3)
 
         parts = (node.blobs, node.generations, node.pushes, pins, uploads, catalog, collector)
-        return Agent(CurrentConfig(config), *parts)
+        return Agent(LiveConfig(config), *parts)
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_two_generations_of_one_number_stop_the_publisher_until_one_is_given_up(
     other.publish(9)
     theirs, mine = b.generations.current(), other.generations.current()
     assert theirs is not None and mine is not None
-    readiness.settle(other.blobs.root, "a")
+    readiness.mark_ready(other.blobs.root, "a")
     found = world.agent(other, b=b.as_peer()).look()
     assert not found["settled"]
     ((refused,), problem) = found["refused"], found["refused"][0]["problem"]
@@ -321,7 +321,7 @@ def test_a_publisher_that_is_not_sure_waits_for_what_it_could_not_read(world: Wo
     peer.answers["/p2p/v1/generation"] = lambda: (status, b"")
     agent = world.agent(old, b=peer)
     assert agent.look()["settled"] is (status == 200)
-    readiness.settle(old.blobs.root, "c")
+    readiness.mark_ready(old.blobs.root, "c")
     assert agent.look()["settled"]
 
 
@@ -352,7 +352,7 @@ def test_a_read_only_store_ends_no_look(world: World, monkeypatch: pytest.Monkey
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(readiness, "settle", refuse)
+    monkeypatch.setattr(readiness, "mark_ready", refuse)
     agent = world.agent(a, b=b.as_peer())
     assert not agent.look()["settled"]
     (trouble,) = agent.status()["troubles"]

@@ -86,7 +86,7 @@ class Site:
             assert current is not None
             pins["follower"].accept(current.raw, pins["publisher"].signature(current), lambda _: None)
         auditlog.note(a.blobs.root, {"action": "take-over", "given_up": [GIVEN_UP]})
-        readiness.settle(a.blobs.root, "a", [GIVEN_UP])
+        readiness.mark_ready(a.blobs.root, "a", [GIVEN_UP])
         for node in self.nodes.values():
             for blobs in (1, 20, 300):
                 auditlog.note(node.blobs.root, {"action": "gc", "blobs": blobs})

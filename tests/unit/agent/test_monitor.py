@@ -11,7 +11,7 @@ from appliance.agent.fetch import Fetcher
 from appliance.agent.monitor import LostBlobs, RoomWatch
 from appliance.store.blobs import BlobStore
 from appliance.store.impact import Lost, blame
-from appliance.store.quota import Room
+from appliance.store.quota import Quota
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
 from tests.unit.store import made
 
@@ -155,7 +155,7 @@ def test_what_a_blob_breaks_and_where_it_came_from(store: BlobStore) -> None:
 
 
 def test_a_store_that_fills_up_is_told_of_once_with_what_takes_most(caplog: pytest.LogCaptureFixture) -> None:
-    class Fake(Room):
+    class Fake(Quota):
         taken = 899
 
         def __init__(self) -> None: ...
@@ -203,7 +203,7 @@ def test_a_store_that_fills_up_is_told_of_once_with_what_takes_most(caplog: pyte
 
 
 def test_the_state_of_the_room_is_counted_when_it_is_asked_for(store: BlobStore) -> None:
-    room = Room(store.root, reserve=0, limit=1 << 30, clock=lambda: 100.0)
+    room = Quota(store.root, reserve=0, limit=1 << 30, clock=lambda: 100.0)
     digest = store.put([bytes(1000)], size=1000).digest
     watch = RoomWatch(room, list)
     assert watch.look()["used_bytes"] == 1000

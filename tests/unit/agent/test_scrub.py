@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.agent import scrub
-from appliance.agent.scrub import PASS_SECONDS, Pace, Scrubber, State
+from appliance.agent.scrub import PASS_SECONDS, RateLimiter, Scrubber, State
 from appliance.store.blobs import BlobStore
 from tests.unit.agent.fakes import at_once
 from tests.unit.store import made
@@ -40,7 +40,7 @@ def test_no_stretch_of_time_sees_more_than_the_rate_and_a_second_of_it(
     rate: float, parts: list[tuple[int, float]]
 ) -> None:
     clock = Clock()
-    pace = Pace(rate, clock, clock.sleep)
+    pace = RateLimiter(rate, clock, clock.sleep)
     marks = [(clock.now, 0)]
     total = 0
     for count, busy in parts:
@@ -55,7 +55,7 @@ def test_no_stretch_of_time_sees_more_than_the_rate_and_a_second_of_it(
 
 def test_a_slow_disk_is_not_waited_for_beside_its_own_time() -> None:
     clock = Clock()
-    pace = Pace(100, clock, clock.sleep)
+    pace = RateLimiter(100, clock, clock.sleep)
     for _ in range(5):
         clock.now += 2
         pace.spend(100)
@@ -75,7 +75,7 @@ class World:
         def found() -> None:
             self.found += 1
 
-        pace = Pace(1 << 30, self.clock, self.clock.sleep)
+        pace = RateLimiter(1 << 30, self.clock, self.clock.sleep)
         return Scrubber(self.store, pace, at_once, self.clock, found)
 
 

@@ -225,10 +225,10 @@ def test_the_publisher_has_to_make_sure_again(old: Store, new: Store, tmp_path: 
     """What it knows of the other nodes it knows of other names."""
     old.backup(tmp_path / "b.tar")
     made.open_store(new.root)
-    readiness.settle(new.root, "a")
+    readiness.mark_ready(new.root, "a")
     new.restore(tmp_path / "b.tar")
     assert not readiness.is_settled(new.root)
-    readiness.settle(new.root, "a")
+    readiness.mark_ready(new.root, "a")
     assert not new.restore(tmp_path / "b.tar")["changed"]
     assert readiness.is_settled(new.root)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import gevent
 
-from appliance.config import Config, CurrentConfig, Peer
-from appliance.peers.https import PeerError, Peers
+from appliance.config import Config, LiveConfig, Peer
+from appliance.peers.https import HttpsTransport, PeerError
 
 PATIENCE = 8.0
 TICK = 0.05
@@ -27,7 +27,7 @@ TICK = 0.05
 def main(pki: str, *named: str) -> None:
     """Ask them all."""
     listed = {name: Peer("b", f"https://127.0.0.1:{port}", name) for name, port in (item.split("=") for item in named)}
-    peers = Peers(CurrentConfig(Config("a", Path("/s"), tuple(listed.values()), pki=Path(pki))))
+    peers = HttpsTransport(LiveConfig(Config("a", Path("/s"), tuple(listed.values()), pki=Path(pki))))
     took: dict[str, float] = {}
     errors: dict[str, str] = {}
     stalls = [0.0]

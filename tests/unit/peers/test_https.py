@@ -12,9 +12,9 @@ import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.config import Config, CurrentConfig, Peer
+from appliance.config import Config, LiveConfig, Peer
 from appliance.peers import https as module
-from appliance.peers.https import CONNECT_SECONDS, READ_SECONDS, BrokeOff, PeerError, Peers
+from appliance.peers.https import CONNECT_SECONDS, READ_SECONDS, BrokeOff, HttpsTransport, PeerError
 
 A = Peer("a", "http://a", "10.0.0.1")
 B = Peer("b", "http://b", "10.0.0.2", seed=True)
@@ -49,10 +49,10 @@ class Pool:
         return made
 
 
-def peers_with(monkeypatch: pytest.MonkeyPatch, **pools: Pool) -> tuple[Peers, Clock]:
+def peers_with(monkeypatch: pytest.MonkeyPatch, **pools: Pool) -> tuple[HttpsTransport, Clock]:
     monkeypatch.setattr(module, "_pool", lambda peer, config: pools.get(peer.id, Pool((404, b"", {}))))
     clock = Clock()
-    return Peers(CurrentConfig(Config(node="me", store=Path("/s"), peers=(A, B, ME))), clock), clock
+    return HttpsTransport(LiveConfig(Config(node="me", store=Path("/s"), peers=(A, B, ME))), clock), clock
 
 
 REFUSED = urllib3.exceptions.ProtocolError("refused")
@@ -203,7 +203,7 @@ def test_a_body_that_breaks_after_it_delivered_is_no_dead_peer(
     assert "a (10.0.0.1)" in str(problem)
 
 
-class Listed(CurrentConfig):
+class Listed(LiveConfig):
     """A list of nodes that a test changes."""
 
     def __init__(self, *peers: Peer) -> None:
@@ -222,7 +222,7 @@ def test_a_change_of_the_list_is_followed(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(module, "_pool", pool)
     listed = Listed(A, B, ME)
-    peers = Peers(listed, Clock())
+    peers = HttpsTransport(listed, Clock())
     for peer in peers.others:
         peers.ask(peer, "GET", "/x")
     peers.failed(A)
@@ -238,7 +238,7 @@ def test_what_still_runs_with_a_removed_peer_may_end_as_it_likes(monkeypatch: py
     pool = Pool((206, b"rest", {"Content-Range": "bytes 3-6/7"}))
     monkeypatch.setattr(module, "_pool", lambda peer, config: pool)
     listed = Listed(A, B, ME)
-    peers = Peers(listed, Clock())
+    peers = HttpsTransport(listed, Clock())
     with peers.stream(A, "/b", 3) as response:
         listed.peers = (B, ME)
         assert peers.available() == [B]

@@ -13,14 +13,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from appliance import __version__
-from appliance.config import Config, CurrentConfig, Peer
+from appliance.config import Config, LiveConfig, Peer
 from appliance.countedlog import Report
 from appliance.files import write_atomically
 from appliance.peers.routes import PeerRoutes
 from appliance.peers.served import Served
 from appliance.registry.read import Registry
 from appliance.store.blobs import BlobStore
-from appliance.store.catalog import CurrentCatalog
+from appliance.store.catalog import LiveCatalog
 from appliance.store.generations import Generations, make
 from appliance.store.index import NameIndex, SignedIndex
 from appliance.trust import Signature, Trust
@@ -44,15 +44,15 @@ def application(
     store: BlobStore,
     wake: Callable[[], None] = lambda: None,
     pki: Path | None = Path("/pki"),
-    current: CurrentConfig | None = None,
+    current: LiveConfig | None = None,
     report: Report | None = None,
 ) -> Flask:
     config = configured(store, pki)
     generations, pushes = made.generations(store), made.pushes(store)
-    catalog = CurrentCatalog(store, generations, pushes)
+    catalog = LiveCatalog(store, generations, pushes)
     routes = PeerRoutes(config, store, generations, pushes, made.pins(store), catalog, wake, lambda digest: None)
     registry = Registry(store, catalog, NoFetcher(), config.site_addresses)
-    return create_app(current or CurrentConfig(config), registry.handlers() | routes.handlers(), None, report)
+    return create_app(current or LiveConfig(config), registry.handlers() | routes.handlers(), None, report)
 
 
 class _Socket(ssl.SSLSocket):
@@ -142,7 +142,7 @@ def test_the_server_hears_who_gave_right_credentials(store: BlobStore) -> None:
 
 
 def test_a_node_that_was_removed_is_refused_with_its_next_request(store: BlobStore) -> None:
-    class Listed(CurrentConfig):
+    class Listed(LiveConfig):
         peers: tuple[Peer, ...] = PEERS
 
         def get(self) -> Config:

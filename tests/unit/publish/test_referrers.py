@@ -15,7 +15,7 @@ from appliance.publish.referrers import Brought, attach
 from appliance.store.blobs import BlobStore
 from appliance.store.catalog import Catalog
 from appliance.store.diff import Changes
-from appliance.store.gc import Collector, collect
+from appliance.store.gc import GarbageCollector, collect
 from appliance.store.index import Entry, Referrer
 from appliance.store.uploads import Uploads
 from tests.unit.publish.site import Site
@@ -166,7 +166,7 @@ def test_garbage_collection_keeps_it_as_long_as_its_image(site: Site) -> None:
     def gc() -> set[str]:
         blobs = site.blobs
         collect(
-            Collector(
+            GarbageCollector(
                 blobs,
                 made.generations(blobs),
                 made.pushes(blobs),

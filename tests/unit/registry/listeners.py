@@ -12,14 +12,14 @@ from urllib.parse import urlencode
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from appliance.config import Config, CurrentConfig, Peer
+from appliance.config import Config, LiveConfig, Peer
 from appliance.peers.routes import PeerRoutes
 from appliance.publish.pushes import Publishing, check_publisher
 from appliance.registry.push import Pushing
 from appliance.registry.read import Registry
 from appliance.store import readiness
 from appliance.store.blobs import BlobStore
-from appliance.store.catalog import CurrentCatalog
+from appliance.store.catalog import LiveCatalog
 from appliance.store.uploads import Uploads
 from appliance.web.auth import Operators, PasswordHash
 from appliance.web.blob_provider import NoFetcher
@@ -57,9 +57,9 @@ class Listener:
     def __init__(self, store: BlobStore, *, node: str = "a", push: bool = True, pki: bool = False) -> None:
         self.store = store
         config = Config(node=node, store=store.root, peers=PEERS, seeds=("a",), pki=Path("/pki") if pki else None)
-        readiness.settle(store.root, node)
+        readiness.mark_ready(store.root, node)
         generations, pushes = made.generations(store), made.pushes(store)
-        catalog = CurrentCatalog(store, generations, pushes)
+        catalog = LiveCatalog(store, generations, pushes)
         self.uploads = Uploads(store)
         registry = Registry(store, catalog, NoFetcher(), config.site_addresses, self.uploads if push else None)
         handlers, operators = registry.handlers(), None
@@ -72,7 +72,7 @@ class Listener:
         routes = PeerRoutes(
             config, store, generations, pushes, made.pins(store), catalog, lambda: None, lambda digest: None
         )
-        self.app = create_app(CurrentConfig(config), handlers | routes.handlers(), operators)
+        self.app = create_app(LiveConfig(config), handlers | routes.handlers(), operators)
         self.client: FlaskClient = self.app.test_client()
 
     def __call__(self, method: str, path: str, data: bytes = b"", *, auth: bool = True, **headers: str) -> TestResponse:

@@ -30,20 +30,20 @@ from appliance import pki
 from appliance.archives.limits import Limits
 from appliance.archives.reader import read_source
 from appliance.archives.sink import HashingSink
-from appliance.config import Config, CurrentConfig, Peer
+from appliance.config import Config, LiveConfig, Peer
 from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor
 from appliance.oci.strictjson import load_json
-from appliance.peers.https import PeerError, Peers
+from appliance.peers.https import HttpsTransport, PeerError
 from appliance.publish.plan import make_plan
 from appliance.publish.reading import read_sources
 from appliance.publish.seed import Request, seed
 from appliance.registry.read import Registry, create_app
-from appliance.server.connections import Pace
+from appliance.server.connections import StallDetector
 from appliance.server.gunicorn_server import Server
 from appliance.store.blobs import BlobStore
-from appliance.store.catalog import CurrentCatalog
+from appliance.store.catalog import LiveCatalog
 from appliance.store.generations import Generations
 from appliance.trust import Trust
 from appliance.web.acl import ROUTES
@@ -102,7 +102,7 @@ def test_ghsa_6pjf_3r9x_m592_cve_2026_41888(store: BlobStore, kind: str) -> None
     """distribution deleted tags with deletion switched off: every write by every way is refused, and changes nothing."""
     made.push(store, {f"{REPOSITORY}:1": BOTH, "docker.io/team/other:1": ONE})
     if kind == "local":
-        catalog = CurrentCatalog(store, made.generations(store), made.pushes(store))
+        catalog = LiveCatalog(store, made.generations(store), made.pushes(store))
         client = create_app(Registry(store, catalog, NoFetcher(), frozenset())).test_client()
     else:
         client = Listener(store, node="b" if kind == "not the publisher" else "a", push=kind != "pushing off").client
@@ -177,8 +177,8 @@ def _ask_a_peer(status: int, header: str, value: str) -> None:
             address = f"127.0.0.1:{server.server_port}"
             # In the URL's own credentials too, had anybody written some.
             peer = Peer("b", f"http://{address}", address)
-            peers = Peers(
-                CurrentConfig(Config(node="a", store=Path("/nowhere"), peers=(Peer("a", "http://a", "a"), peer)))
+            peers = HttpsTransport(
+                LiveConfig(Config(node="a", store=Path("/nowhere"), peers=(Peer("a", "http://a", "a"), peer)))
             )
             for method, path in (("GET", "/p2p/v1/ping"), ("POST", "/p2p/v1/wake")):
                 assert peers.ask(peer, method, path, read_seconds=20)[0] == status
@@ -404,7 +404,7 @@ def test_zot_3982_certificates_are_verified(tmp_path: Path) -> None:
     """The one client that nodes have verifies whom it talks to, by the site's authority and by name."""
     site_keys(tmp_path, "a")
     others = (Peer("a", "https://10.0.0.1:5443", "10.0.0.1"), Peer("b", "https://10.0.0.2:5443", "10.0.0.2"))
-    peers = Peers(CurrentConfig(Config(node="a", store=tmp_path, peers=others, pki=tmp_path / "a")))
+    peers = HttpsTransport(LiveConfig(Config(node="a", store=tmp_path, peers=others, pki=tmp_path / "a")))
     (other,) = peers.others
     options = peers._line(other).pool.connection_pool_kw
     assert options["ssl_context"].verify_mode == ssl.CERT_REQUIRED
@@ -425,7 +425,7 @@ def test_zot_3984_time_outs_on_every_phase() -> None:
     assert 0 < bounds.FIRST_HEAD_SECONDS <= 60 and 0 < bounds.HEAD_SECONDS <= 60
     assert 0 < bounds.STALL_SECONDS <= 60 and bounds.LEAST_BYTES > 0
     now = bounds.STALL_SECONDS + 1
-    for paced in (Pace(), Pace()):
+    for paced in (StallDetector(), StallDetector()):
         assert not paced.look(0, 10, True)
         assert paced.look(now, 10 + bounds.LEAST_BYTES - 1, True)
 

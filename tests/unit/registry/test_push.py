@@ -835,7 +835,7 @@ def test_nothing_is_collected_while_a_manifest_or_a_mount_refers_to_what_is_here
     node: Listener, store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    replaced, claimed = Pushes.replace, Uploads.claim
+    replaced, claimed = Pushes.replace, Uploads.link
 
     def replace(self: Pushes, *arguments: Any) -> Any:
         seen.append(made.stays(store))
@@ -847,7 +847,7 @@ def test_nothing_is_collected_while_a_manifest_or_a_mount_refers_to_what_is_here
 
     node.image("team/app", "1", ONE)
     monkeypatch.setattr(Pushes, "replace", replace)
-    monkeypatch.setattr(Uploads, "claim", claim)
+    monkeypatch.setattr(Uploads, "link", claim)
     assert node.manifest("team/app", "2", ONE).status_code == 201
     assert node("POST", f"/v2/team/other/blobs/uploads/?mount={ONE.layers[0]}&from=team/app").status_code == 201
     assert seen

@@ -21,10 +21,10 @@ from appliance.oci import mediatypes
 from appliance.registry import read as app_module
 from appliance.registry.read import Registry, create_app
 from appliance.store.blobs import BlobStore
-from appliance.store.catalog import CurrentCatalog
+from appliance.store.catalog import LiveCatalog
 from appliance.web.blob_provider import NoFetcher, Unreachable
 from appliance.web.connection import SOCKET
-from appliance.web.streaming import Body, BrokenOff, Source, WholeFile
+from appliance.web.streaming import BlobBody, BlobSource, BrokenOff, FileSource
 from tests.unit.store import made
 
 SITE = frozenset({"10.77.0.11", "10.77.0.11:5443", "a", "a:5443"})
@@ -53,7 +53,7 @@ class FakeFetcher:
         self.asked: list[tuple[str, int, int]] = []
         self.suspects: list[str] = []
 
-    def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> Source:
+    def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> BlobSource:
         self.asked.append((digest, size, start))
         raise Unreachable("b is down")
 
@@ -65,7 +65,7 @@ class FakeFetcher:
 
 
 def client_of(store: BlobStore, fetcher: Any = None) -> FlaskClient:
-    catalog = CurrentCatalog(store, made.generations(store), made.pushes(store))
+    catalog = LiveCatalog(store, made.generations(store), made.pushes(store))
     return create_app(Registry(store, catalog, fetcher or NoFetcher(), SITE)).test_client()
 
 
@@ -389,7 +389,7 @@ def test_a_stream_that_cannot_go_on_sends_verified_bytes_only(store: BlobStore, 
     source = Growing(path, verified)
 
     class Fetcher:
-        def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> Source:
+        def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> BlobSource:
             return source
 
     client = client_of(store, Fetcher())
@@ -587,8 +587,8 @@ def test_a_send_that_fails_for_the_file_is_told_from_a_client_that_left(
         for error, reported in ((errno.EIO, 1), (errno.EPIPE, 0), (errno.ECONNRESET, 0)):
             opened, told = store.open(blob.digest), list[int]()
             assert opened is not None
-            source = WholeFile(*opened, failed=functools.partial(told.append, 1))
-            body = Body({SOCKET: here}, source, 0, 1 << 20)
+            source = FileSource(*opened, failed=functools.partial(told.append, 1))
+            body = BlobBody({SOCKET: here}, source, 0, 1 << 20)
 
             def sendfile(*_: Any, error: int = error) -> int:
                 raise OSError(error, os.strerror(error))

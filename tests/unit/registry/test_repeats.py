@@ -12,10 +12,10 @@ from flask.testing import FlaskClient
 from appliance.registry.read import Registry, create_app
 from appliance.registry.repeats import AGAIN_SECONDS, SOUND_SECONDS, Repeats
 from appliance.store.blobs import BlobStore
-from appliance.store.catalog import CurrentCatalog
-from appliance.store.quarantine import examine
+from appliance.store.catalog import LiveCatalog
+from appliance.store.quarantine import verify_or_quarantine
 from appliance.web.blob_provider import NoFetcher, Unreachable
-from appliance.web.streaming import Source, WholeFile
+from appliance.web.streaming import BlobSource, FileSource
 from tests.unit.store import made
 
 IMAGE = made.image(1, size=300_000)
@@ -105,17 +105,17 @@ class Agent(NoFetcher):
         self.holds = True
         self.answers = True
 
-    def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> Source:
+    def source(self, digest: str, size: int, start: int, *, suspect: bool = False) -> BlobSource:
         if not self.answers:
             raise Unreachable("the agent does not answer")
         self.hashed += suspect
-        if not examine(self.store, digest, size, suspect=suspect):
+        if not verify_or_quarantine(self.store, digest, size, suspect=suspect):
             if not self.holds:
                 raise Unreachable("b does not hold it")
             self.store.put_bytes(RAW)
         opened = self.store.open(digest)
         assert opened is not None
-        return WholeFile(*opened)
+        return FileSource(*opened)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def agent(store: BlobStore) -> Agent:
 
 @pytest.fixture
 def client(store: BlobStore, agent: Agent, repeats: Repeats) -> FlaskClient:
-    catalog = CurrentCatalog(store, made.generations(store), made.pushes(store))
+    catalog = LiveCatalog(store, made.generations(store), made.pushes(store))
     return create_app(Registry(store, catalog, agent, frozenset(), None, repeats)).test_client()
 
 
@@ -197,7 +197,7 @@ def test_an_empty_blob_is_never_hashed(store: BlobStore, repeats: Repeats) -> No
     calls: list[Any] = []
 
     class Fetcher(NoFetcher):
-        def source(self, *arguments: Any, **more: Any) -> Source:
+        def source(self, *arguments: Any, **more: Any) -> BlobSource:
             calls.append(arguments)
             raise Unreachable("never")
 

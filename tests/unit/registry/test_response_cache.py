@@ -13,7 +13,7 @@ from appliance.config import _View
 from appliance.registry.read import Registry, create_app
 from appliance.registry.response_cache import Recent
 from appliance.store.blobs import BlobStore
-from appliance.store.catalog import CurrentCatalog
+from appliance.store.catalog import LiveCatalog
 from appliance.web.blob_provider import NoFetcher
 from tests.unit.store import made
 
@@ -25,7 +25,7 @@ PATH = "/v2/library/a/manifests/1"
 class Counted(Recent):
     """Counts what the application was asked."""
 
-    def __init__(self, app: Flask, catalog: CurrentCatalog) -> None:
+    def __init__(self, app: Flask, catalog: LiveCatalog) -> None:
         inner = app.wsgi_app
         self.asked = 0
 
@@ -37,7 +37,7 @@ class Counted(Recent):
 
 
 def fronted(store: BlobStore) -> tuple[FlaskClient, Counted]:
-    catalog = CurrentCatalog(store, made.generations(store), made.pushes(store))
+    catalog = LiveCatalog(store, made.generations(store), made.pushes(store))
     app = create_app(Registry(store, catalog, NoFetcher(), frozenset()))
     recent = Counted(app, catalog)
     app.wsgi_app = recent  # type: ignore[method-assign]
@@ -67,7 +67,7 @@ def test_another_generation_is_seen_at_once(store: BlobStore) -> None:
 
 def test_an_address_that_is_a_nodes_no_more_is_a_registry_again_at_once(store: BlobStore) -> None:
     made.publish(store, {NAME: A})
-    catalog = CurrentCatalog(store, made.generations(store), made.pushes(store))
+    catalog = LiveCatalog(store, made.generations(store), made.pushes(store))
     listed = [frozenset({"10.0.0.3"})]
     app = create_app(Registry(store, catalog, NoFetcher(), _View(lambda: listed[0])))
     app.wsgi_app = Recent(app.wsgi_app, catalog, lambda: listed[0])  # type: ignore[method-assign]
@@ -155,7 +155,7 @@ def test_what_is_kept_is_bounded(store: BlobStore, monkeypatch: pytest.MonkeyPat
 def test_an_answer_that_took_longer_than_a_generation_is_not_kept_for_the_next(store: BlobStore) -> None:
     """While the application answers one request, another one meets the new generation."""
     made.publish(store, {NAME: A})
-    catalog = CurrentCatalog(store, made.generations(store), made.pushes(store))
+    catalog = LiveCatalog(store, made.generations(store), made.pushes(store))
     inner = create_app(Registry(store, catalog, NoFetcher(), frozenset())).wsgi_app
     meanwhile = [lambda: made.publish(store, {NAME: B})]
 

@@ -16,7 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from appliance.cli.main import main
-from appliance.config import Config, CurrentConfig
+from appliance.config import Config, LiveConfig
 from appliance.errors import ApplianceError
 from appliance.registry.repeats import Repeats
 from appliance.registry.selfcheck import Wrong, prove, prove_sample
@@ -46,7 +46,7 @@ def _serving(server: HTTPServer) -> Iterator[str]:
 
 @contextmanager
 def _mirror(store: BlobStore) -> Iterator[str]:
-    app = mirror(CurrentConfig(Config(node="a", store=store.root)), Repeats())
+    app = mirror(LiveConfig(Config(node="a", store=store.root)), Repeats())
     with _serving(make_server("127.0.0.1", 0, app, handler_class=_Quiet)) as address:
         yield address
 

@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 from appliance import limits
 from appliance.countedlog import CountedLog
 from appliance.server import connections
-from appliance.server.connections import Client, Clients, Pace, Traffic, traffic
+from appliance.server.connections import Client, Clients, StallDetector, Traffic, traffic
 
 
 def test_too_slow_is_fewer_than_the_least_in_a_window() -> None:
     for count, slow in ((0, True), (limits.LEAST_BYTES - 1, True), (limits.LEAST_BYTES, False)):
-        pace = Pace()
+        pace = StallDetector()
         assert not pace.look(100.0, 7, True)
         assert not pace.look(100.0 + limits.STALL_SECONDS - 0.01, 7 + count, True)
         assert pace.look(100.0 + limits.STALL_SECONDS, 7 + count, True) is slow
 
 
 def test_who_is_not_waited_for_is_never_too_slow() -> None:
-    pace, now = Pace(), 0.0
+    pace, now = StallDetector(), 0.0
     for _ in range(1000):
         now += 1
         assert not pace.look(now, 0, expected=int(now) % 59 != 0)
@@ -36,7 +36,7 @@ def test_who_is_not_waited_for_is_never_too_slow() -> None:
 @given(st.lists(st.integers(limits.LEAST_BYTES // 10, 10**7), min_size=100, max_size=300))
 def test_a_steady_client_is_never_too_slow(steps: list[int]) -> None:
     """A sixth of the window each, with some more than a sixth of the least."""
-    pace, now, count = Pace(), 0.0, 0
+    pace, now, count = StallDetector(), 0.0, 0
     for step in steps:
         now += limits.STALL_SECONDS / 10
         count += step + 1
@@ -45,7 +45,7 @@ def test_a_steady_client_is_never_too_slow(steps: list[int]) -> None:
 
 @given(st.lists(st.integers(0, limits.LEAST_BYTES // 70), min_size=130, max_size=130))
 def test_a_byte_now_and_then_does_not_help(steps: list[int]) -> None:
-    pace, count = Pace(), 0
+    pace, count = StallDetector(), 0
     for second, step in enumerate(steps):
         count += step
         if pace.look(float(second), count, True):

@@ -22,7 +22,7 @@ from appliance.oci.pieces import BIG_BLOB, PieceHasher
 from appliance.oci.reference import parse_reference
 from appliance.publish.seed import Target
 from appliance.store.blobs import BlobStore
-from appliance.store.gc import Collector
+from appliance.store.gc import GarbageCollector
 from appliance.store.generations import Generation, Generations, make
 from appliance.store.index import Entry, Referrer
 from appliance.store.locks import try_lock
@@ -232,7 +232,7 @@ def target(blobs: BlobStore, site: str | None = None) -> Target:
     """A publisher's store, as a command that seeds it opens it."""
     config = Config(node="local", store=blobs.root, site=site)
     store = generations(blobs), pushes(blobs), pins(blobs)
-    collector = Collector(blobs, *store, Uploads(blobs), keep=config.keep_generations)
+    collector = GarbageCollector(blobs, *store, Uploads(blobs), keep=config.keep_generations)
     return Target(config, blobs, *store, collector)
 
 
@@ -314,7 +314,7 @@ def tree(root: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def stays(store: BlobStore) -> bool:
-    """Whether somebody holds :meth:`BlobStore.staying` now, so that nothing can be collected."""
+    """Whether somebody holds :meth:`BlobStore.gc_lock_shared` now, so that nothing can be collected."""
     handle = os.open(store.root / "blobs", os.O_RDONLY)
     try:
         return not try_lock(handle)

@@ -13,7 +13,7 @@ from appliance.errors import ApplianceError
 from appliance.oci.manifests import Descriptor
 from appliance.oci.reference import parse_reference
 from appliance.store.blobs import BlobStore
-from appliance.store.catalog import Catalog, CurrentCatalog, Layer, PushedLayer, Repository
+from appliance.store.catalog import Catalog, LiveCatalog, NameTable, PushedNames, Repository
 from appliance.store.generations import Generations
 from appliance.store.index import Entry
 from tests.unit.store import made
@@ -133,7 +133,7 @@ def test_referrers_without_a_name_are_served_where_their_subject_is(store: BlobS
 
 
 def test_the_current_catalog_follows_the_index(store: BlobStore, generations: Generations) -> None:
-    current = CurrentCatalog(store, generations, made.pushes(store))
+    current = LiveCatalog(store, generations, made.pushes(store))
     assert current.get().generation is None
     made.publish(store, {f"{A}:1": made.image(1)})
     first = current.get()
@@ -145,7 +145,7 @@ def test_the_current_catalog_follows_the_index(store: BlobStore, generations: Ge
 
 
 def test_of_two_indexes_the_sound_one_is_followed(store: BlobStore, generations: Generations) -> None:
-    current = CurrentCatalog(store, generations, made.pushes(store))
+    current = LiveCatalog(store, generations, made.pushes(store))
     made.publish(store, {f"{A}:1": made.image(1)})
     made.push(store, {f"{B}:1": made.image(2)})
     assert current.get().repositories() == [A, B]
@@ -155,7 +155,7 @@ def test_of_two_indexes_the_sound_one_is_followed(store: BlobStore, generations:
 
 
 def test_a_damaged_index_is_an_error_until_it_is_sound(store: BlobStore, generations: Generations) -> None:
-    current = CurrentCatalog(store, generations, made.pushes(store))
+    current = LiveCatalog(store, generations, made.pushes(store))
     made.publish(store, {f"{A}:1": made.image(1)})
     raw = generations.index.read_bytes()
     generations.index.write_bytes(b"rot")
@@ -183,7 +183,7 @@ def test_a_generation_lies_over_what_was_pushed(store: BlobStore) -> None:
 
 
 def test_what_did_not_change_is_not_read_again(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    current = CurrentCatalog(store, made.generations(store), made.pushes(store))
+    current = LiveCatalog(store, made.generations(store), made.pushes(store))
     images = [made.image(number) for number in range(1, 6)]
     made.publish(store, {f"{A}:seeded": images[0]})
     made.push(store, {f"{B}:{number}": item for number, item in enumerate(images[1:4])})
@@ -219,7 +219,7 @@ def test_a_manifest_that_another_one_lists_as_a_layer_is_still_a_manifest(store:
 
 def test_many_who_ask_at_once_wait_for_one_reading(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     generations = made.generations(store)
-    current = CurrentCatalog(store, generations, made.pushes(store))
+    current = LiveCatalog(store, generations, made.pushes(store))
     made.publish(store, {f"{A}:1": made.image(1)})
     read: list[int] = []
     real = generations.current
@@ -259,7 +259,7 @@ _names = st.builds(
 def test_each_repository_finds_its_own_names_and_no_others(store: BlobStore, names: set[str]) -> None:
     """Whatever characters go on where another repository's name ends."""
     entries = {name: Entry(Descriptor("m", made.sha(name.encode()), 1)) for name in names}
-    layer = Layer(entries, store)
+    layer = NameTable(entries, store)
     expected: dict[str, set[str]] = {}
     for name in names:
         expected.setdefault(parse_reference(name).name, set()).add(name)
@@ -276,7 +276,7 @@ def test_each_repository_finds_its_own_names_and_no_others(store: BlobStore, nam
 
 def test_a_repository_looked_up_while_the_next_catalog_is_made_breaks_nothing(store: BlobStore) -> None:
     """A push makes the next catalog on a thread, and the event loop goes on looking up in the one before."""
-    before = PushedLayer({}, store)
+    before = PushedNames({}, store)
 
     class Found(Repository):
         def __getattribute__(self, name: str) -> object:
@@ -284,4 +284,4 @@ def test_a_repository_looked_up_while_the_next_catalog_is_made_breaks_nothing(st
             return super().__getattribute__(name)
 
     before._asked[A] = Found()
-    assert PushedLayer({}, store, before).tags(A) == {}
+    assert PushedNames({}, store, before).tags(A) == {}

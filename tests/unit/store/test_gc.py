@@ -21,7 +21,7 @@ from appliance.oci.manifests import Descriptor
 from appliance.store import auditlog, gc
 from appliance.store.blobs import BlobStore
 from appliance.store.fsck import check
-from appliance.store.gc import Collector, Image, Plan, Swept, collect
+from appliance.store.gc import GarbageCollector, Image, Plan, SweepResult, collect
 from appliance.store.generations import make
 from appliance.store.index import Entry
 from appliance.store.pins import pin
@@ -33,12 +33,14 @@ LATER = 10_000.0
 """Seconds after which everything that a test placed is beyond the grace period."""
 
 
-def collector(blobs: BlobStore, *, later: float = LATER, **more: Any) -> Collector:
+def collector(blobs: BlobStore, *, later: float = LATER, **more: Any) -> GarbageCollector:
     """A collector of a store, by a clock that runs ahead."""
     import time
 
     given: dict[str, Any] = {"keep": 1, "clock": lambda: time.time() + later, **more}
-    return Collector(blobs, made.generations(blobs), made.pushes(blobs), made.pins(blobs), Uploads(blobs), **given)
+    return GarbageCollector(
+        blobs, made.generations(blobs), made.pushes(blobs), made.pins(blobs), Uploads(blobs), **given
+    )
 
 
 def here(blobs: BlobStore) -> set[str]:
@@ -54,7 +56,7 @@ def is_sound(blobs: BlobStore) -> bool:
     return not report.problems
 
 
-def refusal(subject: Collector) -> ApplianceError:
+def refusal(subject: GarbageCollector) -> ApplianceError:
     with pytest.raises(ApplianceError) as raised:
         subject.plan()
     return raised.value
@@ -125,7 +127,7 @@ def test_what_a_root_reaches_stays_and_everything_else_that_is_old_goes(
             needed |= {digest for number in pushed.values() for digest in ALL[number].blobs}
         needed |= {digest for number in running for digest in ALL[number].blobs}
         for number in claimed:
-            Uploads(blobs).claim("docker.io/team/x", IMAGES[number].layers[0])
+            Uploads(blobs).link("docker.io/team/x", IMAGES[number].layers[0])
             needed.add(IMAGES[number].layers[0])
         before = here(blobs)
         # By a clock of its own: what is young was there before, and was touched since.
@@ -317,11 +319,11 @@ def test_what_runs_may_lack_a_child_that_never_came_but_not_be_damaged(store: Bl
 
 def test_an_upload_that_waits_for_its_manifest_stays_and_asking_for_it_renews_its_day(store: BlobStore) -> None:
     uploads, digest = Uploads(store), store.put([b"layer"], size=5).digest
-    uploads.claim("docker.io/team/app", digest)
+    uploads.link("docker.io/team/app", digest)
     (claim,) = (store.root / "claims").glob("*/*")
     os.utime(claim, (1, 1))
     assert collector(store).plan().doomed == {}
-    assert uploads.claimed("docker.io/team/app", digest)
+    assert uploads.is_linked("docker.io/team/app", digest)
     assert uploads.expire() == 0
     os.utime(claim, (1, 1))
     assert uploads.expire() == 1
@@ -350,13 +352,13 @@ def test_it_does_not_run_beside_a_seeding(store: BlobStore) -> None:
 @contextlib.contextmanager
 def between_plan_and_sweep(monkeypatch: pytest.MonkeyPatch, act: Any) -> Iterator[None]:
     """Do something in the moment in which a plan is made and nothing has gone yet."""
-    original = Collector.sweep
+    original = GarbageCollector.sweep
 
-    def sweep(self: Collector, plan: Plan, swept: Swept) -> None:
+    def sweep(self: GarbageCollector, plan: Plan, swept: SweepResult) -> None:
         act()
         original(self, plan, swept)
 
-    monkeypatch.setattr(Collector, "sweep", sweep)
+    monkeypatch.setattr(GarbageCollector, "sweep", sweep)
     yield
 
 
@@ -378,7 +380,7 @@ def test_what_is_pushed_or_followed_after_the_plan_stays(store: BlobStore, monke
 
 def test_what_is_claimed_after_the_plan_stays(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = store.put([b"layer"], size=5).digest
-    with between_plan_and_sweep(monkeypatch, lambda: Uploads(store).claim("docker.io/team/app", digest)):
+    with between_plan_and_sweep(monkeypatch, lambda: Uploads(store).link("docker.io/team/app", digest)):
         collect(collector(store))
     assert here(store) == {digest}
 
@@ -400,19 +402,19 @@ def test_what_is_uploaded_again_after_the_plan_stays(store: BlobStore, monkeypat
 def test_nothing_goes_while_somebody_makes_a_reference(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = store.put([b"layer"], size=5).digest
     reached = threading.Event()
-    original = BlobStore.removing
+    original = BlobStore.gc_lock_exclusive
 
     def removing(self: BlobStore) -> contextlib.AbstractContextManager[None]:
         reached.set()
         return original(self)
 
-    monkeypatch.setattr(BlobStore, "removing", removing)
-    with store.staying():
+    monkeypatch.setattr(BlobStore, "gc_lock_exclusive", removing)
+    with store.gc_lock_shared():
         assert made.stays(store)
         thread = threading.Thread(target=lambda: collect(collector(store)))
         thread.start()
         assert reached.wait(20), "it removes without asking"
-        Uploads(store).claim("docker.io/team/app", digest)
+        Uploads(store).link("docker.io/team/app", digest)
         assert here(store) == {digest}
     thread.join()
     assert here(store) == {digest}
@@ -424,7 +426,7 @@ def test_what_is_named_between_two_batches_stays(store: BlobStore, monkeypatch: 
     made.fill(store, items)
     served = made.image(9)
     made.publish(store, {B: served})
-    original, batches = BlobStore.removing, [0]
+    original, batches = BlobStore.gc_lock_exclusive, [0]
     named: list[made.Image] = []
 
     def removing(self: BlobStore) -> contextlib.AbstractContextManager[None]:
@@ -435,7 +437,7 @@ def test_what_is_named_between_two_batches_stays(store: BlobStore, monkeypatch: 
             made.pushes(store).replace({A: named[0].entry})
         return original(self)
 
-    monkeypatch.setattr(BlobStore, "removing", removing)
+    monkeypatch.setattr(BlobStore, "gc_lock_exclusive", removing)
     collect(collector(store))
     assert here(store) == {*named[0].blobs, *served.blobs}
     assert batches[0] > 10

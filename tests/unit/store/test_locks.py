@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from appliance.store.blobs import BlobStore
 from appliance.store.locks import OutOfOrder, Rank, locked, names_locked, try_lock
-from appliance.store.schema import Conversion, check, prepare
+from appliance.store.schema import Migration, check, prepare
 from tests.unit.store import made
 
 
@@ -104,7 +104,7 @@ def test_a_conversion_may_publish_an_index(store: BlobStore) -> None:
     def convert(root: Path) -> None:
         made.publish(BlobStore(root, reserve=0), {"docker.io/library/a:1": made.image(2)})
 
-    conversions = (Conversion(1, convert),)
+    conversions = (Migration(1, convert),)
 
     def bring_up() -> bool:
         prepare(store, conversions)

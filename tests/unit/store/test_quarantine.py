@@ -15,7 +15,7 @@ from appliance.errors import ApplianceError
 from appliance.store import blobs as module
 from appliance.store.blobs import BlobStore
 from appliance.store.fsck import check
-from appliance.store.quarantine import examine
+from appliance.store.quarantine import verify_or_quarantine
 from tests.unit.store import made
 
 CONTENT = b"what the site was given"
@@ -49,7 +49,7 @@ def test_what_is_believed_is_right_or_has_its_size_and_no_suspicion(
     store.put_bytes(CONTENT)
     spoil(store, content)
     try:
-        believed = examine(store, DIGEST, size, suspect=suspect)
+        believed = verify_or_quarantine(store, DIGEST, size, suspect=suspect)
     except ApplianceError as problem:
         assert problem.code == "APL-0316"
         assert content == CONTENT
@@ -65,13 +65,13 @@ def test_what_is_believed_is_right_or_has_its_size_and_no_suspicion(
 
 
 def test_what_is_not_there_is_not_there(store: BlobStore) -> None:
-    assert not examine(store, DIGEST, 5, suspect=True)
+    assert not verify_or_quarantine(store, DIGEST, 5, suspect=True)
     assert store.quarantine(DIGEST) is None
 
 
 def test_a_wrong_listing_takes_no_right_blob(held: BlobStore) -> None:
     with pytest.raises(ApplianceError, match="23 bytes, 7 are listed"):
-        examine(held, DIGEST, 7)
+        verify_or_quarantine(held, DIGEST, 7)
     assert held.read(DIGEST, 100) == CONTENT
 
 
@@ -82,8 +82,8 @@ def test_a_blob_that_cannot_be_read_is_damaged(
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "readv", broken)
-    assert examine(held, DIGEST, len(CONTENT)), "nobody has complained"
-    assert not examine(held, DIGEST, len(CONTENT), suspect=True)
+    assert verify_or_quarantine(held, DIGEST, len(CONTENT)), "nobody has complained"
+    assert not verify_or_quarantine(held, DIGEST, len(CONTENT), suspect=True)
     assert lying(held) == [CONTENT]
     assert "APL-0315" in caplog.text
     assert "Input/output error" in caplog.text
@@ -119,7 +119,7 @@ def test_of_each_digest_the_newest_is_kept(held: BlobStore) -> None:
     for content in (b"one", b"two", b"three"):
         held.put_bytes(CONTENT)
         spoil(held, content)
-        examine(held, DIGEST, len(CONTENT))
+        verify_or_quarantine(held, DIGEST, len(CONTENT))
     assert sorted(lying(held)) == [b"another", b"three"]
     assert set(held.quarantined()) == {DIGEST, other}
     assert held.empty_quarantine([DIGEST]) == 1
@@ -133,7 +133,7 @@ def test_a_disk_that_takes_no_change_says_so(held: BlobStore, monkeypatch: pytes
     spoil(held, b"rot")
     monkeypatch.setattr(os, "rename", readonly)
     with pytest.raises(ApplianceError, match=r"APL-0311.*Read-only"):
-        examine(held, DIGEST, len(CONTENT))
+        verify_or_quarantine(held, DIGEST, len(CONTENT))
 
 
 def test_fsck_names_what_is_in_quarantine_until_it_is_back(held: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from appliance.errors import ApplianceError
 from appliance.store import quota as module
 from appliance.store.blobs import BlobStore
-from appliance.store.quota import Room
+from appliance.store.quota import Quota
 from tests.unit.store import made
 
 
@@ -29,7 +29,7 @@ def clock() -> Clock:
 
 def limited(root: Path, limit: int, clock: Clock) -> BlobStore:
     blobs = made.open_store(root, limit=limit)
-    blobs.space = Room(root, reserve=0, limit=limit, clock=clock)
+    blobs.space = Quota(root, reserve=0, limit=limit, clock=clock)
     return blobs
 
 

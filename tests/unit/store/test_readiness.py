@@ -33,31 +33,31 @@ def refused(*arguments: Any) -> str:
 
 def test_a_new_store_has_no_mark_and_it_can_be_taken_away(tmp_path: Path) -> None:
     assert not readiness.is_settled(tmp_path)
-    readiness.settle(tmp_path, "a")
+    readiness.mark_ready(tmp_path, "a")
     assert readiness.is_settled(tmp_path)
-    readiness.unsettle(tmp_path)
-    readiness.unsettle(tmp_path)
+    readiness.clear(tmp_path)
+    readiness.clear(tmp_path)
     assert not readiness.is_settled(tmp_path)
 
 
 def test_what_was_given_up_stays_so_as_long_as_the_mark(tmp_path: Path) -> None:
     assert readiness.given_up(tmp_path) == set()
-    readiness.settle(tmp_path, "a", {"sha256:1"})
-    readiness.settle(tmp_path, "a")
-    readiness.settle(tmp_path, "a", {"sha256:2"})
+    readiness.mark_ready(tmp_path, "a", {"sha256:1"})
+    readiness.mark_ready(tmp_path, "a")
+    readiness.mark_ready(tmp_path, "a", {"sha256:2"})
     assert readiness.given_up(tmp_path) == {"sha256:1", "sha256:2"}
     (tmp_path / "standing.json").write_text("[cut")
     assert readiness.is_settled(tmp_path)
     assert readiness.given_up(tmp_path) == set()
-    readiness.unsettle(tmp_path)
-    readiness.settle(tmp_path, "a")
+    readiness.clear(tmp_path)
+    readiness.mark_ready(tmp_path, "a")
     assert readiness.given_up(tmp_path) == set()
 
 
 def test_what_waits_for_nobody_needs_the_mark(tmp_path: Path) -> None:
     with pytest.raises(ApplianceError, match="APL-0341"):
         readiness.require(tmp_path, SITE)
-    readiness.settle(tmp_path, "a")
+    readiness.mark_ready(tmp_path, "a")
     readiness.require(tmp_path, SITE)
 
 
@@ -76,7 +76,7 @@ def test_nobody_is_asked_where_nobody_could_know(tmp_path: Path, config: Config)
 
 def test_a_publisher_that_is_sure_goes_on_without_its_agent(tmp_path: Path) -> None:
     assert "the agent does not answer" in refused(tmp_path, SITE, down)
-    readiness.settle(tmp_path, "a")
+    readiness.mark_ready(tmp_path, "a")
     readiness.make_sure(tmp_path, SITE, down)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from appliance.errors import ApplianceError
 from appliance.store.blobs import BlobStore
-from appliance.store.schema import CONVERSIONS, Conversion, check, prepare
+from appliance.store.schema import CONVERSIONS, Migration, check, prepare
 from tests.unit.store import made
 
 
@@ -20,8 +20,8 @@ def upper(root: Path) -> None:
     new.rename(root / "note")
 
 
-GENTLE = (Conversion(1, upper),)
-STRICT = (Conversion(1, upper), Conversion(2, lambda root: None))
+GENTLE = (Migration(1, upper),)
+STRICT = (Migration(1, upper), Migration(2, lambda root: None))
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def old(store: BlobStore) -> BlobStore:
     return store
 
 
-def refused(root: Path, conversions: tuple[Conversion, ...] = ()) -> str:
+def refused(root: Path, conversions: tuple[Migration, ...] = ()) -> str:
     with pytest.raises(ApplianceError) as caught:
         check(root, conversions)
     assert caught.value.code == "APL-0343"
@@ -75,7 +75,7 @@ def test_one_that_was_ended_in_the_middle_is_finished_by_the_next(old: BlobStore
         if ended.pop():
             raise KeyboardInterrupt
 
-    conversions = (Conversion(1, power_loss),)
+    conversions = (Migration(1, power_loss),)
     with pytest.raises(KeyboardInterrupt):
         prepare(old, conversions)
     assert check(old.root, conversions) == 1
@@ -90,7 +90,7 @@ def test_of_three_services_that_start_at_once_one_converts(old: BlobStore) -> No
 
     def start() -> None:
         barrier.wait()
-        prepare(BlobStore(old.root), (Conversion(1, done.append),))
+        prepare(BlobStore(old.root), (Migration(1, done.append),))
 
     threads = [threading.Thread(target=start) for _ in range(3)]
     for thread in threads:

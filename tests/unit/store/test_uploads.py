@@ -67,7 +67,7 @@ def test_any_chunks_by_any_processes_make_the_blob(
     digest = made.sha(whole, algorithm)
     finish(Uploads(store) if len(chunks) in restarts else uploads, identity, digest)
     assert store.read(digest, 1 << 20) == whole
-    assert uploads.claimed(REPOSITORY, digest)
+    assert uploads.is_linked(REPOSITORY, digest)
     assert uploads.size(REPOSITORY, identity) is None
 
 
@@ -90,7 +90,7 @@ def test_wrong_bytes_are_no_blob_and_the_upload_is_gone(store: BlobStore) -> Non
         finish(uploads, identity, made.sha(b"this"))
     assert uploads.size(REPOSITORY, identity) is None
     assert not store.has(made.sha(b"this")) and not store.has(made.sha(b"other"))
-    assert not uploads.claimed(REPOSITORY, made.sha(b"this"))
+    assert not uploads.is_linked(REPOSITORY, made.sha(b"this"))
 
 
 def test_bytes_that_changed_on_disk_are_found(store: BlobStore) -> None:
@@ -107,8 +107,8 @@ def test_an_upload_belongs_to_its_repository(store: BlobStore) -> None:
     assert uploads.open(OTHER, identity) is None
     assert uploads.size(OTHER, identity) is None
     finish(uploads, identity, made.sha(b"x"))
-    assert uploads.claimed(REPOSITORY, made.sha(b"x"))
-    assert not uploads.claimed(OTHER, made.sha(b"x"))
+    assert uploads.is_linked(REPOSITORY, made.sha(b"x"))
+    assert not uploads.is_linked(OTHER, made.sha(b"x"))
 
 
 @pytest.mark.parametrize("wrong", ["", "..", "../x", "x" * 32, "0" * 31, "0" * 33, "A" * 32, "0" * 32, "0" * 32 + "\n"])
@@ -165,14 +165,14 @@ def test_a_blob_that_is_here_is_replaced_by_the_verified_bytes(store: BlobStore,
 
 def test_claims_are_taken_back_and_need_their_blob(store: BlobStore) -> None:
     uploads, digest = Uploads(store), made.sha(b"abc")
-    uploads.claim(REPOSITORY, digest)
-    assert not uploads.claimed(REPOSITORY, digest)
+    uploads.link(REPOSITORY, digest)
+    assert not uploads.is_linked(REPOSITORY, digest)
     store.put([b"abc"])
-    assert uploads.claimed(REPOSITORY, digest)
+    assert uploads.is_linked(REPOSITORY, digest)
     assert uploads.piece_map(REPOSITORY, digest) is None
-    assert uploads.disclaim(REPOSITORY, digest)
-    assert not uploads.disclaim(REPOSITORY, digest)
-    assert not uploads.claimed(REPOSITORY, digest)
+    assert uploads.unlink(REPOSITORY, digest)
+    assert not uploads.unlink(REPOSITORY, digest)
+    assert not uploads.is_linked(REPOSITORY, digest)
 
 
 def test_an_upload_that_is_being_written_does_not_expire_when_the_clock_is_set_forward(
@@ -194,8 +194,8 @@ def test_an_upload_that_is_being_written_does_not_expire_when_the_clock_is_set_f
 def test_idle_uploads_and_claims_expire_and_others_stay(store: BlobStore) -> None:
     uploads = Uploads(store)
     old, new = start(uploads, [b"x"]), start(uploads, [b"y"])
-    uploads.claim(REPOSITORY, made.sha(b"old"))
-    uploads.claim(REPOSITORY, made.sha(b"new"))
+    uploads.link(REPOSITORY, made.sha(b"old"))
+    uploads.link(REPOSITORY, made.sha(b"new"))
     long_ago = time.time() - 2 * module.IDLE_SECONDS
     for path in (
         *store.root.glob(f"uploads/{old}-*"),
@@ -247,13 +247,13 @@ def test_hashes_of_abandoned_uploads_do_not_pile_up(store: BlobStore, monkeypatc
 
 def test_nothing_is_collected_between_the_blob_and_its_claim(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     uploads, seen = Uploads(store), list[bool]()
-    original = Uploads.claim
+    original = Uploads.link
 
     def claim(self: Uploads, *arguments: Any) -> None:
         seen.append(made.stays(store))
         original(self, *arguments)
 
-    monkeypatch.setattr(Uploads, "claim", claim)
+    monkeypatch.setattr(Uploads, "link", claim)
     finish(uploads, start(uploads, [b"abc"]), made.sha(b"abc"))
     assert seen == [True]
     assert not made.stays(store)

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from appliance.registry.read import Registry, create_app
 from appliance.store.blobs import BlobStore
-from appliance.store.catalog import CurrentCatalog
-from appliance.web.acl import ROUTES, Caller, Identity, decide, find
+from appliance.store.catalog import LiveCatalog
+from appliance.web.acl import ROUTES, Identity, Principal, decide, find
 from appliance.web.blob_provider import NoFetcher
 from tests.unit.peers.test_routes import as_caller
 from tests.unit.registry.listeners import Listener, authorization
 from tests.unit.store import made
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW")
-CALLERS: dict[str, tuple[str | None, dict[str, str], frozenset[Caller]]] = {
+CALLERS: dict[str, tuple[str | None, dict[str, str], frozenset[Principal]]] = {
     "stranger": (None, {}, frozenset()),
     "removed-node": ("z", {}, frozenset()),
     "wrong-password": (None, authorization(password="wrong"), frozenset()),
@@ -108,7 +108,7 @@ def test_a_path_that_is_no_route_is_no_way_in(listeners: dict[str, Listener]) ->
 
 
 def test_the_local_listener_reads_and_nothing_else(store: BlobStore) -> None:
-    catalog = CurrentCatalog(store, made.generations(store), made.pushes(store))
+    catalog = LiveCatalog(store, made.generations(store), made.pushes(store))
     client = create_app(Registry(store, catalog, NoFetcher(), frozenset())).test_client()
     for route in ROUTES:
         for method in METHODS:
@@ -128,7 +128,7 @@ def test_the_local_listener_reads_and_nothing_else(store: BlobStore) -> None:
     st.booleans(),
 )
 def test_nobody_gets_further_than_the_table_says(
-    route: object, method: str, roles: frozenset[Caller], offered: frozenset[Caller], problem: bool
+    route: object, method: str, roles: frozenset[Principal], offered: frozenset[Principal], problem: bool
 ) -> None:
     assert route is None or isinstance(route, type(ROUTES[0]))
     verdict = decide(route, method, Identity(roles, problem="wrong" if problem else ""), offered)

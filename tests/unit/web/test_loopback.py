@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import create_environ, run_wsgi_app
 
-from appliance.config import Config, CurrentConfig
+from appliance.config import Config, LiveConfig
 from appliance.registry.repeats import Repeats
 from appliance.server import wiring
 from appliance.web.loopback import LoopbackNames
@@ -21,7 +21,7 @@ from appliance.web.loopback import LoopbackNames
 @pytest.fixture
 def mirror(tmp_path: Path) -> Flask:
     """The local listener of a node, as its unit puts it together."""
-    return wiring.mirror(CurrentConfig(Config(node="a", store=tmp_path / "store", free_percent=0)), Repeats())
+    return wiring.mirror(LiveConfig(Config(node="a", store=tmp_path / "store", free_percent=0)), Repeats())
 
 
 def asked(mirror: Flask, host: str | None, version: str = "HTTP/1.1", path: str = "/v2/") -> tuple[int, str]:
