@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-import urllib3
 from gevent import spawn
 from gevent.event import Event
 from gevent.pool import Pool
@@ -30,7 +29,7 @@ from appliance.config import Peer
 from appliance.errors import ApplianceError
 from appliance.oci.digests import hasher
 from appliance.oci.pieces import BIG_BLOB, PieceMap
-from appliance.peers.https import BrokeOff, HttpsTransport, PeerError
+from appliance.peers.https import BROKEN, BrokeOff, HttpsTransport, PeerError
 from appliance.sizes import size_words
 from appliance.store.blobs import BlobStore
 from appliance.store.quarantine import verify_or_quarantine
@@ -288,7 +287,7 @@ class Fetcher:
                 begun = self._clock()
                 try:
                     chunk = _read(response, patience)
-                except (urllib3.exceptions.HTTPError, OSError) as error:
+                except BROKEN as error:
                     raise self._peers.broken(peer, error, came) from error
                 waited = self._clock() - begun
                 if chunk == b"":

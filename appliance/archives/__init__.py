@@ -1,6 +1,18 @@
-"""Readers of image archives: one a format, all with one interface.
+"""Readers of image archives, and the search for them on a medium."""
 
-:func:`appliance.archives.reader.read_source` reads a file or directory once, hands every
-blob to a :class:`appliance.archives.sink.BlobSink`, and returns what the archive names. Nothing is ever
-extracted, no link is followed on disk, no address is fetched, and sources are opened read-only.
-"""
+__all__ = [
+    "checksum_reader",
+    "discovery",
+    "docker",
+    "fingerprint",
+    "identity",
+    "label",
+    "left_out",
+    "limits",
+    "medium",
+    "model",
+    "reader",
+    "sandbox",
+    "sink",
+    "tar",
+]

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from appliance.archives.checksums import read_checksums
+from appliance.archives.checksum_reader import read_checksums
 from appliance.archives.compression import Decoder, detect
 from appliance.archives.limits import Limits
 from appliance.archives.medium import Medium

@@ -1,1 +1,3 @@
-"""Backups: what of a site cannot be made again, kept in one file, and brought back."""
+"""Backups of a site: its names, its keys and what operators pushed, in one file."""
+
+__all__ = ["container", "contents", "site"]

@@ -1,1 +1,3 @@
-"""The command ``appliance``: one file for each group of commands; parse, call, print, nothing else."""
+"""The command ``appliance``: one module for each group of commands, which parse, call and print."""
+
+__all__ = ["main"]

@@ -1,1 +1,3 @@
-"""Talking to the other nodes: who may be asked, how they answer, and what a dead one costs."""
+"""Transport between nodes: requests to peers, and the routes that answer them."""
+
+__all__ = ["https", "routes", "wire"]

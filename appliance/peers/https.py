@@ -33,6 +33,8 @@ head and body. Time-outs on silence never end what drips, and whoever waits for 
 INDEX_SECONDS = 600.0
 FOREIGN = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
 """Exceptions that reading an answer raises, whatever a peer sends."""
+BROKEN = (urllib3.exceptions.HTTPError, OSError)
+"""Exceptions that reading on in a body raises when its connection breaks."""
 _STEP = 1 << 20
 _WORDS = 300
 """Most characters of a library's own words about a failure."""

@@ -1,1 +1,3 @@
-"""What comes on a stick: reading and verifying it, planning, seeding, and building the wheelhouse."""
+"""Changes of what the site serves: reading a medium, the plan, seeding, rollback, and what operators push."""
+
+__all__ = ["approval", "publisher", "pushes", "rollback", "seed"]

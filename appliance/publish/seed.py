@@ -21,7 +21,8 @@ from appliance.publish.approval import Consent
 from appliance.publish.downgrades import History
 from appliance.publish.plan import Plan, make_plan
 from appliance.publish.publisher import Publisher, Result, check_expected
-from appliance.publish.reading import Reading, read_sources
+from appliance.publish.read_media import read_sources
+from appliance.publish.reading import Reading
 from appliance.publish.removal import names_to_remove
 from appliance.publish.staging import Staging
 from appliance.store.blobs import BlobStore
@@ -127,7 +128,7 @@ def stage(
 
     :param medium: opens the sources; None: as this process may.
     :param progress: called with bytes read and bytes of the file.
-    :raises ApplianceError: as :func:`appliance.publish.reading.read_sources`; APL-0310 where there is no room; APL-0307
+    :raises ApplianceError: as :func:`appliance.publish.read_media.read_sources`; APL-0310 where there is no room; APL-0307
         and APL-0153.
     """
     medium = medium or Medium()
@@ -165,7 +166,7 @@ def seed(
     :param consent: what the operator agreed to.
     :param medium: opens the sources; None: as this process may.
     :param progress: called with bytes read and bytes of the file.
-    :raises ApplianceError: as :func:`appliance.publish.reading.read_sources`, :meth:`Consent.check` and
+    :raises ApplianceError: as :func:`appliance.publish.read_media.read_sources`, :meth:`Consent.check` and
         :class:`Publisher`, and APL-0153.
     """
     agreed, medium = consent or Consent(), medium or Medium()

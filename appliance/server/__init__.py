@@ -1,1 +1,3 @@
-"""Running the applications: gunicorn with gevent workers, readiness and watchdog for systemd."""
+"""Processes of the three units: gunicorn with gevent workers, readiness and watchdog for systemd."""
+
+__all__ = ["devserver", "sdnotify", "start"]

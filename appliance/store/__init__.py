@@ -1,1 +1,28 @@
-"""Blobs, layout and generations: the only code that writes under the store's directory."""
+"""Blobs, indexes and uploads below the state directory, and everything that reads or changes them."""
+
+__all__ = [
+    "auditcheck",
+    "auditlog",
+    "blobs",
+    "catalog",
+    "diff",
+    "fsck",
+    "gc",
+    "generations",
+    "head",
+    "healing",
+    "history",
+    "impact",
+    "index",
+    "inspection",
+    "locks",
+    "pins",
+    "pushes",
+    "quarantine",
+    "quota",
+    "reachability",
+    "readiness",
+    "schema",
+    "staged",
+    "uploads",
+]

@@ -12,9 +12,8 @@ import pytest
 from appliance import pki
 from appliance.oci import digests, reference, strictjson
 from appliance.publish import pushes
-from appliance.web import blobs
 from appliance.store import uploads
-from appliance.web import ranges
+from appliance.web import blobs, ranges
 from tests.fuzz import CORPUS, seeds
 from tests.fuzz.targets import NAMES, load, words
 

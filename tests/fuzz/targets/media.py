@@ -34,7 +34,7 @@ from appliance.oci import mediatypes
 from appliance.oci.reference import parse_reference
 from appliance.publish.plan import Plan, make_plan
 from appliance.publish.publisher import Result
-from appliance.publish.reading import read_sources
+from appliance.publish.read_media import read_sources
 from appliance.publish.seed import Request, seed
 from appliance.store.blobs import BlobStore
 from appliance.store.catalog import Catalog

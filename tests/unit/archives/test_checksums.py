@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.archives import checksums
-from appliance.archives.checksums import Checksums, check_lists, checksum_files, parse_checksums, read_checksums
+from appliance.archives import checksum_reader
+from appliance.archives.checksum_reader import check_lists, read_checksums
+from appliance.archives.checksums import Checksums, checksum_files, parse_checksums
 from appliance.archives.discovery import find_sources
 from appliance.archives.medium import Medium
 from appliance.errors import ApplianceError
@@ -182,7 +183,7 @@ def test_a_list_is_read_once_for_all_of_its_files(tmp_path: Path, monkeypatch: p
         read.append(raw)
         return parse_checksums(raw)
 
-    monkeypatch.setattr(checksums, "parse_checksums", watched)
+    monkeypatch.setattr(checksum_reader, "parse_checksums", watched)
     medium = Medium()
     for name in names:
         assert read_checksums([tmp_path / name], medium) == {None: "a" * 64}

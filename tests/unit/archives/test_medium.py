@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from appliance.archives import medium as module
-from appliance.archives.checksums import check_lists
+from appliance.archives.checksum_reader import check_lists
 from appliance.archives.label import read_label
 from appliance.archives.medium import Medium
 from appliance.archives.reader import read_source

@@ -15,7 +15,7 @@ from appliance.config import Config
 from appliance.publish.approval import Consent
 from appliance.publish.plan import Plan, make_plan
 from appliance.publish.publisher import Publisher, Result
-from appliance.publish.reading import read_sources
+from appliance.publish.read_media import read_sources
 from appliance.publish.removal import names_to_remove
 from appliance.publish.rollback import Rollback, make_rollback, roll_back
 from appliance.publish.seed import Request, StagedPlan, Target, seed, stage

@@ -17,7 +17,7 @@ from appliance.oci.platforms import parse_platform
 from appliance.publish import publisher as module
 from appliance.publish import seed as seed_module
 from appliance.publish.approval import Consent
-from appliance.publish.reading import read_sources
+from appliance.publish.read_media import read_sources
 from appliance.publish.seed import Request, seed
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generations

@@ -24,7 +24,7 @@ from appliance.oci.manifests import Descriptor
 from appliance.oci.pieces import BIG_BLOB
 from appliance.oci.platforms import Platform
 from appliance.oci.reference import parse_reference
-from appliance.publish import reading as reading_module
+from appliance.publish import read_media
 from appliance.publish.reading import Reading
 from appliance.publish.referrers import Brought
 from appliance.publish.seed import Request, seed, stage
@@ -49,7 +49,7 @@ def files_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         read.append(path.name)
         return real(path, *more, **named)
 
-    monkeypatch.setattr(reading_module, "read_source", watched)
+    monkeypatch.setattr(read_media, "read_source", watched)
     return read
 
 

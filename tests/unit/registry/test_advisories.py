@@ -37,7 +37,7 @@ from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor
 from appliance.oci.strictjson import load_json
 from appliance.peers.https import HttpsTransport, PeerError
 from appliance.publish.plan import make_plan
-from appliance.publish.reading import read_sources
+from appliance.publish.read_media import read_sources
 from appliance.publish.seed import Request, seed
 from appliance.registry.read import Registry, create_app
 from appliance.server.connections import StallDetector

@@ -1,0 +1,3 @@
+"""What this host's containerd runs."""
+
+__all__ = ["containerd"]

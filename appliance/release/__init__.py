@@ -1,0 +1,3 @@
+"""Builder of what is carried to a site: the wheelhouse."""
+
+__all__ = ["wheelhouse"]
