@@ -26,7 +26,7 @@ import datetime
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import gevent
@@ -54,18 +54,12 @@ from appliance.peers import wire
 from appliance.peers.https import HttpsTransport, PeerError
 from appliance.store import readiness
 from appliance.store.auditlog import note
-from appliance.store.blobs import BlobStore
 from appliance.store.catalog import LiveCatalog
-from appliance.store.gc import GarbageCollector
-from appliance.store.generations import Generations
 from appliance.store.impact import blame
 from appliance.store.index import NameIndex, summary
-from appliance.store.inspection import Inspected
-from appliance.store.pins import Pins
-from appliance.store.pushes import Pushes
 from appliance.store.quarantine import verify_or_quarantine
 from appliance.store.reachability import needed, needed_by_pins, needed_by_pushes
-from appliance.store.uploads import Uploads
+from appliance.store.store import Store
 from appliance.threads import run_in_thread
 from appliance.times import now
 from appliance.web.listener import bare_app
@@ -91,52 +85,41 @@ class Agent:
     """What a node does by itself.
 
     :param current: this node's configuration.
-    :param collector: makes a collector of the store, for what it would free.
     """
 
     def __init__(
         self,
         current: LiveConfig,
-        blobs: BlobStore,
-        generations: Generations,
-        pushes: Pushes,
-        pins: Pins,
-        uploads: Uploads,
+        store: Store,
         catalog: LiveCatalog,
-        collector: Callable[[], GarbageCollector],
     ) -> None:
         self._current = current
-        self._blobs = blobs
-        self._generations = generations
-        self._pushes = pushes
-        self._pins = pins
-        self._uploads = uploads
+        self._store = store
         self._catalog = catalog
         self._peers = HttpsTransport(current)
         troubles = Troubles()
-        self._fetcher = Fetcher(blobs, self._peers, run_in_thread, troubles=troubles)
+        self._fetcher = Fetcher(store.blobs, self._peers, run_in_thread, troubles=troubles)
         self._fetches = FetchQueue(functools.partial(self._bring, may_give_way=True), self._fetcher.give_way)
-        self._follower = Follower(blobs, generations, pushes, pins, self._peers, self._fetcher, run_in_thread, troubles)
+        self._follower = Follower(store, self._peers, self._fetcher, run_in_thread, troubles)
         self._lost = LostBlobs(
-            self._fetcher.holders, lambda digests: run_in_thread(blame, digests, blobs, generations, pushes), blobs.has
+            self._fetcher.holders, lambda digests: run_in_thread(blame, digests, store), store.blobs.has
         )
-        self._room = RoomWatch(blobs.space, lambda: collector().largest())
+        self._room = RoomWatch(store.blobs.space, lambda: store.collector().largest())
         rate = current.get().scrub_rate
         self._scrubber = (
             Scrubber(
-                blobs, RateLimiter(rate, time.monotonic, gevent.sleep), run_in_thread, time.time, self._replicate_soon
+                store.blobs,
+                RateLimiter(rate, time.monotonic, gevent.sleep),
+                run_in_thread,
+                time.time,
+                self._replicate_soon,
             )
             if rate
             else None
         )
-        keep = current.get().keep_generations
-        self._leaving = Leaving(
-            blobs, generations, pushes, pins, keep, self._peers, self._fetcher, self._piece_map, run_in_thread
-        )
-        config = current.get()
+        self._leaving = Leaving(store, self._peers, self._fetcher, self._piece_map, run_in_thread)
         self._mender = Mender(
-            Inspected(blobs, generations, pushes, pins, config.node, config.is_publisher),
-            lambda: self._current.get().is_publisher,
+            store,
             self._peers,
             run_in_thread,
             troubles,
@@ -173,13 +156,13 @@ class Agent:
             config = self._current.get()
             if moved := self._follower.look(as_heir=config.is_publisher):
                 with self._on_disk("history"):
-                    self._generations.prune(config.keep_generations)
+                    self._store.generations.prune(config.keep_generations)
                 self._replicate.set()
             give_up = {refused.digest for refused in self._follower.refused if refused.peer in without}
             left = [refused for refused in self._refused() if refused.digest not in give_up]
             with self._on_disk("standing"):
                 if not config.is_publisher or any(refused.signed for refused in left):
-                    readiness.clear(self._blobs.root)
+                    readiness.clear(self._store.blobs.root)
                 # What came and is none says nothing: its peer may have nothing newer. What did not come may be newer.
                 elif all(refused.disproved for refused in left) and set(without).issuperset(self._follower.silent):
                     try:
@@ -187,7 +170,7 @@ class Agent:
                     except ApplianceError as error:
                         # An index that nobody could put back: nothing is published before it is.
                         _LOG.error("%s", error)
-                        readiness.clear(self._blobs.root)
+                        readiness.clear(self._store.blobs.root)
             return self._standing()
 
     @contextlib.contextmanager
@@ -202,24 +185,24 @@ class Agent:
 
     def _take_over(self, config: Config, moved: list[NameIndex], give_up: Collection[str]) -> None:
         """Be the publisher: nobody has anything newer. Nodes that come later take only what a listed seed has signed."""
-        signed = [index for index in (self._generations, self._pushes) if run_in_thread(index.sign_anew)]
+        signed = [index for index in (self._store.generations, self._store.pushes) if run_in_thread(index.sign_anew)]
         with contextlib.suppress(ApplianceError):  # what is wrong with the pins, the next seeding says
-            run_in_thread(self._pins.sign_anew)
-        readiness.mark_ready(self._blobs.root, config.node, give_up)
+            run_in_thread(self._store.pins.sign_anew)
+        readiness.mark_ready(self._store.blobs.root, config.node, give_up)
         for index in moved:
             _LOG.warning("this publisher follows number %d (%s), which another node had", index.number, index.digest)
         if moved or signed or give_up:
             line = {"action": "take-over", "time": now(), "node": config.node, "given_up": sorted(give_up)}
-            note(self._blobs.root, line | {"generation": summary(self._catalog.renew().generation)})
+            note(self._store.blobs.root, line | {"generation": summary(self._catalog.renew().generation)})
 
     def _refused(self) -> list[Refused]:
         """What the last look found and did not follow, but for what was given up."""
-        gone = readiness.given_up(self._blobs.root)
+        gone = readiness.given_up(self._store.blobs.root)
         return [refused for refused in self._follower.refused if refused.digest not in gone]
 
     def _standing(self) -> dict[str, Any]:
         return {
-            "settled": readiness.is_settled(self._blobs.root),
+            "settled": readiness.is_settled(self._store.blobs.root),
             "silent": self._follower.silent,
             "refused": [refused.as_dict() for refused in self._refused()],
         }
@@ -258,7 +241,7 @@ class Agent:
             "wanted_missing": len(missing),
             "wanted_missing_bytes": sum(item.size for item in missing),
             "wanted_lost": sum(1 for item in missing if item.digest in lost),
-            "blobs_held": sum(1 for _ in self._blobs.digests()),
+            "blobs_held": sum(1 for _ in self._store.blobs.digests()),
             "room_bytes": room["free_bytes"],
             "room": room,
             "health": self._health(),
@@ -304,7 +287,7 @@ class Agent:
 
     def _examine(self, digest: str) -> None:
         try:
-            if run_in_thread(functools.partial(verify_or_quarantine, suspect=True), self._blobs, digest, None):
+            if run_in_thread(functools.partial(verify_or_quarantine, suspect=True), self._store.blobs, digest, None):
                 _LOG.warning("%s could not be read for a client, and is sound now", digest)
         except ApplianceError as problem:
             _LOG.error("%s", problem)
@@ -344,7 +327,9 @@ class Agent:
                 "running": bool(state.after),
                 "finished": _iso(state.finished),
             },
-            "quarantined": sorted(digest for digest in self._blobs.quarantined() if not self._blobs.has(digest)),
+            "quarantined": sorted(
+                digest for digest in self._store.blobs.quarantined() if not self._store.blobs.has(digest)
+            ),
             "lost": [item.as_dict() for item in self._lost.all()],
             "damage": self._mender.all(),
         }
@@ -423,9 +408,9 @@ class Agent:
         except PeerError as problem:
             _LOG.info("could not tell %s: %s", peer.id, problem)
 
-    def _state(self) -> tuple[Config, object, object, object]:
+    def _state(self) -> tuple[object, ...]:
         """What others are told of, and acted on here, when it changes."""
-        return self._current.get(), self._generations.state(), self._pushes.state(), self._pins.state()
+        return self._current.get(), *self._store.states()
 
     def _replicating(self) -> None:
         """Bring what the policy wants here; again when called, and later where something could not be had."""
@@ -459,7 +444,7 @@ class Agent:
         :param may_give_way: whether the fetch may end because others wait; see :class:`FetchQueue`.
         """
         # What has the right size and is wanted all the same was found to be wrong.
-        suspect = self._blobs.size(descriptor.digest) == descriptor.size
+        suspect = self._store.blobs.size(descriptor.digest) == descriptor.size
         piece_map = self._piece_map(descriptor.digest)
         progress = self._fetcher.fetch(
             descriptor.digest, descriptor.size, piece_map, suspect=suspect, may_give_way=may_give_way
@@ -473,34 +458,35 @@ class Agent:
             keeps them complete, every blob. Without that, of these only what was found damaged here.
         """
         catalog = self._catalog.renew()
-        needs = list(needed(catalog.generation, self._blobs).values()) if catalog.generation else []
-        needs += needed_by_pushes(catalog.pushed, self._blobs).values() if catalog.pushed else ()
-        config, damaged = self._current.get(), self._blobs.quarantined()
+        needs = list(needed(catalog.generation, self._store.blobs).values()) if catalog.generation else []
+        needs += needed_by_pushes(catalog.pushed, self._store.blobs).values() if catalog.pushed else ()
+        config, damaged = self._current.get(), self._store.blobs.quarantined()
         if older or damaged:
-            for generation in self._generations.complete(config.keep_generations):
-                for digest, item in needed(generation, self._blobs).items():
+            for generation in self._store.generations.complete(config.keep_generations):
+                for digest, item in needed(generation, self._store.blobs).items():
                     if digest in damaged or (older and (item.is_manifest or config.is_publisher)):
                         needs.append(item)
             # Of a name that has left, nothing else asks for it.
-            pinned = self._pins.current()
-            for digest, item in needed_by_pins(pinned, self._blobs).items() if pinned else ():
+            pinned = self._store.pins.current()
+            for digest, item in needed_by_pins(pinned, self._store.blobs).items() if pinned else ():
                 if digest in damaged or (older and config.is_publisher):
                     needs.append(item)
-        return wanted(needs, self._blobs, config)
+        return wanted(needs, self._store.blobs, config)
 
     def _piece_map(self, digest: str) -> PieceMap | None:
         def damaged(found: Descriptor) -> None:
             self._fetcher.start(found.digest, found.size, None, suspect=True)
 
-        return piece_map(self._catalog.get().piece_map(digest), self._blobs, digest, damaged)
+        return piece_map(self._catalog.get().piece_map(digest), self._store.blobs, digest, damaged)
 
     def _tidy(self) -> None:
         """Drop uploads that nobody goes on with, and damaged blobs that are back."""
-        dropped = run_in_thread(self._uploads.expire)
+        dropped = run_in_thread(self._store.uploads.expire)
         if dropped:
             _LOG.info("dropped %d files of uploads that nobody went on with", dropped)
         run_in_thread(
-            self._blobs.empty_quarantine, [digest for digest in self._blobs.quarantined() if self._blobs.has(digest)]
+            self._store.blobs.empty_quarantine,
+            [digest for digest in self._store.blobs.quarantined() if self._store.blobs.has(digest)],
         )
         gevent.sleep(_TIDY_EVERY)
 

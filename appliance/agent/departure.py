@@ -12,11 +12,9 @@ from appliance.config import Peer
 from appliance.oci.manifests import Descriptor
 from appliance.oci.pieces import PieceMap
 from appliance.peers.https import HttpsTransport, PeerError
-from appliance.store.blobs import BlobStore
-from appliance.store.generations import Generation, Generations
-from appliance.store.pins import Pins
-from appliance.store.pushes import Pushes
+from appliance.store.generations import Generation
 from appliance.store.reachability import Needed, needed, needed_by_pins, needed_by_pushes, reach, reader, walk
+from appliance.store.store import Store
 
 _AT_ONCE = 16
 _NAMES = 5
@@ -26,28 +24,19 @@ _NAMES = 5
 class Leaving:
     """Looks after the blobs that kept generations, pushed names and pins need when nodes leave.
 
-    :param keep: how many generations stay complete; of older ones blobs were collected, and no node lacks them.
     :param piece_map: gives the piece map of a blob by its digest, where an index lists one.
     :param offload: runs a blocking function off the event loop.
     """
 
     def __init__(
         self,
-        blobs: BlobStore,
-        generations: Generations,
-        pushes: Pushes,
-        pins: Pins,
-        keep: int,
+        store: Store,
         peers: HttpsTransport,
         fetcher: Fetcher,
         piece_map: Callable[[str], PieceMap | None],
         offload: Callable[..., Any],
     ) -> None:
-        self._blobs = blobs
-        self._generations = generations
-        self._pushes = pushes
-        self._pins = pins
-        self._keep = keep
+        self._store = store
         self._peers = peers
         self._fetcher = fetcher
         self._piece_map = piece_map
@@ -136,25 +125,25 @@ class Leaving:
 
     def _missing(self) -> list[Descriptor]:
         """What is needed and does not lie here whole."""
-        found = self._needed(self._generations.complete(self._keep))
+        found = self._needed(self._store.generations.complete(self._store.config.keep_generations))
         descriptors = [item.descriptor for item in found.values()]
-        return [item for item in descriptors if self._blobs.size(item.digest) != item.size]
+        return [item for item in descriptors if self._store.blobs.size(item.digest) != item.size]
 
     def _served(self, digests: Collection[str]) -> Collection[str]:
         """Those of these that what is served now or pinned needs."""
         if not digests:
             return ()
-        current = self._generations.current()
+        current = self._store.generations.current()
         return self._needed([current] if current else []).keys() & set(digests)
 
     def _needed(self, generations: Iterable[Generation]) -> dict[str, Needed]:
         """What these, the pushed names and the pins need, by digest."""
         found: dict[str, Needed] = {}
         for generation in generations:
-            found |= needed(generation, self._blobs)
-        pushed, pinned = self._pushes.current(), self._pins.current()
-        found |= needed_by_pins(pinned, self._blobs) if pinned is not None else {}
-        return found | needed_by_pushes(pushed, self._blobs) if pushed is not None else found
+            found |= needed(generation, self._store.blobs)
+        pushed, pinned = self._store.pushes.current(), self._store.pins.current()
+        found |= needed_by_pins(pinned, self._store.blobs) if pinned is not None else {}
+        return found | needed_by_pushes(pushed, self._store.blobs) if pushed is not None else found
 
     def _names(self, digests: Collection[str]) -> dict[str, list[str]]:
         """A few of the names that need each of these."""
@@ -166,14 +155,14 @@ class Leaving:
         return found
 
     def _by_name(self) -> Iterator[tuple[str, Iterator[Needed]]]:
-        read = reader(self._blobs)
-        for generation in reversed(self._generations.complete(self._keep)):
+        read = reader(self._store.blobs)
+        for generation in reversed(self._store.generations.complete(self._store.config.keep_generations)):
             yield from ((name, walk(entry, read)) for name, entry in generation.entries)
         # Under a name that has left, or moved since.
-        pinned = self._pins.current()
+        pinned = self._store.pins.current()
         if pinned is not None:
             yield from ((name, walk(entry, read)) for name, entry in pinned.names.items())
-        pushed = self._pushes.current()
+        pushed = self._store.pushes.current()
         if pushed is not None:
             yield from ((name, reach(entry, read)) for name, entry in pushed.names.items())
 

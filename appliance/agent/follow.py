@@ -19,12 +19,10 @@ from appliance.oci.manifests import Descriptor
 from appliance.peers import wire
 from appliance.peers.https import HttpsTransport, PeerError
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Generations
 from appliance.store.head import IndexHead
 from appliance.store.index import NameIndex, SignedIndex, beginning
-from appliance.store.pins import Pins
-from appliance.store.pushes import Pushes
 from appliance.store.reachability import Needed, needed, needed_by_pushes
+from appliance.store.store import Store
 from appliance.trust import Signature
 
 _LOG = logging.getLogger("appliance.follow")
@@ -107,21 +105,18 @@ class Follower:
 
     def __init__(
         self,
-        blobs: BlobStore,
-        generations: Generations,
-        pushes: Pushes,
-        pins: Pins,
+        store: Store,
         peers: HttpsTransport,
         fetcher: Fetcher,
         offload: Callable[..., Any],
         troubles: Troubles | None = None,
     ) -> None:
-        self._blobs = blobs
+        self._blobs = store.blobs
         self._tracks: tuple[_Track[Any], ...] = (
-            _Track("generation", generations, needed),
-            _Track("pushes", pushes, needed_by_pushes),
+            _Track("generation", store.generations, needed),
+            _Track("pushes", store.pushes, needed_by_pushes),
             # What they keep came with a generation; where a node never had it, there is nothing for it to keep.
-            _Track("pins", pins, lambda pinned, blobs: {}),
+            _Track("pins", store.pins, lambda pinned, blobs: {}),
         )
         self._peers = peers
         self._fetcher = fetcher

@@ -17,7 +17,8 @@ from appliance.config import Peer
 from appliance.errors import ApplianceError
 from appliance.peers.https import HttpsTransport, PeerError
 from appliance.store.healing import heal, signers, take_copy, take_signature
-from appliance.store.inspection import Fault, Inspected, Inspector
+from appliance.store.inspection import Fault, Inspector
+from appliance.store.store import Store
 from appliance.trust import Signature
 
 _LOG = logging.getLogger("appliance.mend")
@@ -63,7 +64,6 @@ class Damage:
 class Mender:
     """Finds and heals damage of the files of one store.
 
-    :param publishes: whether this node is the publisher now.
     :param offload: runs a function that blocks off the event loop.
     :param troubles: where peers are counted that give no file, or a wrong one.
     :param clock: the time, seconds since 1970.
@@ -72,15 +72,13 @@ class Mender:
 
     def __init__(
         self,
-        store: Inspected,
-        publishes: Callable[[], bool],
+        store: Store,
         peers: HttpsTransport,
         offload: Callable[..., Any],
         troubles: Troubles | None = None,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._publishes = publishes
         self._peers = peers
         self._offload = offload
         self._reader = IndexReader(peers, offload)
@@ -137,8 +135,7 @@ class Mender:
 
     def _inspect(self, whole: bool) -> list[Fault]:
         look = self._inspector.look
-        publishes = self._publishes()
-        return list(self._offload(lambda: look(anew=whole, publishes=publishes)))
+        return list(self._offload(lambda: look(anew=whole)))
 
     def _heal(self, fault: Fault) -> str:
         """Heal one file; returns from what, or why not."""

@@ -24,15 +24,14 @@ from appliance.store import readiness
 from appliance.store.auditlog import FILE as JOURNAL
 from appliance.store.auditlog import note
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Generation, Generations
+from appliance.store.generations import Generation
 from appliance.store.generations import parse as parse_generation
 from appliance.store.index import NameIndex, SignedIndex
 from appliance.store.locks import names_locked
-from appliance.store.pins import Pins
 from appliance.store.pins import parse as parse_pins
-from appliance.store.pushes import Pushes
 from appliance.store.pushes import parse as parse_pushes
 from appliance.store.reachability import Needed, needed, needed_by_pins, needed_by_pushes
+from appliance.store.store import Store
 from appliance.times import now
 
 KIND = "store"
@@ -53,28 +52,12 @@ _DIRECTORIES = {"index.json": "generations", "pushes.json": "pushes", "pins.json
 State = Literal["same", "forward", "other"]
 
 
-@dataclass(frozen=True)
-class Indexes:
-    """The three indexes of one store.
-
-    :param blobs: the store.
-    """
-
-    blobs: BlobStore
-    generations: Generations
-    pushes: Pushes
-    pins: Pins
-
-    def __iter__(self) -> Iterator[tuple[str, SignedIndex[Any]]]:
-        """Each with the name of its file, in the order in which they are written: a generation finds what goes with it."""
-        yield from (("pins.json", self.pins), ("pushes.json", self.pushes), ("index.json", self.generations))
-
-    def states(self) -> tuple[object, ...]:
-        """Changes whenever one of them is replaced."""
-        return tuple(index.state() for _, index in self)
+def _indexes(store: Store) -> Iterator[tuple[str, SignedIndex[Any]]]:
+    """Yield each index with the name of its file, in the order in which they are written."""
+    return ((index.index.name, index) for index in store.indexes.values())
 
 
-def collect(store: Indexes, *, pushed_blobs: bool) -> tuple[dict[str, Content], dict[str, Any]]:
+def collect(store: Store, *, pushed_blobs: bool) -> tuple[dict[str, Content], dict[str, Any]]:
     """The files of a store's backup, and what ``backup.json`` says about them.
 
     Works while the store serves and while names change: no lock is taken, because a seeding holds its own for as long
@@ -114,14 +97,14 @@ def collect(store: Indexes, *, pushed_blobs: bool) -> tuple[dict[str, Content], 
     return {**names, **blobs}, about
 
 
-def compare(store: Indexes, about: Mapping[str, Any]) -> dict[str, State]:
+def compare(store: Store, about: Mapping[str, Any]) -> dict[str, State]:
     """How what a store serves stands to a backup, for each index.
 
     ``same``; ``forward``: the store has nothing, or what came before the backup; ``other``: it has what the backup does
     not know, and would lose it.
     """
     states: dict[str, State] = {}
-    for file, index in store:
+    for file, index in _indexes(store):
         # What a damaged one listed nobody knows: whether it may be replaced is the operator's word.
         try:
             states[file] = _compare(index.current(), about, file)
@@ -130,7 +113,7 @@ def compare(store: Indexes, about: Mapping[str, Any]) -> dict[str, State]:
     return states
 
 
-def restore(store: Indexes, file: BinaryIO, where: str, *, over: bool) -> dict[str, Any]:
+def restore(store: Store, file: BinaryIO, where: str, *, over: bool) -> dict[str, Any]:
     """Bring the names of a backup back into a store; its manifests and pushed layers too.
 
     Whatever ends this in between leaves what was served; running it again finishes it. What is replaced is kept beside,
@@ -171,11 +154,11 @@ def restore(store: Indexes, file: BinaryIO, where: str, *, over: bool) -> dict[s
         return {"changed": bool(changing or written), "states": states, "blobs": written}
 
 
-def refuse_other(states: Mapping[str, State], store: Indexes, about: Mapping[str, Any], *, over: bool) -> None:
+def refuse_other(states: Mapping[str, State], store: Store, about: Mapping[str, Any], *, over: bool) -> None:
     """Refuse (APL-0873) to replace what the backup does not know."""
     others = [name for name, state in states.items() if state == "other"]
     if others and not over:
-        key, index = _KEYS[others[-1]], dict(store)[others[-1]]
+        key, index = _KEYS[others[-1]], dict(_indexes(store))[others[-1]]
         fail(
             "APL-0873",
             "the store serves what the backup does not know",
@@ -192,11 +175,11 @@ def _served(index: SignedIndex[Any]) -> str:
         return f"that is damaged ({error.why})"
 
 
-def _read_names(store: Indexes) -> tuple[dict[str, Content], dict[str, Any]]:
+def _read_names(store: Store) -> tuple[dict[str, Content], dict[str, Any]]:
     """Index and copies by file name, and what is current; each index before its signature, which was written first."""
     root, found = store.blobs.root, dict[str, Content]()
     current: dict[str, Any] = {}
-    for name, index in store:
+    for name, index in _indexes(store):
         item = current[name] = index.current()
         if item is not None:
             found[name] = item.raw
@@ -212,7 +195,7 @@ def _read_names(store: Indexes) -> tuple[dict[str, Content], dict[str, Any]]:
     return found, current
 
 
-def _wanted(store: Indexes, current: Mapping[str, Any], *, pushed_blobs: bool) -> list[str]:
+def _wanted(store: Store, current: Mapping[str, Any], *, pushed_blobs: bool) -> list[str]:
     """Digests of the blobs that go along."""
     found: dict[str, Needed] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
@@ -255,7 +238,7 @@ class _History:
     media: list[str]
 
 
-def _history(store: Indexes, journal: Content) -> _History:
+def _history(store: Store, journal: Content) -> _History:
     """Digests of all generations that came before, as far as they are known, and the media that brought them."""
     digests: dict[str, None] = {}
     media: dict[str, None] = {}
@@ -351,7 +334,7 @@ def _take_in(blobs: BlobStore, file: BinaryIO, where: str, backup: Backup) -> tu
     return names, written
 
 
-def _put_names(store: Indexes, names: Mapping[str, bytes], changing: Sequence[str], line: Mapping[str, Any]) -> None:
+def _put_names(store: Store, names: Mapping[str, bytes], changing: Sequence[str], line: Mapping[str, Any]) -> None:
     """Copies and signatures first, then the journal, the indexes last: what is seen is whole at any moment.
 
     :param line: what the journal says about it. Before the indexes: ended after them, the next run would find nothing to do.
@@ -372,7 +355,7 @@ def _put_names(store: Indexes, names: Mapping[str, bytes], changing: Sequence[st
             (root / name).unlink(missing_ok=True)
 
 
-def _remove_others(store: Indexes, names: Mapping[str, bytes]) -> None:
+def _remove_others(store: Store, names: Mapping[str, bytes]) -> None:
     """What is left of another line of numbers would count among those that are kept; a restore that was ended leaves some."""
     for name in _KEYS:
         for path in store.blobs.root.glob(f"{_DIRECTORIES[name]}/*") if name in names else ():
@@ -380,7 +363,7 @@ def _remove_others(store: Indexes, names: Mapping[str, bytes]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _keep_aside(store: Indexes) -> None:
+def _keep_aside(store: Store) -> None:
     """Keep what is about to be replaced, in a directory of its own."""
     root = store.blobs.root
     if not (root / JOURNAL).exists() and not any((root / "generations").glob("*")):

@@ -5,16 +5,13 @@ from __future__ import annotations
 import datetime
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from appliance.cli.common import CONFIG, JSON, STORE, Opened, open_store, show
+from appliance.cli.common import CONFIG, JSON, STORE, open_store, show
 from appliance.sizes import size_words
 from appliance.times import now
-
-if TYPE_CHECKING:
-    from appliance.backup.contents import Indexes
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -44,7 +41,7 @@ def store_(directory: Path, config_file: Path | None, pushed_blobs: bool, as_jso
     store.blobs.require()
     # What was found here is read a moment later: garbage collection waits, and nobody else does.
     with under_lease(), store.blobs.gc_lock_shared():
-        contents, about = names.collect(_indexes(store), pushed_blobs=pushed_blobs)
+        contents, about = names.collect(store, pushed_blobs=pushed_blobs)
         backup = container.write(out, names.KIND, now(), about, contents)
     show({"archive": str(out), "bytes": backup.size, **about}, as_json, _store_text)
 
@@ -76,7 +73,7 @@ def restore(directory: Path, config_file: Path | None, over: bool, as_json: bool
             )
         if lease is not None:
             lease.await_sign()
-        shown = names.restore(_indexes(store), file, str(archive), over=over)
+        shown = names.restore(store, file, str(archive), over=over)
     show(shown, as_json, lambda said: "restored" if said["changed"] else "nothing to restore: all of it is here")
 
 
@@ -128,12 +125,6 @@ def unpack(archive: Path, directory: Path) -> None:
 
 
 COMMANDS = (group,)
-
-
-def _indexes(store: Opened) -> Indexes:
-    from appliance.backup.contents import Indexes
-
-    return Indexes(store.blobs, store.generations, store.pushes, store.pins)
 
 
 def _store_text(shown: dict[str, Any]) -> str:

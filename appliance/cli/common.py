@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,12 +14,7 @@ from appliance.config import DEFAULT_PATH, Config, load
 from appliance.words import each, json_text, several_lines
 
 if TYPE_CHECKING:
-    from appliance.store.blobs import BlobStore
-    from appliance.store.gc import GarbageCollector
-    from appliance.store.generations import Generations
-    from appliance.store.pins import Pins
-    from appliance.store.pushes import Pushes
-    from appliance.store.uploads import Uploads
+    from appliance.store.store import Store
 
 STORE = click.option(
     "--store", "directory", required=True, type=click.Path(path_type=Path), help="Directory of the store."
@@ -33,46 +28,16 @@ CONFIG = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A store, what it serves, and the node's configuration."""
-
-    config: Config
-    blobs: BlobStore
-    generations: Generations
-    pushes: Pushes
-    pins: Pins
-    uploads: Uploads
-    collector: GarbageCollector
-
-
-def open_store(directory: Path, config_file: Path | None) -> Opened:
+def open_store(directory: Path, config_file: Path | None) -> Store:
     """Open a store, with the node's configuration where it is the node's own; see :func:`config_of`."""
     from appliance.store import schema
-    from appliance.store.blobs import BlobStore
-    from appliance.store.gc import GarbageCollector
-    from appliance.store.generations import Generations
-    from appliance.store.pins import Pins
-    from appliance.store.pushes import Pushes
-    from appliance.store.uploads import Uploads
-    from appliance.trust import Trust
+    from appliance.store.store import Store
 
     schema.check(directory)
-    config = config_of(directory, config_file)
-    blobs = BlobStore(directory, free_percent=config.free_percent if config.peers else 0, limit=config.store_limit)
-    trust = Trust(config.pki, config.node, config.seeds)
-    generations, pushes, pins, uploads = (
-        Generations(blobs, trust),
-        Pushes(blobs, trust),
-        Pins(blobs, trust),
-        Uploads(blobs),
-    )
-    collector = GarbageCollector(blobs, generations, pushes, pins, uploads, keep=config.keep_generations)
-    blobs.space.collectable = lambda: collector.plan().size
-    return Opened(config, blobs, generations, pushes, pins, uploads, collector)
+    return Store.open(replace(config_of(directory, config_file), store=directory))
 
 
-def open_as_publisher(directory: Path, config_file: Path | None, what: str) -> Opened:
+def open_as_publisher(directory: Path, config_file: Path | None, what: str) -> Store:
     """Open a store as its owner, to change what it names.
 
     :param what: the error on every node but the publisher (APL-0312).

@@ -16,9 +16,9 @@ from appliance.config import DEFAULT_PATH, load
 from appliance.sizes import size_words
 
 if TYPE_CHECKING:
-    from appliance.cli.common import Opened
     from appliance.config import Config
     from appliance.store.gc import Image
+    from appliance.store.store import Store
 
 
 def _finite(_: click.Context, parameter: click.Parameter, seconds: float | None) -> float | None:
@@ -78,7 +78,7 @@ def gc(
     from appliance.archives.sandbox import drop_privileges
     from appliance.lease import under_lease
     from appliance.oci.digests import check_digest
-    from appliance.store.gc import GRACE_SECONDS, GarbageCollector, SweepResult, collect
+    from appliance.store.gc import GRACE_SECONDS, SweepResult, collect
 
     store = open_store(directory, config_file)
     store.blobs.require()
@@ -87,13 +87,7 @@ def gc(
     # First of all: only root may open the lease.
     with under_lease() as lease:
         drop_privileges(directory)
-        collector = GarbageCollector(
-            store.blobs,
-            store.generations,
-            store.pushes,
-            store.pins,
-            store.uploads,
-            keep=store.config.keep_generations,
+        collector = store.collector(
             running=running,
             grace=GRACE_SECONDS if grace is None else grace,
             lost=[check_digest(digest) for digest in lost],
@@ -152,7 +146,7 @@ def _read(file: str) -> str:
     return Path(file).read_text(encoding="utf-8", errors="replace")
 
 
-def _compare_with_peers(store: Opened) -> list[str]:
+def _compare_with_peers(store: Store) -> list[str]:
     """Refuse a node that has not followed the site's newest generation: what it needs is not known here yet."""
     from appliance.agent.client import AgentClient, AgentDown
     from appliance.errors import fail

@@ -17,11 +17,10 @@ from appliance.words import one_line, quoted
 
 if TYPE_CHECKING:
     from appliance.agent.client import AgentClient
-    from appliance.cli.common import Opened
     from appliance.config import Config
     from appliance.listeners import Foreign
     from appliance.store.fsck import Report
-    from appliance.store.inspection import Inspected
+    from appliance.store.store import Store
 
 
 @click.command()
@@ -46,22 +45,14 @@ def fsck(directory: Path, config_file: Path | None, as_json: bool, repair: bool)
         # What is written belongs to the services; and nothing is hashed for hours where nothing can be written.
         drop_privileges(directory)
         store.blobs.require_writable()
-    inspected = _inspected(store)
-    report = check(
-        store.blobs,
-        store.generations,
-        store.pushes,
-        whole=inspected.publishes,
-        pins=store.pins,
-        node=inspected.node,
-    )
+    report = check(store)
     repaired: dict[str, Any] | None = None
     shown = report.as_dict()
     if repair:
         for digest in report.damaged:
             verify_or_quarantine(store.blobs, digest, None, suspect=True)
         repaired = _fetch_now(store)
-        shown["damage"] = _heal(store, inspected, report, repaired)
+        shown["damage"] = _heal(store, report, repaired)
         report.look_at_quarantine(store.blobs)
         shown["quarantined"] = report.quarantined
     shown["back"] = repaired["back"] if repaired else []
@@ -102,7 +93,7 @@ def _foreign(config: Config) -> list[Foreign]:
     return foreign(config.mirror_listen, owner, "appliance-mirror.service")
 
 
-def _agent(store: Opened) -> AgentClient | None:
+def _agent(store: Store) -> AgentClient | None:
     """The agent that serves this store, where it is a node's; ``appliance serve`` has its socket beside it."""
     from appliance.agent.client import AgentClient
 
@@ -112,7 +103,7 @@ def _agent(store: Opened) -> AgentClient | None:
     return AgentClient(store.config.agent_socket) if store.config.peers else None
 
 
-def _fetch_now(store: Opened) -> dict[str, Any] | None:
+def _fetch_now(store: Store) -> dict[str, Any] | None:
     """Let the agent bring back what is missing; None where there is none, or it does not answer."""
     from appliance.agent.client import AgentDown, AgentRefused
     from appliance.errors import fail
@@ -135,16 +126,7 @@ def _fetch_now(store: Opened) -> dict[str, Any] | None:
         return None
 
 
-def _inspected(store: Opened) -> Inspected:
-    """The store as its files are looked at; of one that is no node's, the id that serves it is not known here."""
-    from appliance.store.inspection import Inspected
-
-    node = store.config.node if store.config.peers else None
-    publishes = store.config.is_publisher
-    return Inspected(store.blobs, store.generations, store.pushes, store.pins, node, publishes)
-
-
-def _heal(store: Opened, inspected: Inspected, report: Report, repaired: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _heal(store: Store, report: Report, repaired: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Say of each file that was damaged whether it is healed; without an agent, heal what this node can by itself."""
     from appliance.store.fsck import look
     from appliance.store.healing import heal
@@ -153,17 +135,17 @@ def _heal(store: Opened, inspected: Inspected, report: Report, repaired: dict[st
     if repaired is None:
         for fault in report.faults:
             try:
-                how[fault.key] = heal(inspected, fault, is_alone=not store.config.others) or ""
+                how[fault.key] = heal(store, fault, is_alone=not store.config.others) or ""
             except (ApplianceError, OSError) as error:
                 how[fault.key] = f"not healed: {error}"
-    left = {fault.key for fault in look(inspected)} if report.faults else set()
+    left = {fault.key for fault in look(store)} if report.faults else set()
     return [
         item | {"healed": fault.key not in left, "how": how.get(fault.key, "")}
         for fault, item in zip(report.faults, report.as_dict()["damage"], strict=True)
     ]
 
 
-def _lost(store: Opened, report: Report) -> list[dict[str, Any]]:
+def _lost(store: Store, report: Report) -> list[dict[str, Any]]:
     """What the site has lost, as the agent knows it; without an agent it is what this store has not."""
     from appliance.agent.client import AgentDown
     from appliance.store.impact import blame
@@ -171,7 +153,7 @@ def _lost(store: Opened, report: Report) -> list[dict[str, Any]]:
     agent = _agent(store)
     if agent is None:
         gone = {*report.missing, *report.damaged, *report.quarantined}
-        found = blame(gone, store.blobs, store.generations, store.pushes) if gone else {}
+        found = blame(gone, store) if gone else {}
         return [lost.as_dict() for lost in found.values()]
     try:
         lost: list[dict[str, Any]] = agent.status()["health"]["lost"]

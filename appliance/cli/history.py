@@ -116,8 +116,8 @@ def rollback(
             planned.check(store.blobs)
             consent.check(planned.as_dict())
             return
-        publisher = Publisher(store.config, store.blobs, store.generations, store.pins, lease)
-        done, result = roll_back(publisher, choose, store.pushes, expect=expect, consent=consent)
+        publisher = Publisher(store, lease)
+        done, result = roll_back(publisher, choose, expect=expect, consent=consent)
     if result.published:
         tell_agent(directory, config_file)
     show(

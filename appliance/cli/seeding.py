@@ -15,7 +15,8 @@ from appliance.sizes import size_words
 if TYPE_CHECKING:
     from appliance.archives.medium import Medium
     from appliance.lease import Lease
-    from appliance.publish.seed import Request, Target
+    from appliance.publish.seed import Request
+    from appliance.store.store import Store
 
 _NAME = click.option("--name", "names", multiple=True, metavar="REF", help="Name for an image that has none.")
 _PLATFORM = click.option(
@@ -106,9 +107,9 @@ def plan(
     _check_given(asked["sources"], asked["remove"])
 
     def work(medium: Medium, report: Callable[[int, int], None], lease: Lease | None) -> dict[str, Any]:
-        target = _target(directory, config_file, lease)
+        store = open_store(directory, config_file)
         run = stage if staged else inspect
-        return run(target, _request(target, asked), medium=medium, progress=report).as_dict()
+        return run(store, _request(store, asked), medium=medium, progress=report).as_dict()
 
     shown = _read(directory, asked["sources"], work, as_json)
     show(shown, as_json, plan_text)
@@ -138,9 +139,11 @@ def seed(
     consent = Consent(move_pinned, older, asked["other_site"], asked["any_platform"])
 
     def work(medium: Medium, report: Callable[[int, int], None], lease: Lease | None) -> dict[str, Any]:
-        target = _target(directory, config_file, lease)
-        request = _request(target, asked)
-        return run(target, request, expect=expect, consent=consent, medium=medium, progress=report).as_dict()
+        store = open_store(directory, config_file)
+        request = _request(store, asked)
+        return run(
+            store, request, expect=expect, consent=consent, medium=medium, progress=report, lease=lease
+        ).as_dict()
 
     make_sure(config_of(directory, config_file))
     shown = _read(directory, asked["sources"], work, as_json)
@@ -232,19 +235,12 @@ def _check_given(sources: tuple[str, ...], remove: tuple[str, ...]) -> None:
         raise click.UsageError("Missing argument 'SOURCES...' (only --remove does without).")
 
 
-def _target(directory: Path, config_file: Path | None, lease: Lease | None) -> Target:
-    from appliance.publish.seed import Target
-
-    store = open_store(directory, config_file)
-    return Target(store.config, store.blobs, store.generations, store.pushes, store.pins, store.collector, lease)
-
-
-def _request(target: Target, asked: Mapping[str, Any]) -> Request:
+def _request(store: Store, asked: Mapping[str, Any]) -> Request:
     """Return what the options ask for; what the nodes run is taken from the inventory where no option says it."""
     from appliance.oci.platforms import parse_platform
     from appliance.publish.seed import Request
 
-    platforms = [parse_platform(text) for text in asked["platforms"] or target.config.platforms]
+    platforms = [parse_platform(text) for text in asked["platforms"] or store.config.platforms]
     return Request(**{**asked, "platforms": platforms})
 
 

@@ -32,9 +32,9 @@ from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.oci.digests import check_digest
 from appliance.peers.served import Served
-from appliance.store.blobs import BlobStore
 from appliance.store.catalog import LiveCatalog
-from appliance.store.index import SignedIndex, summary
+from appliance.store.index import summary
+from appliance.store.store import Store
 from appliance.web.blob_provider import NoFetcher
 from appliance.web.blobs import send_blob
 from appliance.web.listener import Handler
@@ -48,9 +48,6 @@ _NOT_LISTED = "requests of nodes that are not listed"
 class PeerRoutes:
     """The routes for other nodes.
 
-    :param generations: the file of the current generation.
-    :param pushes: the file of what was pushed.
-    :param pins: the file of what is pinned.
     :param wake: tells this node's agent to look for something newer.
     :param suspect: tells it of a blob that cannot be read.
     """
@@ -58,17 +55,14 @@ class PeerRoutes:
     def __init__(
         self,
         config: Config,
-        blobs: BlobStore,
-        generations: SignedIndex[Any],
-        pushes: SignedIndex[Any],
-        pins: SignedIndex[Any],
+        store: Store,
         catalog: LiveCatalog,
         wake: Callable[[], None],
         suspect: Callable[[str], None],
     ) -> None:
         self._config = config
-        self._blobs = blobs
-        self._indexes = {index.kind: Served(index) for index in (generations, pushes, pins)}
+        self._blobs = store.blobs
+        self._indexes = {kind: Served(index) for kind, index in store.indexes.items()}
         self._catalog = catalog
         self._wake = wake
         # Never from other peers: two nodes that lack a blob would ask each other in a circle.

@@ -8,18 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from appliance.actor import actor
-from appliance.config import Config
 from appliance.errors import fail
 from appliance.lease import Lease
 from appliance.oci.manifests import Descriptor
 from appliance.publish.plan import Plan
 from appliance.store import schema
 from appliance.store.auditlog import catch_up, is_recorded, record
-from appliance.store.blobs import BlobStore
-from appliance.store.generations import Generation, Generations, make
+from appliance.store.generations import Generation, make
 from appliance.store.locks import names_locked
-from appliance.store.pins import Pins
 from appliance.store.reachability import maps_needed, needed
+from appliance.store.store import Store
 from appliance.times import now
 
 
@@ -60,16 +58,10 @@ class Publisher:
 
     def __init__(
         self,
-        config: Config,
-        blobs: BlobStore,
-        generations: Generations,
-        pins: Pins | None,
+        store: Store,
         lease: Lease | None = None,
     ) -> None:
-        self.config = config
-        self.blobs = blobs
-        self.generations = generations
-        self.pins = pins
+        self.store = store
         self._lease = lease
 
     @contextlib.contextmanager
@@ -78,17 +70,17 @@ class Publisher:
 
         :raises ApplianceError: APL-0312 on every node but the publisher, APL-0307 while another run changes names.
         """
-        if not self.config.is_publisher:
+        if not self.store.config.is_publisher:
             fail(
                 "APL-0312",
                 "only the publisher makes generations",
-                where=self.config.node,
-                why=f"the publisher of this site is {self.config.publisher}",
-                fix=f"Run the same on {self.config.publisher}; a medium has to be plugged in there",
+                where=self.store.config.node,
+                why=f"the publisher of this site is {self.store.config.publisher}",
+                fix=f"Run the same on {self.store.config.publisher}; a medium has to be plugged in there",
             )
         with self.staging() as current:
             if current is not None:
-                with self.blobs.disk_errors("the audit log"):
+                with self.store.blobs.disk_errors("the audit log"):
                     self._catch_up(current)
             yield current
 
@@ -102,11 +94,11 @@ class Publisher:
         :raises ApplianceError: APL-0307 while another run changes names.
         """
         with contextlib.ExitStack() as held:
-            with self.blobs.disk_errors("a new store"):
-                schema.prepare(self.blobs)
-                held.enter_context(names_locked(self.blobs.root))
-            self.blobs.clear_incoming()
-            yield self.generations.current()
+            with self.store.blobs.disk_errors("a new store"):
+                schema.prepare(self.store.blobs)
+                held.enter_context(names_locked(self.store.blobs.root))
+            self.store.blobs.clear_incoming()
+            yield self.store.generations.current()
 
     def publish(
         self,
@@ -131,7 +123,7 @@ class Publisher:
             maps_needed(
                 plan.names_after | {digest: item.entry for digest, item in plan.referrers_after.items()},
                 piece_maps,
-                self.blobs,
+                self.store.blobs,
             ),
             cause=cause,
             created=now(),
@@ -143,24 +135,22 @@ class Publisher:
         self._prove(following, plan)
         if self._lease is not None:
             self._lease.await_sign()
-        with self.blobs.disk_errors("the generation"):
-            self.generations.publish(following)
+        with self.store.blobs.disk_errors("the generation"):
+            self.store.generations.publish(following)
         try:
-            if self.pins is not None:
-                self.pins.follow(following.names)
-            record(self.blobs.root, following, plan.changes, **more)
+            self.store.pins.follow(following.names)
+            record(self.store.blobs.root, following, plan.changes, **more)
         except OSError as error:
             # It is published; the next run catches up on both.
             plan.reading.notes.append(f"The pins or the audit log could not be written: {error.strerror}.")
-        self.generations.prune(self.config.keep_generations)
+        self.store.generations.prune(self.store.config.keep_generations)
         return Result(plan, following, True, plan.bytes_to_write)
 
     def _catch_up(self, current: Generation) -> None:
         """Where the run before was ended between its switch and what follows it."""
-        if not is_recorded(self.blobs.root, current):
-            catch_up(self.blobs.root, self.generations, current)
-        if self.pins is not None:
-            self.pins.follow(current.names)
+        if not is_recorded(self.store.blobs.root, current):
+            catch_up(self.store.blobs.root, self.store.generations, current)
+        self.store.pins.follow(current.names)
 
     def _prove(self, generation: Generation, plan: Plan) -> None:
         """Published means complete: every blob of a name that changes is here, of its size, before it is visible.
@@ -173,13 +163,13 @@ class Publisher:
             names={name: entry for name, entry in generation.names.items() if name in plan.reading.names},
             referrers={digest: generation.referrers[digest] for digest in plan.changes.referrers_added},
         )
-        found = needed(changed, self.blobs)
-        missing = [digest for digest, item in found.items() if self.blobs.size(digest) != item.descriptor.size]
+        found = needed(changed, self.store.blobs)
+        missing = [digest for digest, item in found.items() if self.store.blobs.size(digest) != item.descriptor.size]
         if missing:
             fail(
                 "APL-0313",
                 "not everything that the names need is in the store",
-                where=str(self.blobs.root),
+                where=str(self.store.blobs.root),
                 why=", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),
                 fix="Nothing was published. Bring a medium that holds them, or run 'appliance fsck'",
             )

@@ -16,12 +16,10 @@ from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor, Manifest
 from appliance.oci.pieces import BIG_BLOB
 from appliance.store import auditlog, readiness
-from appliance.store.blobs import BlobStore
 from appliance.store.catalog import Catalog, LiveCatalog
 from appliance.store.index import Entry
-from appliance.store.pushes import Pushes
 from appliance.store.reachability import reach, reader
-from appliance.store.uploads import Uploads
+from appliance.store.store import Store
 
 _LOG = logging.getLogger("appliance.push")
 
@@ -43,17 +41,13 @@ def check_publisher(config: Config, store: Path) -> None:
 class Publishing:
     """The publisher's index of pushes, and what may become of it.
 
-    :param blobs: the store.
-    :param pushes: the index.
+    :param store: its blobs, its index of pushes, and its uploads.
     :param catalog: what is served now.
-    :param uploads: which repository uploaded what.
     """
 
-    def __init__(self, blobs: BlobStore, pushes: Pushes, catalog: LiveCatalog, uploads: Uploads) -> None:
-        self._blobs = blobs
-        self._pushes = pushes
+    def __init__(self, store: Store, catalog: LiveCatalog) -> None:
+        self._blobs, self._pushes, self._uploads = store.blobs, store.pushes, store.uploads
         self._catalog = catalog
-        self._uploads = uploads
 
     def put(
         self,

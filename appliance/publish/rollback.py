@@ -20,7 +20,7 @@ from appliance.store.generations import Generation
 from appliance.store.history import Held
 from appliance.store.index import Entry
 from appliance.store.pins import Pinned
-from appliance.store.pushes import Pushed, Pushes
+from appliance.store.pushes import Pushed
 from appliance.store.reachability import reader, walk
 
 
@@ -96,7 +96,6 @@ def _add_referrers(reading: Reading, target: Generation, held: Held, blobs: Blob
 def roll_back(
     publisher: Publisher,
     choose: Callable[[], Generation],
-    pushes: Pushes,
     *,
     expect: str | None = None,
     consent: Consent | None = None,
@@ -109,21 +108,20 @@ def roll_back(
     :raises ApplianceError: what ``choose`` raises, APL-0354 for what cannot be brought back, APL-0141 and APL-0154 for pinned names; and as
         :class:`Publisher`.
     """
-    blobs, agreed = publisher.blobs, consent or Consent()
+    store, agreed = publisher.store, consent or Consent()
     with publisher.changing() as current:
         target = choose()
         assert current is not None  # there is an older one
-        pinned = publisher.pins.current() if publisher.pins else None
-        found = make_rollback(target, current, blobs, pushes.current(), pinned)
+        found = make_rollback(target, current, store.blobs, store.pushes.current(), store.pins.current())
         check_expected(found.plan, expect)
-        found.check(blobs)
+        found.check(store.blobs)
         shown = found.plan.as_dict()
         agreed.check(shown)
         if found.plan.is_empty:
             return found, Result(found.plan, current, False)
         result = publisher.publish(
             found.plan,
-            _piece_maps(target, current, blobs),
+            _piece_maps(target, current, store.blobs),
             cause="rollback",
             sources=target.sources,
             media=target.media,

@@ -12,7 +12,6 @@ import msgspec
 from appliance.archives.left_out import MOST_LOGGED
 from appliance.archives.medium import Medium
 from appliance.archives.sink import BlobSink, HashingSink
-from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.lease import Lease
 from appliance.oci.manifests import Descriptor
@@ -25,29 +24,9 @@ from appliance.publish.read_media import read_sources
 from appliance.publish.reading import Reading
 from appliance.publish.removal import names_to_remove
 from appliance.publish.staging import Staging
-from appliance.store.blobs import BlobStore
-from appliance.store.gc import GarbageCollector
-from appliance.store.generations import Generation, Generations
-from appliance.store.pins import Pins
-from appliance.store.pushes import Pushes
+from appliance.store.generations import Generation
+from appliance.store.store import Store
 from appliance.times import utc_text
-
-
-@dataclass(frozen=True)
-class Target:
-    """The publisher's store, as planning and seeding need it.
-
-    :param collector: removes blobs that a refused or interrupted run stored; None: the next collection does.
-    :param lease: the run that this is a step of; see :class:`appliance.publish.publisher.Publisher`.
-    """
-
-    config: Config
-    blobs: BlobStore
-    generations: Generations
-    pushes: Pushes
-    pins: Pins | None = None
-    collector: GarbageCollector | None = None
-    lease: Lease | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +74,7 @@ class StagedPlan:
 
 
 def inspect(
-    target: Target,
+    store: Store,
     request: Request,
     *,
     medium: Medium | None = None,
@@ -105,17 +84,17 @@ def inspect(
 
     :raises ApplianceError: as :func:`stage`, but for those of the store's lock.
     """
-    exists = (target.blobs.root / "oci-layout").exists()
-    current = target.generations.current() if exists else None
-    with HashingSink(target.blobs) as sink:
-        reading = _read(target, request, current, sink, None, medium or Medium(), progress)
-    plan = _make_plan(target, request, current, reading, {})
-    target.blobs.check_room(plan.bytes_to_write)
+    exists = (store.blobs.root / "oci-layout").exists()
+    current = store.generations.current() if exists else None
+    with HashingSink(store.blobs) as sink:
+        reading = _read(store, request, current, sink, None, medium or Medium(), progress)
+    plan = _make_plan(store, request, current, reading, {})
+    store.blobs.check_room(plan.bytes_to_write)
     return plan
 
 
 def stage(
-    target: Target,
+    store: Store,
     request: Request,
     *,
     medium: Medium | None = None,
@@ -132,11 +111,11 @@ def stage(
         and APL-0153.
     """
     medium = medium or Medium()
-    publisher = Publisher(target.config, target.blobs, target.generations, target.pins)
-    with publisher.staging() as current, _staging(target, request, medium, current) as staging:
-        reading = _read(target, request, current, staging.sink, staging, medium, progress)
+    publisher = Publisher(store)
+    with publisher.staging() as current, _staging(store, request, medium, current) as staging:
+        reading = _read(store, request, current, staging.sink, staging, medium, progress)
         raw, blobs = msgspec.json.encode(reading), reading.all_blobs
-        plan = _make_plan(target, request, current, reading, staging.stored)
+        plan = _make_plan(store, request, current, reading, staging.stored)
         staging.check_complete(plan.bytes_to_write - plan.bytes_staged)
         if plan.is_empty and not plan.bytes_to_write:
             staging.finish()
@@ -147,13 +126,14 @@ def stage(
 
 
 def seed(
-    target: Target,
+    store: Store,
     request: Request,
     *,
     expect: str | None = None,
     consent: Consent | None = None,
     medium: Medium | None = None,
     progress: Callable[[int, int], None] | None = None,
+    lease: Lease | None = None,
 ) -> Result:
     """Import every source and publish, or leave the current generation as it is.
 
@@ -166,16 +146,17 @@ def seed(
     :param consent: what the operator agreed to.
     :param medium: opens the sources; None: as this process may.
     :param progress: called with bytes read and bytes of the file.
+    :param lease: the run that this is a step of; see :class:`appliance.publish.publisher.Publisher`.
     :raises ApplianceError: as :func:`appliance.publish.read_media.read_sources`, :meth:`Consent.check` and
         :class:`Publisher`, and APL-0153.
     """
     agreed, medium = consent or Consent(), medium or Medium()
-    publisher = Publisher(target.config, target.blobs, target.generations, target.pins, target.lease)
-    with publisher.changing() as current, _staging(target, request, medium, current) as staging:
+    publisher = Publisher(store, lease)
+    with publisher.changing() as current, _staging(store, request, medium, current) as staging:
         reading = staging.find_plan(expect, request.as_plain()) if expect is not None else None
         if reading is None:
-            reading = _read(target, request, current, staging.sink, staging, medium, progress)
-        plan = _make_plan(target, request, current, reading, staging.stored)
+            reading = _read(store, request, current, staging.sink, staging, medium, progress)
+        plan = _make_plan(store, request, current, reading, staging.stored)
         staging.check_complete(plan.bytes_to_write - plan.bytes_staged)
         check_expected(plan, expect)
         shown = plan.as_dict()
@@ -199,11 +180,11 @@ def seed(
 
 
 @contextmanager
-def _staging(target: Target, request: Request, medium: Medium, current: Generation | None) -> Iterator[Staging]:
-    blobs = target.blobs
+def _staging(store: Store, request: Request, medium: Medium, current: Generation | None) -> Iterator[Staging]:
+    blobs = store.blobs
     if current is not None:
         blobs.mapped = {blob for blob, item in current.piece_maps.items() if blobs.has(item.digest)}
-    staging = Staging(blobs, medium, deep=request.deep, collector=target.collector)
+    staging = Staging(blobs, medium, deep=request.deep, collector=store.collector())
     try:
         yield staging
     except ApplianceError:
@@ -215,7 +196,7 @@ def _staging(target: Target, request: Request, medium: Medium, current: Generati
 
 
 def _read(
-    target: Target,
+    store: Store,
     request: Request,
     current: Generation | None,
     sink: BlobSink,
@@ -226,14 +207,14 @@ def _read(
     return read_sources(
         request.sources,
         sink,
-        target.blobs.root,
+        store.blobs.root,
         current,
         names=request.names,
         platforms=request.platforms,
         any_platform=request.any_platform,
         allow=request.allow,
-        site_addresses=target.config.site_addresses,
-        site=target.config.site,
+        site_addresses=store.config.site_addresses,
+        site=store.config.site,
         other_site=request.other_site,
         deep=request.deep,
         medium=medium,
@@ -243,16 +224,16 @@ def _read(
 
 
 def _make_plan(
-    target: Target, request: Request, current: Generation | None, reading: Reading, stored: Mapping[str, int]
+    store: Store, request: Request, current: Generation | None, reading: Reading, stored: Mapping[str, int]
 ) -> Plan:
-    history: History = target.generations.newest_first if current else tuple
-    root, addresses = target.blobs.root, target.config.site_addresses
+    history: History = store.generations.newest_first if current else tuple
+    root, addresses = store.blobs.root, store.config.site_addresses
     return make_plan(
         reading,
         current,
-        target.blobs,
-        target.pushes.current(),
-        target.pins.current() if target.pins else None,
+        store.blobs,
+        store.pushes.current(),
+        store.pins.current(),
         removed=names_to_remove(request.remove, reading, current, history, root, addresses),
         history=history,
         stored=stored,

@@ -18,14 +18,8 @@ from appliance.registry.read import Registry, create_app
 from appliance.registry.repeats import Repeats
 from appliance.registry.response_cache import Recent
 from appliance.store import schema
-from appliance.store.blobs import BlobStore
 from appliance.store.catalog import LiveCatalog
-from appliance.store.gc import GarbageCollector
-from appliance.store.generations import Generations
-from appliance.store.pins import Pins
-from appliance.store.pushes import Pushes
-from appliance.store.uploads import Uploads
-from appliance.trust import Trust
+from appliance.store.store import Store
 from appliance.web.auth import Operators
 from appliance.web.loopback import LoopbackNames
 from appliance.web.peer_listener import create_app as create_peer_app
@@ -35,15 +29,10 @@ from appliance.web.peer_listener import create_app as create_peer_app
 class Parts:
     """The pieces that the applications of a node share."""
 
-    blobs: BlobStore
-    generations: Generations
-    pushes: Pushes
-    pins: Pins
-    uploads: Uploads
+    store: Store
     catalog: LiveCatalog
     agent: AgentClient
     registry: Registry
-    collector: Callable[[], GarbageCollector]
 
 
 def assemble(current: LiveConfig, repeats: Repeats | None = None) -> Parts:
@@ -52,21 +41,13 @@ def assemble(current: LiveConfig, repeats: Repeats | None = None) -> Parts:
     :param repeats: what clients asked for before, as all workers of a listener know it.
     """
     config = current.get()
-    blobs = BlobStore(config.store, free_percent=config.free_percent, limit=config.store_limit)
-    schema.prepare(blobs)
-    trust = Trust(config.pki, config.node, current.seeds)
-    generations, pushes, uploads = Generations(blobs, trust), Pushes(blobs, trust), Uploads(blobs)
-    pins = Pins(blobs, trust)
-
-    def collector() -> GarbageCollector:
-        # Anew each time: what it remembers of 10,000 names is memory that a service needs for better.
-        return GarbageCollector(blobs, generations, pushes, pins, uploads, keep=config.keep_generations)
-
-    blobs.space.collectable = lambda: collector().plan().size
-    catalog = LiveCatalog(blobs, generations, pushes)
+    store = Store.open(current)
+    schema.prepare(store.blobs)
+    catalog = LiveCatalog(store.blobs, store.generations, store.pushes)
     agent = AgentClient(config.agent_socket)
-    registry = Registry(blobs, catalog, agent, current.site_addresses, uploads if config.push_users else None, repeats)
-    return Parts(blobs, generations, pushes, pins, uploads, catalog, agent, registry, collector)
+    uploads = store.uploads if config.push_users else None
+    registry = Registry(store.blobs, catalog, agent, current.site_addresses, uploads, repeats)
+    return Parts(store, catalog, agent, registry)
 
 
 def mirror(current: LiveConfig, repeats: Repeats) -> Flask:
@@ -88,22 +69,16 @@ def peer(current: LiveConfig, repeats: Repeats) -> Flask:
         with contextlib.suppress(AgentDown):
             parts.agent.wake()
 
-    routes = PeerRoutes(
-        config,
-        parts.blobs,
-        parts.generations,
-        parts.pushes,
-        parts.pins,
-        parts.catalog,
-        wake,
-        parts.agent.suspect,
-    )
+    routes = PeerRoutes(config, parts.store, parts.catalog, wake, parts.agent.suspect)
     handlers, operators = parts.registry.handlers(), None
     if config.push_users is not None:
         operators = Operators(config.push_users)
-        publishing = Publishing(parts.blobs, parts.pushes, parts.catalog, parts.uploads)
+        publishing = Publishing(parts.store, parts.catalog)
         pushing = Pushing(
-            lambda: check_publisher(current.get(), config.store), parts.uploads, publishing, current.site_addresses
+            lambda: check_publisher(current.get(), config.store),
+            parts.store.uploads,
+            publishing,
+            current.site_addresses,
         )
         handlers = pushing.handlers(handlers)
     report = functools.partial(parts.agent.report, "peer")
@@ -116,16 +91,7 @@ def agent(current: LiveConfig) -> Flask:
     from appliance.agent.daemon import Agent
 
     parts = assemble(current)
-    running = Agent(
-        current,
-        parts.blobs,
-        parts.generations,
-        parts.pushes,
-        parts.pins,
-        parts.uploads,
-        parts.catalog,
-        parts.collector,
-    )
+    running = Agent(current, parts.store, parts.catalog)
     running.run()
     return running.application()
 

@@ -24,5 +24,6 @@ __all__ = [
     "readiness",
     "schema",
     "staged",
+    "store",
     "uploads",
 ]

@@ -10,12 +10,10 @@ from typing import Any
 from appliance.errors import ApplianceError
 from appliance.oci.digests import is_digest
 from appliance.store.blobs import BlobStore
-from appliance.store.generations import Generations
-from appliance.store.inspection import Fault, Inspected, Inspector
-from appliance.store.pins import Pins
-from appliance.store.pushes import Pushes
+from appliance.store.inspection import Fault, Inspector
 from appliance.store.quarantine import hash_file
 from appliance.store.reachability import Needed, needed, needed_by_pins, needed_by_pushes
+from appliance.store.store import Store
 
 
 @dataclass
@@ -64,24 +62,15 @@ class Report:
 
 
 def check(
-    blobs: BlobStore,
-    generations: Generations,
-    pushes: Pushes,
+    store: Store,
     *,
-    whole: bool,
-    pins: Pins | None = None,
-    node: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Hash every blob, read every other file, and see that the current generation and what was pushed can be served.
 
-    :param whole: whether every blob of both has to be here (a publisher, a store without a site), or
-        only its manifests (any other node).
-    :param pins: what has to be kept beside them: on a publisher all of it, on any other node what it ever had of it.
-    :param node: this node's id, where it is known.
     :param progress: called with the bytes hashed so far.
     """
-    report = Report()
+    report, blobs, whole = Report(), store.blobs, store.config.is_publisher
     for digest, size in blobs.digests():
         report.blobs += 1
         computed = _hash(blobs, digest)
@@ -92,7 +81,7 @@ def check(
             report.damaged.append(digest)
         if progress is not None:
             progress(report.size)
-    for fault in look(Inspected(blobs, generations, pushes, pins, node, publishes=whole)):
+    for fault in look(store):
         if fault.fleeting:
             report.remarks.append(f"{fault.words(blobs.root)}; the next command, or the agent, completes it")
         else:
@@ -101,8 +90,7 @@ def check(
     report.look_at_quarantine(blobs)
     wanted: dict[str, Needed] = {}
     try:
-        current, pushed = generations.current(), pushes.current()
-        pinned = pins.current() if pins else None
+        current, pushed, pinned = store.generations.current(), store.pushes.current(), store.pins.current()
         kept = needed_by_pins(pinned, blobs) if pinned else {}
         wanted |= needed_by_pushes(pushed, blobs) if pushed else {}
         wanted |= needed(current, blobs) if current else {}
@@ -124,7 +112,7 @@ def check(
     return report
 
 
-def look(store: Inspected) -> list[Fault]:
+def look(store: Store) -> list[Fault]:
     """Return the files that are damaged, and what an interrupted command left; nothing that a process was just writing."""
     inspector = Inspector(store)
     faults = inspector.look()

@@ -12,14 +12,15 @@ from appliance.store import auditlog, readiness
 from appliance.store.auditcheck import survey
 from appliance.store.blobs import LAYOUT
 from appliance.store.index import beginning, summary
-from appliance.store.inspection import Fault, Inspected
+from appliance.store.inspection import Fault
 from appliance.store.locks import names_locked
+from appliance.store.store import Store
 from appliance.trust import Signature
 
 _JUNK = ("staged", "scrub")
 
 
-def heal(store: Inspected, fault: Fault, *, is_alone: bool) -> str | None:
+def heal(store: Store, fault: Fault, *, is_alone: bool) -> str | None:
     """Heal a file from what lies on this node; returns from what, None where that does not do.
 
     :param is_alone: whether there is no other node to ask.
@@ -47,7 +48,7 @@ def heal(store: Inspected, fault: Fault, *, is_alone: bool) -> str | None:
     return None
 
 
-def _copy(store: Inspected, item: tuple[int, str]) -> str | None:
+def _copy(store: Store, item: tuple[int, str]) -> str | None:
     current = store.generations.current()
     if current is None or (current.number, beginning(current.digest)) != item:
         return None
@@ -55,7 +56,7 @@ def _copy(store: Inspected, item: tuple[int, str]) -> str | None:
     return "put back from index.json"
 
 
-def _signature(store: Inspected, fault: Fault, item: tuple[int, str], *, is_alone: bool) -> str | None:
+def _signature(store: Store, fault: Fault, item: tuple[int, str], *, is_alone: bool) -> str | None:
     """Sign anew, on the publisher, what it can prove that it published; remove one that signs nothing any more."""
     index, root = store.index(fault.kind), store.blobs.root
     current = index.current()
@@ -63,7 +64,7 @@ def _signature(store: Inspected, fault: Fault, item: tuple[int, str], *, is_alon
     if not is_current and index is not store.generations:
         index.file(*item, ".sig").unlink(missing_ok=True)
         return "removed, for it signs nothing that lies here"
-    if not store.publishes:
+    if not store.config.is_publisher:
         return None
     if is_current and current is not None:
         # The file's name has the digest: what lies here is what was published, or followed.
@@ -81,7 +82,7 @@ def _signature(store: Inspected, fault: Fault, item: tuple[int, str], *, is_alon
     return "signed anew"
 
 
-def _log(store: Inspected) -> str | None:
+def _log(store: Store) -> str | None:
     root = store.blobs.root
     found = survey(root)
     if found.cut and not found.damaged:
@@ -99,7 +100,7 @@ def _log(store: Inspected) -> str | None:
     return None
 
 
-def _catch_up(store: Inspected, first: int) -> str | None:
+def _catch_up(store: Store, first: int) -> str | None:
     """Write the lines of generations that this publisher made and that the log does not have."""
     root, index = store.blobs.root, store.generations
     with names_locked(root):
@@ -116,14 +117,14 @@ def _catch_up(store: Inspected, first: int) -> str | None:
     )
 
 
-def _served(store: Inspected) -> dict[str, object]:
+def _served(store: Store) -> dict[str, object]:
     try:
         return {"generation": summary(store.generations.current())}
     except ApplianceError:
         return {}
 
 
-def signers(store: Inspected) -> frozenset[str]:
+def signers(store: Store) -> frozenset[str]:
     """Return the nodes whose signatures lie here and can be read: this node followed them once."""
     found = set()
     for item in store.generations.known():
@@ -132,7 +133,7 @@ def signers(store: Inspected) -> frozenset[str]:
     return frozenset(found)
 
 
-def take_signature(store: Inspected, fault: Fault, offered: bytes, besides: Collection[str]) -> None:
+def take_signature(store: Store, fault: Fault, offered: bytes, besides: Collection[str]) -> None:
     """Put a peer's copy of a signature in its place.
 
     :param besides: nodes whose signature counts beside the seeds'.
@@ -148,7 +149,7 @@ def take_signature(store: Inspected, fault: Fault, offered: bytes, besides: Coll
         index.put_signature(*fault.item, raw, signature)
 
 
-def take_copy(store: Inspected, fault: Fault, raw: bytes, offered: bytes | None, besides: Collection[str]) -> bool:
+def take_copy(store: Store, fault: Fault, raw: bytes, offered: bytes | None, besides: Collection[str]) -> bool:
     """Put a peer's copy of a generation in its place; false where it is another one.
 
     :param offered: the peer's signature; counts where this node's own cannot be read.

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.store.blobs import BlobStore
-from appliance.store.generations import Generation, Generations
+from appliance.store.generations import Generation
 from appliance.store.index import Entry
 from appliance.store.marking import Marker, Root
-from appliance.store.pushes import Pushes
 from appliance.store.reachability import reader
+from appliance.store.store import Store
 
 _SHOWN = 5
 
@@ -39,12 +38,12 @@ class Lost:
         return f"it breaks {some}{more}; it came from {self.medium}"
 
 
-def blame(digests: Iterable[str], blobs: BlobStore, generations: Generations, pushes: Pushes) -> dict[str, Lost]:
+def blame(digests: Iterable[str], store: Store) -> dict[str, Lost]:
     """For each of some digests what it breaks, and its medium.
 
     :raises ApplianceError: APL-0305 or APL-0314 for a damaged index.
     """
-    marker, kept, pushed = Marker(reader(blobs)), generations.kept(), pushes.current()
+    marker, kept, pushed = Marker(reader(store.blobs)), store.generations.kept(), store.pushes.current()
     wanted = set(digests)
     named = [(generation, _needing(dict(generation.entries), wanted, marker, shallow=False)) for generation in kept]
     operators = _needing(pushed.names if pushed else {}, wanted, marker, shallow=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,10 @@ from appliance.oci.digests import digest_of
 from appliance.store import readiness, schema
 from appliance.store.auditcheck import Survey, survey
 from appliance.store.auditlog import FILE as JOURNAL
-from appliance.store.blobs import BlobStore
-from appliance.store.generations import Generations
 from appliance.store.index import SignedIndex, beginning
 from appliance.store.kinds import Kind, kind_named
-from appliance.store.pins import Pins
-from appliance.store.pushes import Pushes
 from appliance.store.staged import StagedReadings
+from appliance.store.store import Store
 from appliance.trust import Signature
 
 _SHOWN = 5
@@ -69,29 +66,6 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Inspected:
-    """A store whose files are looked at.
-
-    :param node: this node's id; None where that is not known.
-    :param publishes: whether it is the publisher.
-    """
-
-    blobs: BlobStore
-    generations: Generations
-    pushes: Pushes
-    pins: Pins | None
-    node: str | None
-    publishes: bool
-
-    def index(self, kind: str) -> SignedIndex[Any]:
-        """Return the index that files of a kind belong to."""
-        indexes: dict[str, SignedIndex[Any]] = {"generation": self.generations, "pushes": self.pushes}
-        if self.pins is not None:
-            indexes["pins"] = self.pins
-        return indexes[kind.partition("-")[0]]
-
-
-@dataclass(frozen=True)
 class Head:
     """Number and digest of an index that was read."""
 
@@ -110,7 +84,7 @@ class Inspector:
     :param store: what is looked at.
     """
 
-    def __init__(self, store: Inspected) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
         self._root = store.blobs.root
         self._sound: dict[Path, tuple[int, ...]] = {}
@@ -118,14 +92,11 @@ class Inspector:
         self._log: tuple[tuple[int, ...] | None, Survey] | None = None
         self._log_faults: list[Fault] = []
 
-    def look(self, *, anew: bool = False, publishes: bool | None = None) -> list[Fault]:
+    def look(self, *, anew: bool = False) -> list[Fault]:
         """Return what is damaged.
 
         :param anew: read everything again: a disk that rots does not change the time of a file.
-        :param publishes: whether this node is the publisher by now.
         """
-        if publishes is not None:
-            self.store = replace(self.store, publishes=publishes)
         if anew:
             self._sound, self._heads, self._log = {}, {}, None
         store = self.store
@@ -173,7 +144,7 @@ class Inspector:
         last = head.item if head else next(iter(index.newest()[-1:]), None)
         if last is None:
             return
-        published = {(number, beginning(digest)) for number, digest in log.published if self.store.publishes}
+        published = {(number, beginning(digest)) for number, digest in log.published if self.store.config.is_publisher}
         lost = {*index.lost(last[0], published), *([] if index.file(*last, ".json").exists() else [last])}
         for item in sorted({*index.known(), *lost}):
             # A higher number, and another one of this, was written by a publisher that was ended before it switched.
@@ -266,7 +237,7 @@ class Inspector:
     def _is_ours(self, item: tuple[int, str]) -> bool:
         """Return whether this node is the publisher and signed a generation."""
         index = self.store.generations
-        if not self.store.publishes or not index.signs:
+        if not self.store.config.is_publisher or not index.signs:
             return False
         try:
             return Signature.from_json(index.file(*item, ".sig").read_bytes()).signer == self.store.node

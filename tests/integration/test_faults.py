@@ -57,7 +57,7 @@ class World:
 def run_seed(store: Path, source: Path) -> str:
     blobs = BlobStore(store, reserve=0)
     try:
-        done = seed(made.target(blobs), Request([str(source)]))
+        done = seed(made.store(blobs), Request([str(source)]))
     except ApplianceError as error:
         return error.code
     return "published" if done.published else "nothing new"
@@ -70,7 +70,7 @@ def served(store: Path) -> dict[str, str]:
 
 def problems(store: Path) -> list[str]:
     blobs = BlobStore(store)
-    return check(blobs, made.generations(blobs), made.pushes(blobs), whole=True).problems
+    return check(made.store(blobs)).problems
 
 
 def logged(store: Path) -> list[int]:

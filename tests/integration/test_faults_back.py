@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.publish.approval import Consent
 from appliance.publish.publisher import Publisher
@@ -46,19 +45,15 @@ class Change:
 
 
 def roll_it_back(store: Path) -> str:
-    blobs = BlobStore(store, reserve=0)
-    generations = made.generations(blobs)
-    publisher = Publisher(Config(node="local", store=store), blobs, generations, made.pins(blobs))
+    opened = made.store(BlobStore(store, reserve=0))
     return ended(
-        lambda: (
-            roll_back(publisher, lambda: find(generations, to=1), made.pushes(blobs), consent=Consent([A]))[1].published
-        )
+        lambda: roll_back(Publisher(opened), lambda: find(opened.generations, to=1), consent=Consent([A]))[1].published
     )
 
 
 def remove_it(store: Path) -> str:
     blobs = BlobStore(store, reserve=0)
-    return ended(lambda: seed(made.target(blobs), Request([], remove=[B])).published)
+    return ended(lambda: seed(made.store(blobs), Request([], remove=[B])).published)
 
 
 def ended(work: Callable[[], bool]) -> str:

@@ -185,7 +185,7 @@ def _plan(box: Sandbox, source: Path) -> Plan:
 
 def _seed(box: Sandbox, source: Path) -> Result:
     store = BlobStore(box.store.root, reserve=0)
-    return seed(made.target(store), Request([str(source)]))
+    return seed(made.store(store), Request([str(source)]))
 
 
 def _served(box: Sandbox, result: Result) -> None:
@@ -215,7 +215,7 @@ def _served(box: Sandbox, result: Result) -> None:
         assert listing, f"{digest} is kept and listed nowhere"
         assert all(catalog.manifest(repository, digest) is not None for repository in listing)
     try:
-        problems = check(box.store, made.generations(box.store), made.pushes(box.store), whole=True).problems
+        problems = check(made.store(box.store)).problems
     except ApplianceError as error:
         raise AssertionError("a store that was just seeded cannot be checked") from error
     assert not problems, problems

@@ -33,10 +33,8 @@ from appliance.agent.follow import Follower
 from appliance.config import Config, LiveConfig, Peer
 from appliance.peers import https
 from appliance.peers.https import HttpsTransport, PeerError
-from appliance.store.generations import Generations, make
+from appliance.store.generations import make
 from appliance.store.head import IndexHead
-from appliance.store.pins import Pins
-from appliance.store.pushes import Pushes
 from appliance.trust import Signature, Trust
 from tests.fuzz.checks import attempt, known, plain
 from tests.keys import site_keys
@@ -126,9 +124,10 @@ def _look(index: str, answer: bytes) -> None:
     try:
         store = made.open_store(root / "store")
         trust = Trust(site().pki("b"), "b", ["a"])
-        indexes = Generations(store, trust), Pushes(store, trust), Pins(store, trust)
+        opened = made.store(store, trust=trust)
+        indexes = opened.generations, opened.pushes, opened.pins
         peers = FakePeers(c=_bad(index, answer), a=_good())
-        follower = Follower(store, *indexes, peers, Fetcher(store, peers, at_once), at_once)
+        follower = Follower(opened, peers, Fetcher(store, peers, at_once), at_once)
         with _greenlets_live():
             follower.look()
         current = indexes[0].current()

@@ -22,12 +22,9 @@ from appliance.config import Config, LiveConfig, Peer
 from appliance.oci.manifests import Descriptor
 from appliance.store import readiness
 from appliance.store.catalog import LiveCatalog
-from appliance.store.gc import GarbageCollector
-from appliance.store.generations import Generation, Generations, make
+from appliance.store.generations import Generation, make
 from appliance.store.index import SignedIndex
 from appliance.store.pins import Pins
-from appliance.store.pushes import Pushes
-from appliance.store.uploads import Uploads
 from appliance.trust import Trust
 from tests.keys import certify
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
@@ -51,8 +48,11 @@ class Node:
 
     def listen_to(self, *seeds: str) -> None:
         self.seeds = seeds
-        trust = Trust(self.pki, self.name, seeds)
-        self.generations, self.pushes = Generations(self.blobs, trust), Pushes(self.blobs, trust)
+        listed = tuple(Peer(name, f"https://{name}", name) for name in NODES)
+        self.store = made.store(
+            self.blobs, trust=Trust(self.pki, self.name, seeds), node=self.name, peers=listed, seeds=seeds, pki=self.pki
+        )
+        self.generations, self.pushes = self.store.generations, self.store.pushes
         self.indexes: dict[str, SignedIndex[Any]] = {"generation": self.generations, "pushes": self.pushes}
 
     def publish(self, number: int) -> Generation:
@@ -122,13 +122,7 @@ class World:
         self._patch.setattr(daemon, "HttpsTransport", lambda current: FakePeers(**peers))
         self._patch.setattr(daemon, "run_in_thread", at_once)
         catalog = LiveCatalog(node.blobs, node.generations, node.pushes)
-        pins, uploads = Pins(node.blobs, Trust(node.pki, node.name, node.seeds)), Uploads(node.blobs)
-
-        def collector() -> GarbageCollector:
-            return GarbageCollector(node.blobs, node.generations, node.pushes, pins, uploads, keep=3)
-
-        parts = (node.blobs, node.generations, node.pushes, pins, uploads, catalog, collector)
-        return Agent(LiveConfig(config), *parts)
+        return Agent(LiveConfig(config), node.store, catalog)
 
 
 @pytest.fixture

@@ -31,8 +31,7 @@ def dead() -> FakePeer:
 def leaving(store: BlobStore, *, keep: int = 3, **peers: FakePeer) -> Leaving:
     fakes = FakePeers(**peers)
     fetcher = Fetcher(store, fakes, at_once)
-    indexes = made.generations(store), made.pushes(store), made.pins(store)
-    return Leaving(store, *indexes, keep, fakes, fetcher, lambda _: None, at_once)
+    return Leaving(made.store(store, keep_generations=keep), fakes, fetcher, lambda _: None, at_once)
 
 
 def digests(rows: list[dict[str, Any]]) -> set[str]:

@@ -57,7 +57,7 @@ def serving(
 def follower(store: BlobStore, **peers: FakePeer) -> Follower:
     fakes = FakePeers(**peers)
     fetcher = Fetcher(store, fakes, at_once)
-    return Follower(store, made.generations(store), made.pushes(store), made.pins(store), fakes, fetcher, at_once)
+    return Follower(made.store(store), fakes, fetcher, at_once)
 
 
 @pytest.fixture

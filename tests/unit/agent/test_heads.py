@@ -17,7 +17,6 @@ from appliance.config import Peer
 from appliance.peers.https import PeerError
 from appliance.store import readiness
 from appliance.store.generations import Generation
-from appliance.store.pins import Pins
 from appliance.trust import Trust
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
 from tests.unit.agent.test_daemon import Node, World
@@ -46,10 +45,9 @@ class Site:
 
     def follower(self, **peers: FakePeer) -> tuple[Follower, FakePeers]:
         """Return what b follows with, and the way to its peers."""
-        fakes, trust = FakePeers(**peers), Trust(self.b.pki, "b", self.b.seeds)
+        fakes = FakePeers(**peers)
         fetcher = Fetcher(self.b.blobs, fakes, at_once)
-        pins = Pins(self.b.blobs, trust)
-        return Follower(self.b.blobs, self.b.generations, self.b.pushes, pins, fakes, fetcher, at_once), fakes
+        return Follower(self.b.store, fakes, fetcher, at_once), fakes
 
 
 @pytest.fixture

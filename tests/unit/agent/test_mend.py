@@ -119,15 +119,7 @@ class Site:
         return self.world.agent(self.nodes[of], **{name: peer})
 
     def fsck(self, of: str) -> Report:
-        node = self.nodes[of]
-        return check(
-            node.blobs,
-            node.generations,
-            node.pushes,
-            whole=of == "publisher",
-            pins=self.pins[of],
-            node=node.name,
-        )
+        return check(self.nodes[of].store)
 
 
 def as_peer(node: Node, pins: Pins) -> FakePeer:
@@ -292,10 +284,9 @@ def test_what_a_killed_command_leaves_is_no_damage_and_the_agent_completes_it(
     elif left != "no log":
         (node.blobs.root / auditlog.FILE).write_text('{"seq":1,"prev":"' if left == "half a line" else "")
     node.publish(2)
-    pins = Pins(node.blobs, Trust(node.pki, "a", ("a",)))
 
     def fsck() -> Report:
-        return check(node.blobs, node.generations, node.pushes, whole=True, pins=pins, node="a")
+        return check(node.store)
 
     assert (fsck().problems, len(fsck().remarks)) == ([], 1)
     minute(World(tmp_path, monkeypatch).agent(node))

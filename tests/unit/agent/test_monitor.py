@@ -142,7 +142,7 @@ def test_what_a_blob_breaks_and_where_it_came_from(store: BlobStore) -> None:
     made.push(store, {"docker.io/team/pushed:1": made.image(3)})
     layer = shared.layers[0]
     wanted = [layer, other.digest, made.image(3).layers[0], made.sha(b"?")]
-    found = blame(wanted, store, made.generations(store), made.pushes(store))
+    found = blame(wanted, made.store(store))
     assert found[layer].images == (A,)
     assert found[layer].medium.startswith("/media/first (generation 1 of ")
     assert found[other.digest] == Lost(other.digest, (B,), f"/media/third (generation 3 of {made.CREATED})")
@@ -150,7 +150,7 @@ def test_what_a_blob_breaks_and_where_it_came_from(store: BlobStore) -> None:
     assert found[wanted[3]].images == ()
     # With the first generation forgotten it is not known any more that it was the first.
     made.forget(store, 1)
-    again = blame([layer], store, made.generations(store), made.pushes(store))
+    again = blame([layer], made.store(store))
     assert again[layer].medium == f"/media/second (generation 2 of {made.CREATED} or before)"
 
 

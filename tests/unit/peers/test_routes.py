@@ -48,9 +48,9 @@ def application(
     report: Report | None = None,
 ) -> Flask:
     config = configured(store, pki)
-    generations, pushes = made.generations(store), made.pushes(store)
-    catalog = LiveCatalog(store, generations, pushes)
-    routes = PeerRoutes(config, store, generations, pushes, made.pins(store), catalog, wake, lambda digest: None)
+    opened = made.store(store)
+    catalog = LiveCatalog(store, opened.generations, opened.pushes)
+    routes = PeerRoutes(config, opened, catalog, wake, lambda digest: None)
     registry = Registry(store, catalog, NoFetcher(), config.site_addresses)
     return create_app(current or LiveConfig(config), registry.handlers() | routes.handlers(), None, report)
 

@@ -18,13 +18,15 @@ from appliance.publish.publisher import Publisher, Result
 from appliance.publish.read_media import read_sources
 from appliance.publish.removal import names_to_remove
 from appliance.publish.rollback import Rollback, make_rollback, roll_back
-from appliance.publish.seed import Request, StagedPlan, Target, seed, stage
+from appliance.publish.seed import Request, StagedPlan, seed, stage
 from appliance.store.auditcheck import audit
 from appliance.store.blobs import BlobStore
 from appliance.store.fsck import check
 from appliance.store.generations import Generation
 from appliance.store.history import find
 from appliance.store.pins import pin
+from appliance.store.store import Store
+from appliance.trust import Trust
 from tests.unit.store import made
 
 A, B = "docker.io/library/a:1", "docker.io/library/b:1"
@@ -62,9 +64,9 @@ class Site:
         """Do the same as ``appliance plan --stage``."""
         return stage(self.target(), Request(sources, **asked), medium=medium)
 
-    def target(self, site: str | None = None) -> Target:
+    def target(self, site: str | None = None) -> Store:
         """The store as another process opens it."""
-        return made.target(BlobStore(self.root / "store", reserve=0), site=site)
+        return made.store(BlobStore(self.root / "store", reserve=0), site=site)
 
     def plan(self, *sources: str, remove: Sequence[str] = (), **more: Any) -> Plan:
         current = self.generations.current() if self.generations.index.exists() else None
@@ -93,7 +95,7 @@ class Site:
         return {name: entry.descriptor.digest for name, entry in current.names.items()} if current else {}
 
     def problems(self) -> list[str]:
-        return check(self.blobs, self.generations, made.pushes(self.blobs), whole=True).problems
+        return check(made.store(self.blobs)).problems
 
     def journal(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.blobs.root / "journal.jsonl").read_text().splitlines()]
@@ -121,11 +123,10 @@ class Site:
     def back(self, choose: Callable[[], Generation] | None = None, **more: Any) -> Result:
         """Roll back; another object each time, as another process would have."""
         blobs = BlobStore(self.root / "store", reserve=0)
-        generations = made.generations(blobs)
         which = {key: more.pop(key) for key in ("to", "at", "medium") if key in more}
         config = more.pop("config", None) or Config(node="local", store=blobs.root)
-        publisher = Publisher(config, blobs, generations, made.pins(blobs))
-        return roll_back(publisher, choose or (lambda: find(generations, **which)), made.pushes(blobs), **more)[1]
+        store = Store.over(blobs, Trust(None, "local", ()), lambda: config)
+        return roll_back(Publisher(store), choose or (lambda: find(store.generations, **which)), **more)[1]
 
     def check_log(self) -> None:
         """The audit log is whole and knows every generation."""

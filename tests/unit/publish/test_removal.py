@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from appliance.backup.contents import Indexes, collect
+from appliance.backup.contents import collect
 from appliance.errors import ApplianceError
 from appliance.publish.approval import Consent
 from appliance.store.history import find
@@ -191,10 +191,10 @@ def test_sticks_at_one_mount_point_are_told_apart_wherever_a_medium_is_named(sit
         assert origin.startswith(words)
         assert origin.endswith(f" at {stick}")
     assert "made 2026-04-01; 1 archive: shop.tar" in origins[1]
-    pushes, pins = made.pushes(site.blobs), made.pins(site.blobs)
-    assert collect(Indexes(site.blobs, site.generations, pushes, pins), pushed_blobs=True)[1]["media"] == origins
+    store = made.store(site.blobs)
+    assert collect(store, pushed_blobs=True)[1]["media"] == origins
     layer = ONE.layers[0]
-    assert origins[0] in blame([layer], site.blobs, site.generations, pushes)[layer].medium
+    assert origins[0] in blame([layer], store)[layer].medium
     assert find(site.generations, medium="of-2026-04-01").number == 2
 
 

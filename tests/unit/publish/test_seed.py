@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from appliance.publish.seed import Request, seed
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generations
 from appliance.store.pins import Pins, unpin
+from appliance.store.store import Store
 from tests.unit.publish.site import A, B, Site
 from tests.unit.store import made
 
@@ -414,7 +414,7 @@ def test_only_the_publisher_seeds(site: Site) -> None:
     peers = (Peer("a", "http://a", "a", seed=True), Peer("b", "http://b", "b"))
     config = Config(node="b", store=site.blobs.root, peers=peers, seeds=("a",))
     with pytest.raises(ApplianceError) as caught:
-        seed(replace(site.target(), config=config), Request([site.archive("1.tar", a=made.image(1))]))
+        seed(Store.open(config), Request([site.archive("1.tar", a=made.image(1))]))
     assert caught.value.code == "APL-0312"
     assert "a" in caught.value.fix
     assert not site.blobs.root.exists()

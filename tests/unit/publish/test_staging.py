@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -218,11 +218,10 @@ def test_a_plan_of_another_state_of_the_site_is_refused(site: Site) -> None:
 def test_the_collection_keeps_what_waits_and_removes_what_is_given_up(site: Site) -> None:
     source = site.archive("a.tar", a=ONE)
     site.stage(source)
-    collector = site.target().collector
-    assert collector is not None
-    plan, swept = collect(replace(collector, grace=0))
+    store = site.target()
+    plan, swept = collect(store.collector(grace=0))
     assert (swept.blobs, plan.kept_for["staged"][0]) == (0, len(ONE.blobs))
-    _, swept = collect(replace(collector, grace=0, keep_staged=False))
+    _, swept = collect(store.collector(grace=0, keep_staged=False))
     assert swept.blobs == len(ONE.blobs)
     assert site.stage(source).plan.changes.added == {A: ONE.digest}
 
@@ -292,7 +291,7 @@ def test_names_change_only_while_the_controller_is_there(site: Site, tmp_path: P
     lease = Lease(str(file))
     file.unlink()
     with pytest.raises(ApplianceError) as caught:
-        seed(replace(site.target(), lease=lease), Request([source]), expect=staged.plan.id)
+        seed(site.target(), Request([source]), expect=staged.plan.id, lease=lease)
     assert caught.value.code == "APL-0345"
     assert site.served() == {}
     assert site.seed(source, expect=staged.plan.id).published, "the next run finishes it"
@@ -350,15 +349,15 @@ def test_a_reading_survives_the_way_to_the_disk_and_back() -> None:
 
 def test_the_next_publisher_stages_before_it_knows_that_it_is_one(site: Site) -> None:
     site.seed(site.archive("b.tar", b=TWO))
-    source, target = site.archive("a.tar", a=ONE), site.target()
+    source = site.archive("a.tar", a=ONE)
     before = site.journal()
-    other = replace(target, config=replace(target.config, node="b", seeds=("a",)))
+    other = made.follower(site.target().blobs)
     staged = stage(other, Request([source]))
     assert site.journal() == before
     with pytest.raises(ApplianceError) as caught:
         seed(other, Request([source]), expect=staged.plan.id)
     assert caught.value.code == "APL-0312"
-    assert seed(target, Request([source]), expect=staged.plan.id).published
+    assert seed(site.target(), Request([source]), expect=staged.plan.id).published
 
 
 def test_names_that_are_no_utf8_wait_for_the_answer_as_well(site: Site, files_read: list[str]) -> None:

@@ -20,7 +20,8 @@ from appliance.registry.read import Registry
 from appliance.store import readiness
 from appliance.store.blobs import BlobStore
 from appliance.store.catalog import LiveCatalog
-from appliance.store.uploads import Uploads
+from appliance.store.store import Store
+from appliance.trust import Trust
 from appliance.web.auth import Operators, PasswordHash
 from appliance.web.blob_provider import NoFetcher
 from appliance.web.peer_listener import create_app
@@ -58,20 +59,18 @@ class Listener:
         self.store = store
         config = Config(node=node, store=store.root, peers=PEERS, seeds=("a",), pki=Path("/pki") if pki else None)
         readiness.mark_ready(store.root, node)
-        generations, pushes = made.generations(store), made.pushes(store)
-        catalog = LiveCatalog(store, generations, pushes)
-        self.uploads = Uploads(store)
+        opened = Store.over(store, Trust(None, node, ()), lambda: config)
+        catalog = LiveCatalog(store, opened.generations, opened.pushes)
+        self.uploads = opened.uploads
         registry = Registry(store, catalog, NoFetcher(), config.site_addresses, self.uploads if push else None)
         handlers, operators = registry.handlers(), None
         if push:
             operators = Operators(users_file(store))
-            publishing = Publishing(store, pushes, catalog, self.uploads)
+            publishing = Publishing(opened, catalog)
             handlers = Pushing(
                 lambda: check_publisher(config, store.root), self.uploads, publishing, config.site_addresses
             ).handlers(handlers)
-        routes = PeerRoutes(
-            config, store, generations, pushes, made.pins(store), catalog, lambda: None, lambda digest: None
-        )
+        routes = PeerRoutes(config, opened, catalog, lambda: None, lambda digest: None)
         self.app = create_app(LiveConfig(config), handlers | routes.handlers(), operators)
         self.client: FlaskClient = self.app.test_client()
 

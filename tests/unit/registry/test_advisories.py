@@ -607,7 +607,7 @@ def test_cve_2026_50195_ghsa_cvxm_645q_p574(store: BlobStore, tmp_path: Path) ->
     assert list(plan(poison).changes.moved) == [name]
     agreed = plan(harmless).id
     with pytest.raises(ApplianceError) as caught:
-        seed(made.target(store), Request([str(poison)]), expect=agreed)
+        seed(made.store(store), Request([str(poison)]), expect=agreed)
     assert caught.value.code == "APL-0126"
     assert Listener(store)("GET", "/v2/team/app/manifests/latest").data == ONE.raw
 
@@ -648,7 +648,7 @@ def test_cve_2026_53488_and_cve_2026_53492(store: BlobStore, tmp_path: Path) -> 
     entry = {"mediaType": mediatypes.OCI_MANIFEST, "digest": made.sha(raw), "size": len(raw)}
     image = made.Image(entry, {made.sha(raw): raw, made.sha(config): config})
     archive = made.write_oci_archive(tmp_path / "a.tar", {f"{REPOSITORY}:1": image})
-    result = seed(made.target(store), Request([str(archive)]))
+    result = seed(made.store(store), Request([str(archive)]))
     assert result.published and result.generation is not None
     node = Listener(store)
     assert node("GET", "/v2/team/app/manifests/1").data == raw

@@ -20,15 +20,13 @@ from appliance.oci import mediatypes
 from appliance.oci.manifests import Descriptor
 from appliance.oci.pieces import BIG_BLOB, PieceHasher
 from appliance.oci.reference import parse_reference
-from appliance.publish.seed import Target
 from appliance.store.blobs import BlobStore
-from appliance.store.gc import GarbageCollector
 from appliance.store.generations import Generation, Generations, make
 from appliance.store.index import Entry, Referrer
 from appliance.store.locks import try_lock
 from appliance.store.pins import Pins
 from appliance.store.pushes import Pushed, Pushes
-from appliance.store.uploads import Uploads
+from appliance.store.store import Store
 from appliance.trust import Trust
 
 CREATED = "2026-01-02T03:04:05+00:00"
@@ -228,12 +226,20 @@ def pins(blobs: BlobStore) -> Pins:
     return Pins(blobs, Trust(None, "local", ()))
 
 
-def target(blobs: BlobStore, site: str | None = None) -> Target:
-    """A publisher's store, as a command that seeds it opens it."""
-    config = Config(node="local", store=blobs.root, site=site)
-    store = generations(blobs), pushes(blobs), pins(blobs)
-    collector = GarbageCollector(blobs, *store, Uploads(blobs), keep=config.keep_generations)
-    return Target(config, blobs, *store, collector)
+def store(blobs: BlobStore, *, trust: Trust | None = None, **config: Any) -> Store:
+    """A whole store over some blobs, as its publisher opens it.
+
+    :param trust: whom it believes; None: nothing is signed.
+    :param config: fields of its configuration, beside ``node`` and ``store``.
+    """
+    fields: dict[str, Any] = {"node": "local", "store": blobs.root, **config}
+    node = Config(**fields)
+    return Store.over(blobs, trust or Trust(None, node.node, ()), lambda: node)
+
+
+def follower(blobs: BlobStore) -> Store:
+    """The store of a node that publishes nothing."""
+    return store(blobs, seeds=("elsewhere",))
 
 
 def push(blobs: BlobStore, names: Mapping[str, Image | Entry], *, piece_maps: bool = False) -> Pushed:

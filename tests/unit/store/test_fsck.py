@@ -18,7 +18,7 @@ NAME = "docker.io/library/a:1"
 
 
 def run(store: BlobStore, *, whole: bool = True) -> Report:
-    return check(store, made.generations(store), made.pushes(store), whole=whole)
+    return check(made.store(store) if whole else made.follower(store))
 
 
 def overwrite(path: Path, content: bytes) -> None:
@@ -30,7 +30,7 @@ def test_a_sound_store_has_no_problems(store: BlobStore) -> None:
     one = made.image(1, size=2 << 20)
     made.publish(store, {NAME: one}, piece_maps=True)
     seen: list[int] = []
-    report = check(store, made.generations(store), made.pushes(store), whole=True, progress=seen.append)
+    report = check(made.store(store), progress=seen.append)
     assert report.problems == []
     assert report.blobs == len(one.blobs) + 1
     assert report.size == sum(size for _, size in store.digests()) == seen[-1]

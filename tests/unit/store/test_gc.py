@@ -52,7 +52,7 @@ def sizes(blobs: BlobStore) -> int:
 
 
 def is_sound(blobs: BlobStore) -> bool:
-    report = check(blobs, made.generations(blobs), made.pushes(blobs), whole=True, pins=made.pins(blobs))
+    report = check(made.store(blobs))
     return not report.problems
 
 

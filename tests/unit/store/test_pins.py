@@ -129,9 +129,7 @@ def test_what_a_pin_keeps_is_known_when_its_name_has_left(blobs: BlobStore) -> N
     assert current is not None
     assert set(needed_by_pins(current, blobs)) == set(one.blobs)
     blobs.path(one.layers[0]).unlink()
-    arguments = (blobs, made.generations(blobs), made.pushes(blobs))
-    assert check(*arguments, whole=True).problems == []
-    assert check(*arguments, whole=True, pins=made.pins(blobs)).problems == [f"{one.layers[0]} is missing"]
+    assert check(made.store(blobs)).problems == [f"{one.layers[0]} is missing"]
 
 
 def test_a_node_that_follows_lacks_nothing_that_it_never_had_of_a_pin(blobs: BlobStore) -> None:
@@ -140,10 +138,9 @@ def test_a_node_that_follows_lacks_nothing_that_it_never_had_of_a_pin(blobs: Blo
     pinned = made.pins(blobs).current()
     assert pinned is not None
     made.pins(blobs).replace({**pinned.names, "docker.io/library/gone:1": gone.entry})
-    arguments = (blobs, made.generations(blobs), made.pushes(blobs))
-    report = check(*arguments, whole=False, pins=made.pins(blobs))
+    report = check(made.follower(blobs))
     assert (report.problems, report.elsewhere) == ([], [gone.digest])
-    assert check(*arguments, whole=True, pins=made.pins(blobs)).problems == [f"{gone.digest} is missing"]
+    assert check(made.store(blobs)).problems == [f"{gone.digest} is missing"]
 
 
 def test_signatures_of_those_before_do_not_pile_up(blobs: BlobStore, tmp_path: Path) -> None:
@@ -184,7 +181,7 @@ def test_damaged_pins_are_an_error(blobs: BlobStore, raw: bytes) -> None:
     (blobs.root / "pins.json").write_bytes(raw)
     with pytest.raises(ApplianceError, match="APL-0331"):
         made.pins(blobs).current()
-    report = check(blobs, made.generations(blobs), made.pushes(blobs), whole=True, pins=made.pins(blobs))
+    report = check(made.store(blobs))
     assert any("APL-0331" in problem for problem in report.problems)
 
 

@@ -140,7 +140,7 @@ def test_fsck_names_what_is_in_quarantine_until_it_is_back(held: BlobStore, monk
     held.quarantine(DIGEST)
 
     def run() -> Any:
-        return check(held, made.generations(held), made.pushes(held), whole=True)
+        return check(made.store(held))
 
     assert run().quarantined == [DIGEST]
     held.put_bytes(CONTENT)
