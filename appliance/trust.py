@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from appliance.errors import ApplianceError, fail
+from appliance.errors import fail, make_error
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: forward secrecy and authenticated encryption only. Python's own list has CBC with SHA-256 and SHA-384 in it.
@@ -148,7 +148,7 @@ class Trust:
             self._refuse(why, "Look at the node that offers it: 'appliance status' and 'appliance fsck' there")
 
     def _refuse(self, why: str, fix: str) -> NoReturn:
-        raise ApplianceError(
+        raise make_error(
             "APL-0606",
             "a generation without a valid signature was refused",
             where=self._node,

@@ -14,7 +14,7 @@ from appliance.agent.fetch import Fetcher
 from appliance.agent.indexes import IndexReader
 from appliance.agent.troubles import Troubles, in_store
 from appliance.config import Peer
-from appliance.errors import ApplianceError, fail
+from appliance.errors import ApplianceError, fail, make_error
 from appliance.oci.manifests import Descriptor
 from appliance.peers import wire
 from appliance.peers.https import HttpsTransport, PeerError
@@ -394,16 +394,16 @@ def _refused(index: str, offer: _Offer, error: Exception, valid: IndexHead | Nam
     if isinstance(error, ApplianceError):
         problem = error
     elif isinstance(error, OSError):
-        problem = ApplianceError(
+        problem = make_error(
             "APL-0431",
             f"{index} {offer.number} cannot be written here",
             why=f"{type(error).__name__}: {error}",
             fix="Make room on this node, or see to its disk; it is tried again by itself",
         )
     elif isinstance(error, PeerError) and not isinstance(error, wire.NotAnAnswer):
-        problem = ApplianceError("APL-0401", f"{index} {offer.number} cannot be had", why=str(error))
+        problem = make_error("APL-0401", f"{index} {offer.number} cannot be had", why=str(error))
     else:
-        problem = ApplianceError(
+        problem = make_error(
             "APL-0430",
             "a peer gave an answer that is none",
             where=offer.peer.id,

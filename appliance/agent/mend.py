@@ -14,7 +14,7 @@ from gevent.lock import BoundedSemaphore
 from appliance.agent.indexes import IndexReader
 from appliance.agent.troubles import Troubles
 from appliance.config import Peer
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, make_error
 from appliance.peers.https import HttpsTransport, PeerError
 from appliance.store.healing import heal, signers, take_copy, take_signature
 from appliance.store.inspection import Fault, Inspector
@@ -228,7 +228,7 @@ def damage_error(damage: Damage) -> ApplianceError:
     why = fault.why
     if damage.healed is None:
         why += f"; {fault.lost}" + (f"; {damage.how}" if damage.how else "")
-    return ApplianceError(
+    return make_error(
         "APL-0356" if is_way_back else "APL-0355",
         "a generation that was kept is damaged" if is_way_back else "a file of the store is damaged",
         where=fault.path,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, make_error
 from appliance.sizes import size_words
 from appliance.store.impact import Lost
 from appliance.store.quota import NEAR, Quota
@@ -122,7 +122,7 @@ def _list(digests: Sequence[str], count: int) -> str:
 
 def lost_error(lost: Lost) -> ApplianceError:
     """The words for a blob that is lost."""
-    return ApplianceError(
+    return make_error(
         "APL-0421",
         "a blob is lost: no node of the site has it any more",
         where=lost.digest,
@@ -182,7 +182,7 @@ class RoomWatch:
 
 def _near_error(used: int, most: int, largest: list[tuple[str, int]]) -> ApplianceError:
     names = "; ".join(f"{name} {size_words(size)}" for name, size in largest)
-    return ApplianceError(
+    return make_error(
         "APL-0326",
         "the store is near its limit; imports and fetches stop at it",
         why=f"{size_words(used)} of {size_words(most)} are used"

@@ -15,7 +15,7 @@ from appliance.archives.checksums import checksum_files, is_checksum_file, is_ch
 from appliance.archives.left_out import LeftOut, Reason
 from appliance.archives.sniff import Kind, holds_no_archive, is_text, kind_of, read_head
 from appliance.archives.split import find_sets, parts_of
-from appliance.errors import ApplianceError, fail
+from appliance.errors import ApplianceError, fail, make_error
 
 DEPTH = 16
 """Levels of folders that are searched."""
@@ -314,7 +314,7 @@ class _Folder:
                 self._found.broken[self._directory / name] = True
         elif compression and not kind.is_archive:
             self._found.refused.append(
-                ApplianceError(
+                make_error(
                     "APL-0110",
                     f"{compression} compression is not read here",
                     where=str(self._directory / name),

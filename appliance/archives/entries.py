@@ -19,7 +19,7 @@ from appliance.archives.names import (
     tagged_subject,
 )
 from appliance.archives.oci_layout import Node, Walker
-from appliance.errors import ApplianceError, fail
+from appliance.errors import ApplianceError, fail, make_error
 from appliance.oci import mediatypes
 from appliance.oci.digests import is_digest
 from appliance.oci.manifests import IMAGE_NAME, REF_NAME, SUBJECT, Descriptor, parse_manifest
@@ -53,7 +53,7 @@ def _visit(walker: Walker, entry: Descriptor, where: str) -> Node:
         if entry.digest in error.where and name == entry.digest:
             raise
         inner = error.where.removeprefix(f"{where}: ")
-        raise ApplianceError(
+        raise make_error(
             error.code, error.what, why=error.why, fix=error.fix, where=f"{where}: {name}: {inner}"
         ) from error
 

@@ -20,7 +20,15 @@ from appliance.archives.source import Progress, RawFile
 from appliance.archives.split import whole_name
 from appliance.archives.tar import BLOCK
 from appliance.archives.unsupported import GiveUp, refuse_imgpkg, refuse_unknown
-from appliance.errors import ApplianceError, NotAnImageArchive, fail
+from appliance.errors import (
+    ApplianceError,
+    ContentError,
+    DamagedArchive,
+    NotAnImageArchive,
+    SourceError,
+    UnreadableSource,
+    fail,
+)
 from appliance.oci.blob import StoredBlob
 from appliance.oci.digests import digest_of
 from appliance.oci.manifests import Descriptor, parse_manifest
@@ -28,8 +36,6 @@ from appliance.oci.reference import DEFAULT_TAG, parse_reference
 from appliance.oci.strictjson import load_json
 
 _LOG = logging.getLogger("appliance.archives")
-_DAMAGED, _FOLLOWED = "APL-0103", "APL-0166"
-_FINAL = frozenset({"APL-0101", "APL-0102", _DAMAGED, "APL-0104", "APL-0115", "APL-0116", _FOLLOWED, "APL-0167"})
 
 
 def read_source(
@@ -87,7 +93,7 @@ _FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, Recursi
 def _located(error: ApplianceError, path: Path) -> ApplianceError:
     """Return the error with the file in its place; what is wrong with the store itself is no matter of the file."""
     whole = path.with_name(whole_name(path.name) or path.name)
-    of_file = error.code.startswith(("APL-01", "APL-02")) and not error.where.startswith(str(whole))
+    of_file = isinstance(error, (SourceError, ContentError)) and not error.where.startswith(str(whole))
     return error.within(str(path)) if of_file else error
 
 
@@ -104,8 +110,8 @@ def _read_file(
     with RawFile(path, limits, medium) as raw:
         try:
             collected = collect_tar(raw, sink, limits, deep=deep, progress=progress, only=only)
-        except ApplianceError as error:
-            if error.code in (_DAMAGED, _FOLLOWED) and raw.bytes_unpacked < BLOCK:
+        except DamagedArchive as error:
+            if raw.bytes_unpacked < BLOCK:
                 # Not one header could be unpacked: the first bytes may be those of a compression by chance.
                 raise NotAnImageArchive(**error.as_dict()) from None
             raise
@@ -113,7 +119,7 @@ def _read_file(
     try:
         contents = _resolve(path, medium, collected, sink, limits)
     except ApplianceError as error:
-        if not collected.whole and error.code not in _FINAL:
+        if not collected.whole and not isinstance(error, UnreadableSource):
             _cut(where, bytes_read, str(error))
         raise
     if not collected.whole:
@@ -172,7 +178,7 @@ def _resolve(path: Path, medium: Medium, collected: Collected, sink: BlobSink, l
                 fail("APL-0119", "OCI layout without index.json", where=where)
             resolve_layout(documents["index.json"], walker, context, contents)
         except ApplianceError as error:
-            if manifest_json is None or error.code in _FINAL:
+            if manifest_json is None or isinstance(error, UnreadableSource):
                 raise
             try:
                 contents = as_docker()
@@ -204,7 +210,7 @@ def _add_left_out(contents: ArchiveContents, rest: Callable[[], ArchiveContents]
     try:
         found = rest()
     except ApplianceError as error:
-        if error.code in _FINAL:
+        if isinstance(error, UnreadableSource):
             raise
         contents.notes.append(f"manifest.json was passed over; index.json is what counts ({error.what}).")
         return

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from appliance.archives.medium import Medium
-from appliance.errors import ApplianceError, fail
+from appliance.errors import ApplianceError, fail, make_error
 from appliance.sizes import size_words
 
 MEMORY = 1 << 30
@@ -73,7 +73,7 @@ def confined(store: Path, medium: Medium, work: Work, report: Report | None = No
     if result is None:
         _died(status, seconds)
     if "error" in result:
-        raise ApplianceError(result["error"].pop("code"), result["error"].pop("what"), **result["error"])
+        raise make_error(result["error"].pop("code"), result["error"].pop("what"), **result["error"])
     answer: dict[str, Any] = result["result"]
     return answer
 
@@ -157,14 +157,12 @@ def _answer(work: Work, report: Report) -> dict[str, Any]:
             raise
         where = "" if error.filename is None else str(error.filename)
         return {
-            "error": ApplianceError(
+            "error": make_error(
                 "APL-0311", "the operating system refused", where=where, why=error.strerror or str(error)
             ).as_dict()
         }
     fix = "Nothing was published. Leave out one source after the other to find the one that does this"
-    return {
-        "error": ApplianceError("APL-0140", "the process that reads the sources was ended", why=why, fix=fix).as_dict()
-    }
+    return {"error": make_error("APL-0140", "the process that reads the sources was ended", why=why, fix=fix).as_dict()}
 
 
 def _reporter(sender: int) -> Report:

@@ -16,7 +16,7 @@ from appliance.archives.medium import Medium, open_readonly
 from appliance.archives.sink import BlobSink, HashingSink
 from appliance.archives.source import READ_STEP, Progress, RawFile
 from appliance.archives.tar import Entry, TarStream
-from appliance.errors import ApplianceError, fail
+from appliance.errors import ApplianceError, LimitExceeded, fail
 from appliance.oci.blob import StoredBlob
 from appliance.oci.digests import is_digest
 
@@ -125,9 +125,9 @@ class DiffId:
         try:
             for step in self._decoder.feed(data):
                 self._state.update(step)
-        except ApplianceError as error:
-            if error.code == "APL-0104":
-                raise
+        except LimitExceeded:
+            raise
+        except ApplianceError:
             # It may not be a layer at all; if it is one, the missing diff_id is the error.
             self._decoder, self._broken = None, True
 

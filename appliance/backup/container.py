@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NoReturn
 from appliance import __version__
 from appliance.archives.limits import Limits
 from appliance.archives.tar import TarStream
-from appliance.errors import ApplianceError, fail
+from appliance.errors import ContentError, SourceError, fail
 from appliance.files import sync_directory
 from appliance.oci.strictjson import load_json
 
@@ -129,9 +129,7 @@ def read(file: BinaryIO, kind: str, where: str, take: Take | None = None) -> Bac
             if entry.name not in left:
                 _refuse(where, f"its member {entry.name} is not in its list, or is there twice")
             _hold(entry.name, entry.size, entry.data, left.pop(entry.name), take, where)
-    except ApplianceError as error:
-        if not error.code.startswith(("APL-01", "APL-02")):
-            raise
+    except (SourceError, ContentError) as error:
         _refuse(where, f"{error.what}: {error.why}" if error.why else error.what)
     if backup is None or left or not stream.whole:
         _refuse(where, f"it ends before {next(iter(left))}" if left else "it does not end as it should")

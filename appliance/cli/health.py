@@ -11,7 +11,7 @@ import click
 
 from appliance.cli.common import CONFIG, JSON, STORE, agent_down, open_store, show
 from appliance.config import DEFAULT_PATH, load
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, make_error
 from appliance.sizes import size_words
 from appliance.words import one_line, quoted
 
@@ -216,7 +216,7 @@ def _status_text(shown: dict[str, Any]) -> str:
         waits = f"; no answer from {', '.join(standing['silent'])}" if standing["silent"] else ""
         lines.append(f"this publisher is not sure yet that no other node has something newer{waits}")
     lines += [
-        f"not followed: {refused['index']} {refused['number']} of {refused['peer']}: {ApplianceError(**refused['problem'])}"
+        f"not followed: {refused['index']} {refused['number']} of {refused['peer']}: {make_error(**refused['problem'])}"
         for refused in standing["refused"]
     ]
     lines += [_trouble_text(item) for item in shown.get("troubles", [])]

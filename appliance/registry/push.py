@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from flask import Response, current_app, g, request
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, http_of
 from appliance.oci.digests import check_digest, digest_of, hasher
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor, parse_manifest
 from appliance.oci.reference import is_tag
@@ -26,18 +26,6 @@ from appliance.web.responses import RegistryError
 
 TAGS_AT_ONCE = 50
 """Tags that one manifest may be pushed under in one request."""
-_ANSWERS = {
-    "APL-0107": (400, "DIGEST_INVALID"),
-    "APL-0201": (400, "DIGEST_INVALID"),
-    "APL-0310": (507, "DENIED"),
-    "APL-0317": (507, "DENIED"),
-    "APL-0501": (403, "DENIED"),
-    "APL-0502": (403, "DENIED"),
-    "APL-0504": (503, "TOOMANYREQUESTS"),
-    "APL-0505": (404, "MANIFEST_BLOB_UNKNOWN"),
-    "APL-0506": (405, "UNSUPPORTED"),
-}
-"""How deliberate errors are answered; others of range 02 are about the manifest."""
 
 
 class Pushing:
@@ -93,9 +81,7 @@ class Pushing:
             self._admit()
             return handler(**arguments)
         except ApplianceError as problem:
-            status, code = _ANSWERS.get(
-                problem.code, (400, "MANIFEST_INVALID") if problem.code.startswith("APL-02") else (503, "UNKNOWN")
-            )
+            status, code = http_of(problem)
             more = {"Retry-After": "60"} if status == 503 else {"Allow": "GET, HEAD"} if status == 405 else {}
             raise RegistryError(status, code, str(problem), **more) from problem
 

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from appliance.errors import ApplianceError, fail
+from appliance.errors import ApplianceError, fail, make_error
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout that this module belongs to."""
@@ -365,7 +365,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         where, why = str(error.filename or options.destination), error.strerror or str(error)
-        print(ApplianceError("APL-0791", "cannot make the wheelhouse", where=where, why=why), file=sys.stderr)
+        print(make_error("APL-0791", "cannot make the wheelhouse", where=where, why=why), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"Interrupted. {options.destination} is what it was before.", file=sys.stderr)

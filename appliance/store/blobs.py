@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from appliance.errors import fail, system_error
+from appliance.errors import DiskFull, fail, system_error
 from appliance.files import sync_directory, write_atomically
 from appliance.oci.blob import HEAD_BYTES, StoredBlob, check_put
 from appliance.oci.digests import check_digest, hasher, is_digest
@@ -407,7 +407,7 @@ class BlobStore:
 
     def _failed(self, error: OSError, total: int, where: str) -> NoReturn:
         refused = system_error(error, str(self.root), "cannot write to the store")
-        if refused.code == "APL-0310":
+        if isinstance(refused, DiskFull):
             refused.why = f"the file system is full after {size_words(total)} of {where or 'a blob'}"
         raise refused from error
 

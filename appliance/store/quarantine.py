@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from appliance.errors import ApplianceError, fail
+from appliance.errors import fail, make_error
 from appliance.oci.digests import hasher
 from appliance.store.blobs import BlobStore
 
@@ -68,7 +68,7 @@ def _remove(blobs: BlobStore, digest: str, file: os.stat_result | None, why: str
     if moved is not None:
         _LOG.error(
             "%s",
-            ApplianceError(
+            make_error(
                 "APL-0315",
                 "a blob was damaged on this disk; it is not served any more, and is fetched again from another node",
                 where=str(moved),

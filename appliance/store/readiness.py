@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from appliance.config import Config
-from appliance.errors import ApplianceError, fail
+from appliance.errors import Diverged, error_from_dict, fail
 from appliance.files import write_atomically
 from appliance.oci.digests import is_digest
 
@@ -102,8 +102,8 @@ def make_sure(store: Path, config: Config, look: Callable[[], Mapping[str, Any]]
     if found["settled"]:
         return
     for refused in found["refused"]:
-        error = ApplianceError(**refused["problem"])
-        if error.code == "APL-0306":
+        error = error_from_dict(refused["problem"])
+        if isinstance(error, Diverged):
             raise error
         _unsure(config, f"{refused['index']} {refused['number']} of {refused['peer']} cannot be followed: {error}")
     _unsure(config, f"no answer from {', '.join(found['silent'])}")

@@ -16,6 +16,8 @@ from typing import Any
 import click
 import yaml
 
+from appliance.errors import ERRORS
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE_ID = re.compile(r"APL-\d{4}")
 SECTIONS = ("Meaning", "Impact", "Diagnosis", "Mitigation")
@@ -180,6 +182,18 @@ def runbooks(root: Path = ROOT) -> dict[str, str]:
     return found
 
 
+def headings(root: Path = ROOT) -> dict[Path, str]:
+    """Text that each runbook page should have: its own, below the title that the table of errors has for it."""
+    found = {}
+    for page in sorted((root / "docs" / "runbooks").glob("APL-*.md")):
+        code, kind = page.stem, ERRORS.get(page.stem)
+        if kind is None:
+            continue  # An id of a playbook.
+        _, _, rest = page.read_text(encoding="utf-8").partition("\n")
+        found[page] = f"# {code}: {kind.title}\n{rest}"
+    return found
+
+
 def errors(root: Path = ROOT) -> str:
     """``docs/reference/errors.md``."""
     lines = [
@@ -227,17 +241,21 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m tests.docs.generate [--check]", file=sys.stderr)
         return 2
     differing = 0
-    for name, render in PAGES.items():
-        path, text = ROOT / name, render(ROOT)
+    wanted = headings(ROOT)
+    wanted |= {ROOT / name: render(ROOT) for name, render in PAGES.items()}
+    for path, text in wanted.items():
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         if arguments:
             differing += 1
-            print(f"{name} is not what the code says: run python -m tests.docs.generate", file=sys.stderr)
+            print(
+                f"{path.relative_to(ROOT)} is not what the code says: run python -m tests.docs.generate",
+                file=sys.stderr,
+            )
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-            print(name)
+            print(path.relative_to(ROOT))
     return 1 if differing else 0
 
 
