@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
+from gunicorn import __version__
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
@@ -96,8 +97,10 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
             # gunicorn takes TLS to be on when a certificate is named; the context above is what is used.
             settings["certfile"] = settings["keyfile"] = os.devnull
         for name, value in settings.items():
-            if name in self.cfg.settings:
-                self.cfg.set(name, value)
+            if name not in self.cfg.settings:
+                # Several of them are bounds on what strangers may do: without one, nothing is served.
+                raise RuntimeError(f"gunicorn {__version__} has no setting {name}")
+            self.cfg.set(name, value)
 
     def load(self) -> Any:
         """What gunicorn serves."""
