@@ -51,7 +51,8 @@ from appliance.oci.digests import check_digest
 from appliance.oci.manifests import Descriptor
 from appliance.oci.pieces import PieceMap
 from appliance.peers import wire
-from appliance.peers.https import HttpsTransport, PeerError
+from appliance.peers.https import HttpsTransport
+from appliance.peers.transport import PeerError
 from appliance.store import readiness
 from appliance.store.auditlog import note
 from appliance.store.catalog import LiveCatalog
@@ -404,7 +405,7 @@ class Agent:
 
     def _call(self, peer: Any) -> None:
         try:
-            self._peers.ask(peer, "POST", "/p2p/v1/wake")
+            self._peers.wake(peer)
         except PeerError as problem:
             _LOG.info("could not tell %s: %s", peer.id, problem)
 
@@ -496,7 +497,7 @@ class Agent:
         def ask(peer: Peer) -> dict[str, Any]:
             begun = time.monotonic()
             try:
-                status, body = self._peers.ask(peer, "GET", "/p2p/v1/ping")
+                status, body = self._peers.ping(peer)
                 if status != 200:
                     raise PeerError(f"answered {status}")
                 generation = wire.read(body, wire.Ping, peer.id).generation

@@ -11,7 +11,7 @@ from appliance.agent.fetch import Fetcher
 from appliance.config import Peer
 from appliance.oci.manifests import Descriptor
 from appliance.oci.pieces import PieceMap
-from appliance.peers.https import HttpsTransport, PeerError
+from appliance.peers.transport import PeerError, PeerTransport
 from appliance.store.generations import Generation
 from appliance.store.reachability import Needed, needed, needed_by_pins, needed_by_pushes, reach, reader, walk
 from appliance.store.store import Store
@@ -31,7 +31,7 @@ class Leaving:
     def __init__(
         self,
         store: Store,
-        peers: HttpsTransport,
+        peers: PeerTransport,
         fetcher: Fetcher,
         piece_map: Callable[[str], PieceMap | None],
         offload: Callable[..., Any],
@@ -96,7 +96,7 @@ class Leaving:
 
         def answers(peer: Peer) -> bool:
             try:
-                return self._peers.ask(peer, "GET", "/p2p/v1/ping")[0] == 200
+                return self._peers.ping(peer)[0] == 200
             except PeerError:
                 return False
 
@@ -118,7 +118,7 @@ class Leaving:
         if peer.id in silent:
             return False
         try:
-            return self._peers.ask(peer, "HEAD", f"/p2p/v1/blobs/{digest}")[0] == 200
+            return self._peers.has(peer, digest) == 200
         except PeerError:
             silent.add(peer.id)
             return False

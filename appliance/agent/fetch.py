@@ -29,7 +29,7 @@ from appliance.config import Peer
 from appliance.errors import ApplianceError
 from appliance.oci.digests import hasher
 from appliance.oci.pieces import BIG_BLOB, PieceMap
-from appliance.peers.https import BROKEN, BrokeOff, HttpsTransport, PeerError
+from appliance.peers.transport import BrokeOff, PeerError, PeerTransport
 from appliance.sizes import size_words
 from appliance.store.blobs import BlobStore
 from appliance.store.quarantine import verify_or_quarantine
@@ -91,7 +91,7 @@ class Fetcher:
     def __init__(
         self,
         blobs: BlobStore,
-        peers: HttpsTransport,
+        peers: PeerTransport,
         offload: Callable[..., Any],
         clock: Callable[[], float] = time.monotonic,
         troubles: Troubles | None = None,
@@ -158,7 +158,7 @@ class Fetcher:
 
         def ask(peer: Peer) -> bool | None:
             try:
-                status, _ = self._peers.ask(peer, "HEAD", f"/p2p/v1/blobs/{digest}")
+                status = self._peers.has(peer, digest)
             except PeerError:
                 return None
             return {200: True, 404: False}.get(status)
@@ -230,7 +230,7 @@ class Fetcher:
     def _answers(self, peer: Peer) -> bool:
         """Ask a peer that has just failed whether it lives; it is left alone for a while in any case."""
         try:
-            self._peers.ask(peer, "GET", "/p2p/v1/ping")
+            self._peers.ping(peer)
         except PeerError:
             return False
         self._peers.failed(peer)
@@ -280,14 +280,14 @@ class Fetcher:
         came = 0
         self._judge(peer, partial, sources, delivery, delivery.connecting())
         begun = self._clock()
-        with self._peers.stream(peer, f"/p2p/v1/blobs/{partial.digest}", partial.received) as response:
+        with self._peers.open(peer, partial.digest, partial.received) as response:
             self._judge(peer, partial, sources, delivery, delivery.connected(self._clock() - begun))
             while not partial.full:
                 patience = delivery.patience(can_be_replaced=sources.may_replace)
                 begun = self._clock()
                 try:
                     chunk = _read(response, patience)
-                except BROKEN as error:
+                except self._peers.body_errors as error:
                     raise self._peers.broken(peer, error, came) from error
                 waited = self._clock() - begun
                 if chunk == b"":

@@ -17,7 +17,7 @@ from appliance.config import Peer
 from appliance.errors import ApplianceError, fail, make_error
 from appliance.oci.manifests import Descriptor
 from appliance.peers import wire
-from appliance.peers.https import HttpsTransport, PeerError
+from appliance.peers.transport import PeerError, PeerTransport
 from appliance.store.blobs import BlobStore
 from appliance.store.head import IndexHead
 from appliance.store.index import NameIndex, SignedIndex, beginning
@@ -106,7 +106,7 @@ class Follower:
     def __init__(
         self,
         store: Store,
-        peers: HttpsTransport,
+        peers: PeerTransport,
         fetcher: Fetcher,
         offload: Callable[..., Any],
         troubles: Troubles | None = None,
@@ -276,7 +276,7 @@ class Follower:
         def ask(peer: Peer) -> None:
             silent.append(peer.id)
             try:
-                status, body = self._peers.ask(peer, "GET", "/p2p/v1/ping")
+                status, body = self._peers.ping(peer)
                 if status != 200:
                     raise PeerError(f"{peer.id} answered a ping with {status}")
                 said = wire.read(body, wire.Ping, peer.id)

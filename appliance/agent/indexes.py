@@ -8,7 +8,7 @@ from typing import Any
 from appliance.config import Peer
 from appliance.oci.digests import digest_of
 from appliance.peers import wire
-from appliance.peers.https import INDEX_ANSWER, HttpsTransport, PeerError
+from appliance.peers.transport import INDEX_ANSWER, PeerError, PeerTransport
 from appliance.store.head import IndexHead
 from appliance.store.index import SIZE_LIMIT
 from appliance.trust import Signature
@@ -39,7 +39,7 @@ class IndexReader:
     :param offload: runs a blocking function off the event loop.
     """
 
-    def __init__(self, peers: HttpsTransport, offload: Callable[..., Any]) -> None:
+    def __init__(self, peers: PeerTransport, offload: Callable[..., Any]) -> None:
         self._peers = peers
         self._offload = offload
         self._slow: dict[tuple[str, str], int] = {}
@@ -50,9 +50,8 @@ class IndexReader:
         :raises PeerError: when it cannot be had, or is another index's.
         :raises ApplianceError: for a signature that is none.
         """
-        path = f"/p2p/v1/{index}/head"
-        status, body = self._peers.ask(
-            peer, "GET", path, read_seconds=_SILENCE, seconds=HEAD_SECONDS, limit=HEAD_ANSWER
+        status, body = self._peers.index(
+            peer, index, "head", read_seconds=_SILENCE, seconds=HEAD_SECONDS, limit=HEAD_ANSWER
         )
         if status == 404:
             return None
@@ -69,8 +68,8 @@ class IndexReader:
         :param head: its signature was found valid.
         :raises PeerError: when they cannot be had, or are others.
         """
-        path = f"/p2p/v1/{head.kind}/raw/{head.digest}"
-        status, raw = self._ask(peer, head.kind, path, head.size, max(_USUAL, head.size), is_patient=True)
+        parts = (head.kind, "raw", head.digest)
+        status, raw = self._ask(peer, head.kind, parts, head.size, max(_USUAL, head.size), is_patient=True)
         if status == 404:
             return None
         if status != 200:
@@ -87,9 +86,8 @@ class IndexReader:
         :raises ApplianceError: for a signature that is none.
         """
         limit = INDEX_ANSWER if peer.seed else max(UNSIGNED_BYTES, 2 * size)
-        path = f"/p2p/v1/{index}"
         # What a seed sends is likely to be worth the wait; any other listed node would only have to send nothing to be waited for.
-        status, body = self._ask(peer, index, path, limit, max(_USUAL, size), is_patient=peer.seed)
+        status, body = self._ask(peer, index, (index,), limit, max(_USUAL, size), is_patient=peer.seed)
         if status != 200:
             raise PeerError(f"{peer.id} answered {status}")
         told = self._offload(wire.read, body, wire.Told, peer.id)
@@ -104,7 +102,7 @@ class IndexReader:
         :raises PeerError: when it cannot be had.
         """
         limit = SIZE_LIMIT if peer.seed else max(UNSIGNED_BYTES, 2 * size)
-        status, body = self._ask(peer, "kept", f"/p2p/v1/kept/{path}", limit, max(_USUAL, size), is_patient=peer.seed)
+        status, body = self._ask(peer, "kept", ("kept", path), limit, max(_USUAL, size), is_patient=peer.seed)
         return _kept(peer, status, body)
 
     def kept_signature(self, peer: Peer, path: str) -> bytes | None:
@@ -113,13 +111,13 @@ class IndexReader:
         :param path: relative to the state directory.
         :raises PeerError: when it cannot be had.
         """
-        status, body = self._peers.ask(
-            peer, "GET", f"/p2p/v1/kept/{path}", read_seconds=_SILENCE, seconds=HEAD_SECONDS, limit=HEAD_ANSWER
+        status, body = self._peers.index(
+            peer, "kept", path, read_seconds=_SILENCE, seconds=HEAD_SECONDS, limit=HEAD_ANSWER
         )
         return _kept(peer, status, body)
 
     def _ask(
-        self, peer: Peer, index: str, path: str, limit: int, expected: int, *, is_patient: bool
+        self, peer: Peer, index: str, parts: tuple[str, ...], limit: int, expected: int, *, is_patient: bool
     ) -> tuple[int, bytes]:
         """Ask for something large. A slow link gets more time at each further try, a peer that drips gets little at first.
 
@@ -133,7 +131,7 @@ class IndexReader:
         seconds = min(_SLOWEST, (_SECONDS + expected / _RATE) * 2**slow) if is_patient else _SECONDS
         silence = min(_PATIENT, _SILENCE * 2**slow)
         try:
-            answer = self._peers.ask(peer, "GET", path, read_seconds=silence, seconds=seconds, limit=limit)
+            answer = self._peers.index(peer, *parts, read_seconds=silence, seconds=seconds, limit=limit)
         except PeerError:
             if is_patient:
                 self._slow[key] = min(slow + 1, 8)

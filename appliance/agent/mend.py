@@ -15,7 +15,7 @@ from appliance.agent.indexes import IndexReader
 from appliance.agent.troubles import Troubles
 from appliance.config import Peer
 from appliance.errors import ApplianceError, make_error
-from appliance.peers.https import HttpsTransport, PeerError
+from appliance.peers.transport import PeerError, PeerTransport
 from appliance.store.healing import heal, signers, take_copy, take_signature
 from appliance.store.inspection import Fault, Inspector
 from appliance.store.store import Store
@@ -73,7 +73,7 @@ class Mender:
     def __init__(
         self,
         store: Store,
-        peers: HttpsTransport,
+        peers: PeerTransport,
         offload: Callable[..., Any],
         troubles: Troubles | None = None,
         clock: Callable[[], float] = time.time,

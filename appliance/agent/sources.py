@@ -10,7 +10,7 @@ from gevent.queue import Empty, Queue
 
 from appliance.agent import delivery
 from appliance.config import Peer
-from appliance.peers.https import HttpsTransport, PeerError
+from appliance.peers.transport import PeerError, PeerTransport
 from appliance.sizes import size_words
 
 _LOG = logging.getLogger("appliance.fetch")
@@ -53,7 +53,7 @@ class Sources:
 
     def __init__(
         self,
-        peers: HttpsTransport,
+        peers: PeerTransport,
         digest: str,
         slow: SlowPeers,
         reasons: dict[str, str],
@@ -88,7 +88,7 @@ class Sources:
     def _ask(self, peer: Peer, anew: bool) -> None:
         is_holder, is_answer, wrong = False, False, ""
         try:
-            status, _ = self._peers.ask(peer, "HEAD", f"/p2p/v1/blobs/{self._digest}")
+            status = self._peers.has(peer, self._digest)
             is_holder, is_answer = status == 200, True
             if not is_holder:
                 reason = f"{peer.id} " + ("does not hold it" if status == 404 else f"answered {status}")

@@ -1,3 +1,3 @@
 """Transport between nodes: requests to peers, and the routes that answer them."""
 
-__all__ = ["https", "routes", "wire"]
+__all__ = ["https", "routes", "transport", "wire"]

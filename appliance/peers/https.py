@@ -15,39 +15,20 @@ import urllib3
 from appliance.config import Config, LiveConfig, Peer
 from appliance.peers.heads import BoundedPools
 from appliance.peers.tls import PeerContext
+from appliance.peers.transport import ANSWER_SECONDS, READ_SECONDS, SMALL_ANSWER, BrokeOff, PeerError, PeerTransport
 from appliance.trust import client_context
 from appliance.words import one_line
 
 CONNECT_SECONDS = 0.7
 """A connection inside a site is there within milliseconds; more is a dead peer."""
-READ_SECONDS = 0.9
-"""No byte for so long is a dead peer (stall limit; 16 s cost others 2.3 times the whole transfer)."""
-SMALL_ANSWER = 64 << 10
-"""Most bytes of a ping's answer and the like."""
-INDEX_ANSWER = 320 << 20
-"""Most bytes of a generation of the largest size, wrapped in JSON."""
-ANSWER_SECONDS = 1.8
-"""How long a small answer may take as a whole, and how long a large one until its head is there: connection, handshake,
-head and body. Time-outs on silence never end what drips, and whoever waits for all peers waits for it. Three times the
-0.6 s that a satellite takes to and fro."""
 INDEX_SECONDS = 600.0
 FOREIGN = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
 """Exceptions that reading an answer raises, whatever a peer sends."""
-BROKEN = (urllib3.exceptions.HTTPError, OSError)
-"""Exceptions that reading on in a body raises when its connection breaks."""
 _STEP = 1 << 20
 _WORDS = 300
 """Most characters of a library's own words about a failure."""
 _BREAK_FIRST = 2.0
 _BREAK_MOST = 30.0
-
-
-class PeerError(Exception):
-    """A peer did not do what it was asked; the text says which and how."""
-
-
-class BrokeOff(PeerError):
-    """A body ended early on a connection that had delivered: the peer lives, and may give the rest over a new one."""
 
 
 @dataclass
@@ -59,7 +40,7 @@ class _PeerState:
     pause: float = 0.0
 
 
-class HttpsTransport:
+class HttpsTransport(PeerTransport):
     """The other nodes of the site, as they are listed now.
 
     A peer that left the list, or has another address there, is not asked any more; what runs over a connection to it
@@ -68,6 +49,8 @@ class HttpsTransport:
     :param current: this node's configuration.
     :param clock: monotonic seconds; a parameter for tests. Never the time of day, which may be 1970.
     """
+
+    body_errors = (urllib3.exceptions.HTTPError, OSError)
 
     def __init__(self, current: LiveConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._current = current
@@ -118,13 +101,7 @@ class HttpsTransport:
         seconds: float = ANSWER_SECONDS,
         limit: int = SMALL_ANSWER,
     ) -> tuple[int, bytes]:
-        """One small request: (status, body).
-
-        :param read_seconds: how long there may be no byte.
-        :param seconds: how long all of it may take, from the first packet to the last byte.
-        :param limit: most bytes of the body.
-        :raises PeerError: when the peer does not answer in time; its breaker opens. Or when it sends more.
-        """
+        """Return status and body of one request; a peer that does not answer in time is left alone for a while."""
         end = self._clock() + seconds
         body = bytearray()
         with (

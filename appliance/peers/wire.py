@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from appliance.oci.digests import is_digest
-from appliance.peers.https import PeerError
+from appliance.peers.transport import PeerError
 from appliance.store.head import IndexHead
 from appliance.store.index import SIZE_LIMIT
 

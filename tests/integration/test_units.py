@@ -19,7 +19,8 @@ import yaml
 
 from appliance import pki
 from appliance.config import LiveConfig, load
-from appliance.peers.https import HttpsTransport, PeerError
+from appliance.peers.https import HttpsTransport
+from appliance.peers.transport import PeerError
 from appliance.store import readiness
 from tests.integration.conftest import APPLIANCE, Process, appliance, free_port, request, run, wait_for, workers_of
 from tests.keys import certify

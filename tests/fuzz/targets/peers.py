@@ -32,7 +32,8 @@ from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
 from appliance.config import Config, LiveConfig, Peer
 from appliance.peers import https
-from appliance.peers.https import HttpsTransport, PeerError
+from appliance.peers.https import HttpsTransport
+from appliance.peers.transport import PeerError
 from appliance.store.generations import make
 from appliance.store.head import IndexHead
 from appliance.trust import Signature, Trust

@@ -13,7 +13,7 @@ import gevent
 import urllib3
 
 from appliance.config import Peer
-from appliance.peers.https import SMALL_ANSWER, BrokeOff, HttpsTransport, PeerError
+from appliance.peers.transport import SMALL_ANSWER, BrokeOff, PeerError, PeerTransport
 
 READ = 64 << 10
 STEP = 1 << 10
@@ -98,8 +98,10 @@ class _Body:
         return chunk
 
 
-class FakePeers(HttpsTransport):
+class FakePeers(PeerTransport):
     """Stands in for the way to the peers."""
+
+    body_errors = (urllib3.exceptions.HTTPError, OSError)
 
     def __init__(self, **peers: FakePeer) -> None:
         self.fakes = peers

@@ -10,7 +10,7 @@ import gevent
 from appliance.agent.departure import Leaving
 from appliance.agent.fetch import Fetcher
 from appliance.config import Peer
-from appliance.peers.https import PeerError
+from appliance.peers.transport import PeerError
 from appliance.store.blobs import BlobStore
 from tests.unit.agent.fakes import FakePeer, FakePeers, at_once
 from tests.unit.store import made

@@ -13,7 +13,7 @@ from gevent.event import Event
 from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
 from appliance.agent.troubles import Troubles
-from appliance.peers.https import PeerError
+from appliance.peers.transport import PeerError
 from appliance.store.blobs import BlobStore
 from appliance.store.generations import Generation, Generations
 from appliance.store.index import Entry, NameIndex

@@ -14,7 +14,7 @@ from appliance.agent.fetch import Fetcher
 from appliance.agent.follow import Follower
 from appliance.agent.indexes import HEAD_ANSWER, HEAD_SECONDS, IndexReader
 from appliance.config import Peer
-from appliance.peers.https import PeerError
+from appliance.peers.transport import PeerError
 from appliance.store import readiness
 from appliance.store.generations import Generation
 from appliance.trust import Trust

@@ -15,7 +15,7 @@ from appliance.agent.daemon import Agent
 from appliance.agent.indexes import HEAD_ANSWER, UNSIGNED_BYTES, IndexReader
 from appliance.config import Peer
 from appliance.errors import ApplianceError
-from appliance.peers.https import PeerError
+from appliance.peers.transport import PeerError
 from appliance.store import auditlog, readiness
 from appliance.store.diff import Changes
 from appliance.store.fsck import Report, check

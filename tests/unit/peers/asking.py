@@ -18,7 +18,8 @@ from pathlib import Path
 import gevent
 
 from appliance.config import Config, LiveConfig, Peer
-from appliance.peers.https import HttpsTransport, PeerError
+from appliance.peers.https import HttpsTransport
+from appliance.peers.transport import PeerError
 
 PATIENCE = 8.0
 TICK = 0.05

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from appliance.peers.https import ANSWER_SECONDS
+from appliance.peers.transport import ANSWER_SECONDS
 from tests.keys import site_keys
 from tests.unit.peers import badpeers
 from tests.unit.peers.badpeers import BadPeers

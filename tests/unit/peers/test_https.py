@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from appliance.config import Config, LiveConfig, Peer
 from appliance.peers import https as module
-from appliance.peers.https import CONNECT_SECONDS, READ_SECONDS, BrokeOff, HttpsTransport, PeerError
+from appliance.peers.https import CONNECT_SECONDS, HttpsTransport
+from appliance.peers.transport import ANSWER_SECONDS, READ_SECONDS, BrokeOff, PeerError
 
 A = Peer("a", "http://a", "10.0.0.1")
 B = Peer("b", "http://b", "10.0.0.2", seed=True)
@@ -137,7 +138,7 @@ def test_an_answer_that_comes_byte_by_byte_has_an_end(monkeypatch: pytest.Monkey
     begun = clock.now
     with pytest.raises(PeerError, match=r"no whole answer in 1\.8 s"):
         peers.ask(A, "GET", "/x")
-    assert clock.now - begun < module.ANSWER_SECONDS + 1
+    assert clock.now - begun < ANSWER_SECONDS + 1
     assert peers.is_down(A)
 
 

@@ -35,7 +35,8 @@ from appliance.errors import ApplianceError
 from appliance.oci import mediatypes
 from appliance.oci.manifests import MANIFEST_LIMIT, Descriptor
 from appliance.oci.strictjson import load_json
-from appliance.peers.https import HttpsTransport, PeerError
+from appliance.peers.https import HttpsTransport
+from appliance.peers.transport import PeerError
 from appliance.publish.plan import make_plan
 from appliance.publish.read_media import read_sources
 from appliance.publish.seed import Request, seed
