@@ -1,4 +1,4 @@
-"""Who does something: the person behind a command, for the audit log."""
+"""The person behind a command, for the audit log."""
 
 from __future__ import annotations
 

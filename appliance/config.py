@@ -1,4 +1,4 @@
-"""The one reader of ``/etc/appliance/config.yaml``: what a node is told about its site.
+"""Reader of ``/etc/appliance/config.yaml``, the configuration of a node.
 
 Unknown keys are refused, so that a typo is found at start and not at the third power loss.
 """

@@ -1,4 +1,4 @@
-"""A log of what strangers cause: the first of a kind at once, and from then on one line a minute with addresses and counts.
+"""Log of events that strangers cause: the first of a kind at once, then one line a minute with addresses and counts.
 
 A line for each event would let anybody who reaches a port fill the journal, and hide in it what else happens.
 """

@@ -1,4 +1,4 @@
-"""Every error the appliance raises on purpose: what happened, where, why, and what to do next.
+"""Errors that the appliance raises on purpose: what happened, where, why, and what to do next.
 
 Callers catch families, which are types; nobody compares ids. :data:`ERRORS` is the one table of ids: the title that the
 runbook page ``docs/runbooks/<id>.md`` and ``docs/reference/errors.md`` have, the type, and the answer over HTTP.

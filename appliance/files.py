@@ -1,4 +1,4 @@
-"""Files that are replaced by one rename, and directories whose names survive a power loss."""
+"""Durable files: a file is replaced by one rename, and its name survives a power loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lease of a run: the sign of life of the controller that started a command on this node.
+"""Lease of a run: proof that the controller that started a command on this node is still there.
 
 Ansible leaves a command running on the node when the operator presses Ctrl-C, when the connection breaks or when the
 laptop is closed. So the controller touches a file once a second, and the command watches that file: when the file stays

@@ -1,4 +1,4 @@
-"""How long a client may take, and how much it may send before it is known what it wants.
+"""Limits on clients: time for each step, and bytes before the client is known.
 
 containerd waits 30 s for an answer's headers and gives a pull up after five minutes without progress (measured,
 containerd 2.3.4); what it does not get here it asks for elsewhere. So whoever holds a connection without using it is

@@ -1,4 +1,4 @@
-"""Listeners of this host, as the kernel lists them: where somebody else answers on the mirror's address.
+"""Listening sockets of this host, as the kernel lists them, to find a process that took the mirror's address.
 
 systemd binds 127.0.0.1:5000 for the mirror, and where it does not, any user may. The kernel gives each socket's owner; root can also find
 the processes that hold it, and with them the unit. Neither can be forged without root: systemd itself holds the mirror's socket, which root

@@ -1,4 +1,4 @@
-"""Log lines of every process: one record is one line, and a stranger's words in it move no cursor and begin no line."""
+"""Log format of every process: one record is one line, and words of strangers cannot break it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Name of a medium, which tells several sticks apart long after they were at one mount point.
+"""Name of a medium. It tells several sticks apart that were at one mount point.
 
 A generation keeps it as a flat mapping of texts for each source. ``id`` is always among them: releases that know nothing but
 labels print it, and require it.

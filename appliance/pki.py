@@ -1,4 +1,4 @@
-"""The site's own certificate authority, node certificates, and signatures over generations.
+"""Certificate authority of the site, certificates of nodes, and signatures over indexes.
 
 Certificates are valid from 1970 for more than a century: a site whose clock batteries are dead comes back by itself.
 Membership is the list of nodes in the inventory; being taken off that list is what revokes a certificate.

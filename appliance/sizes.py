@@ -1,4 +1,4 @@
-"""Sizes as people read them; JSON, and messages that hold two exact sizes against each other, have bytes."""
+"""Sizes for people, such as 1.5 GiB. JSON has bytes."""
 
 from __future__ import annotations
 

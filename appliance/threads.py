@@ -1,4 +1,4 @@
-"""Work that blocks, run on threads beside the event loop: hashing and the disk never hold up other requests."""
+"""Threads for blocking work, so that hashing and the disk never hold up the event loop."""
 
 from __future__ import annotations
 

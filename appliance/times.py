@@ -1,4 +1,4 @@
-"""Times as they are written down: ISO 8601, in UTC, to the second."""
+"""Times as text: ISO 8601, in UTC, to the second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS over memory: no other side, client or server, makes one call into OpenSSL last.
+"""TLS over memory: no client and no server can make one call into OpenSSL last.
 
 gevent's ``SSLSocket`` lets OpenSSL read the socket itself. One call of it goes on while bytes come that are no data, and nothing else
 in the process runs meanwhile, no timer either: a client's KeyUpdate messages or a ClientHello in records of one byte kept a worker from

@@ -1,4 +1,4 @@
-"""Whom a node believes: TLS with the site's authority, and signatures over generations.
+"""Trust of a node: TLS with the site's authority, and verification of signatures.
 
 What reads and makes certificates is in :mod:`appliance.pki` and is taken in only where something is signed or checked:
 it would be a sixth of a web worker's memory, and no web worker does either.

@@ -1,4 +1,4 @@
-"""Foreign words on their way out: to a terminal, a log, a plan, or Ansible.
+"""Words of strangers on their way to a terminal, a log, a plan or Ansible: escaped, one line.
 
 A medium, a peer, a client or a user chooses file names, labels, annotations, headers and user names. Some characters of
 theirs act instead of being shown: they move the cursor, begin a line of a log, turn the direction of writing, or are not

@@ -1,4 +1,4 @@
-"""How the web workers and the command line ask the agent, over its unix socket."""
+"""Client of the agent's unix socket, for the web workers and the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Misdeeds of clients of this node's listeners: the web workers count them, and ``appliance status`` shows what is kept here."""
+"""Counters of what clients of the listeners did wrong: web workers report it here, and ``appliance status`` shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent of a node: its loops, and the unix socket on which the web workers ask it.
+"""The agent of a node: its loops, and its API on a unix socket.
 
 ===============================================  =============================================================
 route (unix socket, mode 0600)                   answer

@@ -1,4 +1,4 @@
-"""How fast a source of a blob delivers, and when that is too slow.
+"""Measurement of how fast a source delivers a blob, and the limit below which it is replaced.
 
 Progress is judged, not silence: a source that sends a byte now and then is never silent, and would hold a blob for
 everybody. Only the time spent waiting for its bytes counts. What this node's disk, its processor or a slow reader takes is

@@ -1,4 +1,4 @@
-"""Before nodes leave the site: what only they hold, and bringing it here first."""
+"""Report of what only the nodes hold that leave the site, and the fetch of it to nodes that stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bringing one blob from whichever peer holds it, so that it can be sent on while it arrives.
+"""Fetch of one blob from any peer that holds it. Its verified bytes can be sent on while the rest arrives.
 
 What is received is hashed piece by piece against the map that the signed generation lists; only verified pieces
 are shown to anybody, and the last one only when the digest of the whole has matched. A blob without a map is shown

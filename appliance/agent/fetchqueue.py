@@ -1,4 +1,4 @@
-"""Queue of the fetches that replication wants: a few run at a time, and a slow one keeps no place that others wait for."""
+"""Queue of the fetches for replication: a few run at a time, and a slow one gives its place to the next."""
 
 from __future__ import annotations
 

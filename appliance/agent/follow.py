@@ -1,4 +1,4 @@
-"""Following the publisher: finding a newer index, bringing its manifests, and only then switching to it."""
+"""Follower: it looks for a newer index, fetches the manifests of that index, and then switches to it."""
 
 from __future__ import annotations
 

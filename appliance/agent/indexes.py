@@ -1,4 +1,4 @@
-"""Reading an index from a peer: its head first, then as many bytes as the head says, within bounds on time."""
+"""Reader of an index from a peer: first the signed head, then as many bytes as the head says, within bounds on time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The healer: looks at every file of the store that is no blob, heals what can be healed, and says what cannot."""
+"""Healer of the store: it inspects every file but the blobs, heals what it can, and reports the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in quarantine, what the whole site has lost, and how much room is left: what a node says of its store."""
+"""State of the store for ``appliance status``: quarantined blobs, blobs that the site has lost, and room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which blobs a node keeps although nobody there has asked for them."""
+"""Placement: the blobs that each node keeps, whether or not a client of that node has asked for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Re-hashing every blob at a gentle rate, so that what a disk damaged is found before somebody asks for it."""
+"""Scrubber: it hashes every blob again at a low rate, so that disk damage is found before a client asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The holders of one blob: which of them a fetch uses next, and whether a better one than the present is there."""
+"""Selection among the holders of one blob: the source that a fetch uses next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Troubles with peers and with this node's store: logged when they begin and end, counted meanwhile."""
+"""Record of failures of peers and of this node's store: logged at their start and end, counted meanwhile."""
 
 from __future__ import annotations
 

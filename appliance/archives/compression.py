@@ -1,4 +1,4 @@
-"""Compressed streams: told by their first bytes, read in bounded steps, never taken for whole when cut.
+"""Decompression of streams: the format is detected by the first bytes, steps are bounded, and a cut stream is an error.
 
 Each decoder is fed (:meth:`Decoder.feed`) and closed (:meth:`Decoder.close`), so the same code decompresses
 an archive on its way in and a layer on its way past. No step gives more than about 1 MiB.

@@ -1,4 +1,4 @@
-"""Search of sources: the archives and layouts in them, and every file that is left out."""
+"""Search for archives and image layouts in the sources, with a list of every file that is left out."""
 
 from __future__ import annotations
 

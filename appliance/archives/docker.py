@@ -1,4 +1,4 @@
-"""docker-archives: ``docker save``, ``podman save``, ``skopeo docker-archive:``, ``crane``.
+"""Reader of docker-archives, as ``docker save``, ``podman save``, ``skopeo docker-archive:`` and ``crane`` write them.
 
 They hold no manifest. The one made here is byte for byte what containerd's importer makes of the same file
 (core/images/archive/importer.go), so every node and ``ctr images import`` agree on the digest.

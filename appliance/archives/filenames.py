@@ -1,4 +1,4 @@
-"""Facts about file names on a medium: archives, copies that were broken off, containers, and what systems leave behind.
+"""Rules for file names on a medium: archives, incomplete copies, containers, and files of operating systems.
 
 Nothing here opens a file. Names are compared without regard to case, as the file systems of most sticks do.
 """

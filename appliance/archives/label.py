@@ -1,4 +1,4 @@
-"""What a medium says of itself: ``medium.yaml`` at the top of a source.
+"""Label of a medium: the file ``medium.yaml`` at the top of a source.
 
     site: harbour-7                      the site it was made for, as mirror_site names it
     id: harbour-7-2026q2                 what people call it

@@ -1,4 +1,4 @@
-"""Files on a medium that are not read, each with its reason."""
+"""Files of a medium that are not read, each with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an archive may cost before it is refused."""
+"""Limits on what an archive may cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Access to the files of a medium: opened when they are read, or before the right to read them is given up.
+"""Access to the files of a medium: they are opened when they are read, or before the process gives up its rights.
 
 A medium is often readable for root alone. Root opens it, and reads of its files only the first bytes, to compare them with constants
 (:mod:`appliance.archives.sniff`). The store's owner reads the archives, through the descriptors that are kept here. A file that could not

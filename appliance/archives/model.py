@@ -1,4 +1,4 @@
-"""What a reader found in an archive."""
+"""Result of reading one archive: its images and what refers to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names in archives: the one place that decides what a name means for the manifest that it stands beside.
+"""Image names in archives: the one place that decides what a name means for the manifest beside it.
 
 Every format comes here: annotations of OCI layouts, of Docker, containerd, podman and Hauler, and the ``RepoTags`` of
 docker-archives. A name that cannot be used stops nothing here. It is kept with its reason until ``--name`` had its say,

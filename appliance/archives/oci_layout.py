@@ -1,4 +1,4 @@
-"""The walk over the manifests of an OCI layout, in a tar or as a directory.
+"""Walk over the manifests of an OCI layout, in a tar or in a directory.
 
 Rules: image-layout.md of the OCI image specification 1.1. An index whose children are not all in the source is sparse: it is
 accepted and reported; :mod:`appliance.archives.entries` decides what the entries of ``index.json`` mean.

@@ -1,4 +1,4 @@
-"""Which format a source has, and the one way in: :func:`read_source`."""
+"""Detection of the format of a source, and the one way to read it: :func:`read_source`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives are read in a process of their own: as the store's owner, with limits, and nothing it could gain rights by.
+"""Process for reading archives: it runs as the owner of the store, with limits, and cannot gain rights.
 
 The parent opens the sources, starts the child, shows its progress and takes its one result. So whatever an archive does
 to the child ends in a result, or in one error.

@@ -1,4 +1,4 @@
-"""From a tar or a directory to blobs in a sink, and what the resolvers need to know about them."""
+"""Reading of a tar or a directory: blobs go into a sink, and small documents are kept for the format's reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a reader puts blobs: the interface, and a sink that only checks."""
+"""Interface of the place where a reader puts blobs, and a sink that only hashes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kind of a file by its first bytes, which are compared with constants and never unpacked.
+"""Kind of a file by its first bytes. They are compared with constants and never unpacked.
 
 Root does this too, before it gives up the right to read the medium; so nothing here hands bytes of the medium to a decoder.
 """

@@ -1,4 +1,4 @@
-"""A source file, or its parts, opened read-only, read once, held against the checksum beside it, and decompressed."""
+"""Source file or its parts: opened read-only, read once, checked against the checksum beside it, and decompressed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives that were cut into parts: which files belong together, in which order.
+"""Split archives: the files that belong together, and their order.
 
 Three forms. A suffix behind the name of an archive: ``haul.tar.zst.000`` (Hauler), ``app.tar.aa``, ``app.tar.zst-00``,
 ``app.tar.part1``, as ``split`` and copy programs write them. The same suffix behind any other name (``xaa``, ``app00``), where the first

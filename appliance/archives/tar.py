@@ -1,4 +1,4 @@
-"""Tar archives as a stream of members, read by hand so that every oddity has an answer.
+"""Tar archive as a stream of members. It is parsed here, so that every irregularity has a defined result.
 
 ``tarfile`` ends silently on a stream cut at, or inside, a later member's header, keeps every member in
 memory, and reads sparse maps; here a cut is an error or is reported, memory does not grow, and sparse members

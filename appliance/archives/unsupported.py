@@ -1,4 +1,4 @@
-"""What is recognised and not read: its name, and the way to make of it what is."""
+"""Formats that are recognised but not supported, and how to convert them."""
 
 from __future__ import annotations
 

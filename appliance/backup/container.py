@@ -1,4 +1,4 @@
-"""The form of a backup: a tar whose first member, ``backup.json``, lists every other one with its size and sha256.
+"""Container of a backup: a tar whose first member, ``backup.json``, lists all others with size and SHA-256.
 
 Nothing of one is believed before all of it was read and held against that list. It is written under another name,
 synced, read back, and only then gets its own, which no other file may have.

@@ -1,4 +1,4 @@
-"""What of a store cannot be made again: its names, their signatures, the journal, and what operators pushed.
+"""Contents of a store's backup: names, signatures, the audit log, and what operators pushed.
 
 Layers come back from media and peers and are left out. Manifests are small and go along: with them every node knows
 every name again, and what is still missing can be told.

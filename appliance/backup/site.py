@@ -1,4 +1,4 @@
-"""The backup of a site, on the controller: the authority, the publisher's store, and what K3s is made of again."""
+"""Backup of a site, made on the controller: the authority, the publisher's store, and what installs K3s again."""
 
 from __future__ import annotations
 

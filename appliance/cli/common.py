@@ -1,4 +1,4 @@
-"""What the commands on a store share: their options, opening the store, and printing."""
+"""Options of the commands on a store, and functions that open the store and print results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands on room: gc, running."""
+"""Commands ``gc`` and ``running``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that look: fsck, status."""
+"""Commands ``fsck`` and ``status``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands on what was served before: history, diff, audit, rollback."""
+"""Commands ``history``, ``diff``, ``audit`` and ``rollback``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands on names: images, pin, unpin."""
+"""Commands ``images``, ``pin`` and ``unpin``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands on the list of nodes: leaving, take-over."""
+"""Commands ``leaving`` and ``take-over``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands on keys and certificates; the role ``mirror`` calls them, an operator rarely has to."""
+"""Commands on keys and certificates. The role ``mirror`` calls them; an operator rarely needs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far an import is: a bar on a terminal, a line now and then elsewhere, JSON lines for programs."""
+"""Progress of an import: a bar on a terminal, a line every few seconds in a log, JSON lines for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command prove."""
+"""Command ``prove``."""
 
 from __future__ import annotations
 

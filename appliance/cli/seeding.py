@@ -1,4 +1,4 @@
-"""Commands that bring images: plan, seed."""
+"""Commands ``plan`` and ``seed``."""
 
 from __future__ import annotations
 

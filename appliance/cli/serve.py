@@ -1,4 +1,4 @@
-"""Commands that serve: the three units of a node, and one process group for development and tests."""
+"""Commands ``unit`` and ``serve``, which run the three services of a node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this host's containerd runs, and the lists of it that nodes hand to each other.
+"""Images that this host's containerd runs, and the lists of them that nodes exchange.
 
 Asked is ``ctr``, on the sockets that K3s and a plain containerd have. Counted is every container that containerd still
 lists, ended ones too: one that crashes is started again in a moment, perhaps after a pull, and kubelet removes what is

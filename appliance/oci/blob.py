@@ -1,4 +1,4 @@
-"""A blob that was read whole: what is known of it, and the check against what was announced."""
+"""A blob that was read whole, and the check against what was announced for it."""
 
 from __future__ import annotations
 

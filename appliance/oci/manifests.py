@@ -1,4 +1,4 @@
-"""Descriptors, manifests and indexes, read from bytes that nobody vouches for.
+"""Descriptors, manifests and indexes, parsed from untrusted bytes.
 
 Rules are those of the OCI image specification 1.1; what could mean two things to two readers is refused
 (GHSA-mc8v-mgrf-8f4m, CVE-2021-41190).

@@ -1,4 +1,4 @@
-"""Piece maps: the hashes of a big blob's pieces, so that a piece can be trusted before the blob is whole.
+"""Piece maps: hashes of the pieces of a big blob, so that a piece can be verified before the blob is complete.
 
 A piece map is a blob like any other and deterministic: one blob has one map, byte for byte.
 """

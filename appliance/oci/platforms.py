@@ -1,4 +1,4 @@
-"""Platforms: which images a node can run.
+"""Platforms: the images that a node can run.
 
 Spelling and defaults follow containerd's ``platforms`` package: ``x86_64`` is ``amd64``, ``arm64`` means
 ``v8``, ``arm`` means ``v7``.

@@ -1,4 +1,4 @@
-"""Image names: one parser for archives, command lines, pushes and the HTTP surface.
+"""Image references: one parser for archives, command lines, pushes and HTTP.
 
 Normalisation follows distribution/reference as kubelet and containerd use it; the grammar is that of the OCI
 distribution specification.

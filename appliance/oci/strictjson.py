@@ -1,4 +1,4 @@
-"""JSON from strangers: bounded, UTF-8 only, one meaning only.
+"""Parser of untrusted JSON: bounded, UTF-8 only, no duplicate keys.
 
 Python's parser takes what other parsers read differently (UTF-16, ``NaN``, a key given twice); a document
 that means two things to two tools is refused here, because its digest would vouch for both meanings.

@@ -1,4 +1,4 @@
-"""Bound on the head of an answer: a peer that sends heads without end is told apart from one that is slow."""
+"""Limit on the head of an HTTP answer: a peer that sends headers without end is not mistaken for a slow one."""
 
 from __future__ import annotations
 

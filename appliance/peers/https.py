@@ -1,4 +1,4 @@
-"""One node's way to its peers: mutual TLS, short timeouts, and a breaker so that a dead peer costs once."""
+"""Transport over HTTPS: mutual TLS, short time-outs, and a circuit breaker for peers that failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node answers on 5443 behind TLS: its peers, and operators where pushing is on.
+"""Routes of 5443 for other nodes.
 
 =================================  ===================================================================================
 route                              answer

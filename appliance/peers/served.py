@@ -1,4 +1,4 @@
-"""An index as other nodes read it: prepared once for each state of its file, whoever asks and however often."""
+"""Cached answers with an index: made once for each state of its file, however often peers ask."""
 
 from __future__ import annotations
 

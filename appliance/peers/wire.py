@@ -1,4 +1,4 @@
-"""Answers of peers, read: only what has the form that it should have becomes an object.
+"""Parser of the answers of peers: an answer of another form is an error of that peer.
 
 msgspec builds nothing that the type does not name, so a deep, long or strange document costs its bytes and no more.
 """

@@ -1,4 +1,4 @@
-"""What a plan may do only where the operator agreed to it."""
+"""Approval: the changes that a plan may make only where the operator agreed to them."""
 
 from __future__ import annotations
 

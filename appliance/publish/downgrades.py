@@ -1,4 +1,4 @@
-"""Steps back: what would take the site to something older than what it serves, so that it is asked for and not silent."""
+"""Downgrades: changes that take the site back to something older. The operator is asked for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What publishing a reading would change, said before anything does."""
+"""Plan: the changes that publishing a reading would make."""
 
 from __future__ import annotations
 

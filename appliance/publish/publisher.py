@@ -1,4 +1,4 @@
-"""The one way in which a store's names change: under its lock, complete before it is visible, by one switch."""
+"""Publisher: changes the names of a store under its lock, after everything is complete, by one rename."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changing what is pushed: the rules that hold between manifests, blobs and names, under the lock of the index.
+"""Changes of pushed names, with the rules between manifests, blobs and names, under the lock of the index.
 
 Everything here blocks; the event loop calls it on a thread.
 """

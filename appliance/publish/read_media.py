@@ -1,4 +1,4 @@
-"""Reading a medium whole: what its sources hold together, held against each other and against the site."""
+"""Reading of all sources of a run, checked against each other and against the site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures and attestations, which are served where their subject is served. Pure, but for reading manifests."""
+"""Signatures and attestations, which are served where their subject is served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that leave: only those that the operator lists."""
+"""Removal of names that the operator lists."""
 
 from __future__ import annotations
 

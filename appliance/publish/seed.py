@@ -1,4 +1,4 @@
-"""Seeding: a medium's images into the store, and then, in one switch, into what the site serves."""
+"""Seeding: the images of a medium go into the store, and then their names are published together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Staging: the blobs and the verified reading of a medium stay in the store until the operator has answered.
+"""Staging: blobs and the verified reading of a medium stay in the store until the operator has answered.
 
 A medium is read once. While it is read for the plan, its blobs go into the store, where nothing names them; what each
 file holds is kept beside them (:mod:`appliance.store.staged`). The publication after a "yes", the next run after a "no"

@@ -1,4 +1,4 @@
-"""Blobs that clients asked for whole a short time ago, and those that were hashed since; the workers of a listener share it.
+"""Memory of the blobs that clients downloaded whole a short time ago. The workers of a listener share it.
 
 A client that was given a wrong blob refuses it, and asks for the whole of it again. So whoever does that is given nothing
 that was not hashed before. Who asks for the first time waits for no hash: that costs 0.7 s of a processor for each

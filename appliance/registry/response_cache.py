@@ -1,4 +1,4 @@
-"""Answers that were just given, given again without the way through Flask.
+"""Cache of recent answers, which bypasses Flask.
 
 While a site starts, each node's containerd asks for the same few manifests by tag again and again, first by HEAD and
 then by GET. What is kept was verified against its digest when it was read, and is forgotten with the catalog it

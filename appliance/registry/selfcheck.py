@@ -1,4 +1,4 @@
-"""Proof that a mirror serves the bytes that the site's generation lists: a client asks for them and hashes them."""
+"""Proof that a mirror serves the bytes that the site's generation lists: a client downloads and hashes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The connections of one worker: who is waited for, who has stopped, and who makes room.
+"""Connections of one worker: it closes clients that stall, and makes room for nodes when there are too many.
 
 Whether a client takes its answer is read from the kernel (TCP_INFO), not from how long a write blocks: send buffers
 grow to megabytes, and on a slow link a write may wait for minutes although the client reads all the time.

@@ -1,4 +1,4 @@
-"""Closing a descriptor closes it, in a process that gevent has patched too."""
+"""Patch of gevent: closing a descriptor closes it at once."""
 
 from __future__ import annotations
 

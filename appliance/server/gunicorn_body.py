@@ -1,4 +1,4 @@
-"""The body of a request straight from gunicorn's socket, into buffers that are used again.
+"""Body of a request, read from gunicorn's socket into reused buffers.
 
 gunicorn's own reader copies each byte several times and takes each chunk of a chunked body by itself. Go's clients send
 chunks of 32 KiB (docker, podman and skopeo push that way), and at that size a push took a second of processor time more

@@ -1,4 +1,4 @@
-"""One gunicorn for each listener, started in code: no configuration file beside the appliance's own.
+"""gunicorn for one listener, configured in code.
 
 gunicorn tells systemd READY and nothing else. The arbiter here also beats the watchdog, and only while every worker
 has given a sign of life lately: so a worker whose event loop hangs is ended by the arbiter, and an arbiter that hangs,

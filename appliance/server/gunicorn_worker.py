@@ -1,6 +1,4 @@
-"""The process that answers: gunicorn's gevent worker, fair to every connection, forked from a parent that has already
-taken in what all workers need.
-"""
+"""gunicorn's gevent worker: fair to every connection, and forked from a parent that has imported what all workers need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notifications to systemd, and the listening sockets that a unit gets from it."""
+"""Notifications to systemd, and the listening sockets that it hands over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting one of a node's units."""
+"""Start of one of a node's units."""
 
 from __future__ import annotations
 

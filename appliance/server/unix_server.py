@@ -1,4 +1,4 @@
-"""One process behind a unix socket, with no parent: what the agent is.
+"""Server of one process on a unix socket; the agent runs in it.
 
 A parent would keep a second interpreter in memory to watch a single worker. systemd does that as well: the beats come
 from the loop that does the work, so one that hangs is silent.

@@ -1,4 +1,4 @@
-"""The rest of a request's body that no route read: a small one is dropped, a long one ends the connection.
+"""Rest of a request body that no route read: a short one is discarded, a long one ends the connection.
 
 gunicorn drops it before it reads the next request, without a bound of bytes or seconds, and copies what it received again for
 each KiB. One client that announced 2^50 bytes and sent them as fast as it could kept a worker from everything else for

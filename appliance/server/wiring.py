@@ -1,4 +1,4 @@
-"""What each of a node's units serves, put together from the configuration."""
+"""Wiring of the units: what each serves, put together from the configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Following the chain of the audit log, and holding the log against the generations."""
+"""Check of the audit log: its chain of hashes, and its lines against the generations."""
 
 from __future__ import annotations
 

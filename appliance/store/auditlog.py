@@ -1,4 +1,4 @@
-"""The audit log: what was changed when, by whom and from which medium; one JSON line each, only ever appended.
+"""Audit log: what was changed, when, by whom and from which medium. Lines of JSON are only appended.
 
 Each line has a number, ``seq``, and in ``prev`` the SHA-256 of the line before it, its newline included
 (``sed -n 7p journal.jsonl | sha256sum``): nothing before the last line can be changed, taken out or put in without a

@@ -1,4 +1,4 @@
-"""What the site serves, in memory: a tag, a repository or a miss is answered without asking anybody.
+"""Catalog in memory of what the site serves: it answers a tag, a repository or a miss at once.
 
 Two layers lie over each other: the names of the current generation, and below them what operators pushed. Where both
 have a name, the generation's is served.

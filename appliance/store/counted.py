@@ -1,4 +1,4 @@
-"""Indexes of names that count every change and are outside the generations: what was pushed, and what is pinned."""
+"""Indexes that count every change and are no generations: pushed names and pinned names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Differences between two states of the site: names added, moved, completed, removed; referrers added and removed."""
+"""Difference between two states of the site: names added, moved, completed and removed, and referrers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several uses of one stream of bytes at once: hashing, hashing by pieces, and writing each have a thread of their own.
+"""Several uses of one stream of bytes at once: hashing, hashing of pieces and writing, each on its own thread.
 
 All three release the interpreter's lock for what is long, so they overlap on as many cores as there are.
 """

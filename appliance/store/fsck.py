@@ -1,4 +1,4 @@
-"""Checking a store against its own digests and names."""
+"""Check of a store: every blob against its digest, every name against what it needs."""
 
 from __future__ import annotations
 

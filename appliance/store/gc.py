@@ -1,4 +1,4 @@
-"""Garbage collection: what no root reaches any more is removed, while the store is served, pushed to and followed.
+"""Garbage collector for the blob store. It works while the store is served, pushed to and followed.
 
 Kept is what the last generations need, what was pushed, what is pinned, what nodes are running, and what was uploaded
 and is still to be named; and everything younger than a grace period, whoever brought it. Blobs go in batches, each under

@@ -1,4 +1,4 @@
-"""Generations: what the site serves, as an OCI image index that is hashed, signed and replaced by one rename.
+"""Generations: what the site serves, as an OCI image index that is signed and replaced by one rename.
 
 ``index.json`` of the store is the current generation, byte for byte. The same bytes and their signature lie under
 ``generations/``, with the ones before.

@@ -1,4 +1,4 @@
-"""Head of an index: which index it is and how long, in some hundred bytes that are signed by themselves."""
+"""Head of an index: its kind, number, digest and size, signed, in a few hundred bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Healing what is damaged in a store, as far as the store itself, or what a peer sent, allows."""
+"""Repair of damaged files of a store, from copies in the store or from what a peer sent."""
 
 from __future__ import annotations
 

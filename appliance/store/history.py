@@ -1,4 +1,4 @@
-"""What was served when: the generations that a node keeps, and the audit log for those whose bytes are forgotten."""
+"""History of what was served: the kept generations, and the audit log for older ones."""
 
 from __future__ import annotations
 

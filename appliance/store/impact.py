@@ -1,4 +1,4 @@
-"""What a blob that is gone breaks, and which medium it came from."""
+"""Impact of a lost blob: the images that it breaks, and the medium that brought it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An OCI image index of names that is signed and replaced by one rename: what generations and pushes have in common."""
+"""Signed index of names, an OCI image index that is replaced by one rename: the base of generations, pushes and pins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking for damage in every file of a store that is no blob; the kinds are in :mod:`appliance.store.kinds`."""
+"""Inspection of every file of a store but the blobs, for damage. :mod:`appliance.store.kinds` lists the kinds of files."""
 
 from __future__ import annotations
 

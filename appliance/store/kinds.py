@@ -1,4 +1,4 @@
-"""The kinds of files below the state directory: how damage is recognised, what heals it, and what is lost otherwise.
+"""Kinds of files below the state directory: how damage is recognised, what repairs it, and what is lost otherwise.
 
 The one table of them. :mod:`appliance.store.inspection` looks for damage, :mod:`appliance.store.healing` heals it, and
 ``docs/reference/files.md`` has the table for the operator, as :func:`table` writes it.

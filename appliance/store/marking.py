@@ -1,4 +1,4 @@
-"""What has to stay: everything that some root reaches, and for which reason. Pure; the roots and a reader are given."""
+"""Marks of the garbage collector: what each root reaches. Pure; the roots and a reader are given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pinned names: those that no medium may move without the operator's consent, and whose images are always kept.
+"""Pinned names: a medium moves one only with the operator's consent, and their images are always kept.
 
 They are a third index of the form of a generation, ``pins.json``, signed by the publisher and followed by every node: each
 keeps what is pinned, and a seed that follows a lost publisher knows what may not move. Each name is listed with what it

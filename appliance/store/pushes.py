@@ -1,4 +1,4 @@
-"""What operators pushed: a second index of the same form as a generation, outside the count of kept generations.
+"""Pushed names: an index of the same form as a generation, outside the count of kept generations.
 
 A manifest that was pushed is listed under ``repository@digest``, and once more under each tag that names it; so a
 manifest without a tag (a child of an index, a signature, what a tag pointed to before) is served until it is deleted.

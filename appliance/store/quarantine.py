@@ -1,4 +1,4 @@
-"""What becomes of a blob that is not what its digest says: the one place where that is decided."""
+"""Quarantine of a blob whose bytes do not have its digest: the one place where that is decided."""
 
 from __future__ import annotations
 

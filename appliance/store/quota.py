@@ -1,4 +1,4 @@
-"""How much a store may still take: what its file system leaves, and what the site's operator allows it."""
+"""Quota of a store: the room that its file system and the operator's limit leave."""
 
 from __future__ import annotations
 

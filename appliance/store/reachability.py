@@ -1,4 +1,4 @@
-"""From a name to everything it needs: the walk over manifests that the catalog, peers and checks share."""
+"""Walk from a name to every blob that it needs, over manifests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the publisher may change names: whether it made sure that no other node has anything newer than itself.
+"""Publisher readiness: names may change only after every listed node was asked for newer state.
 
 A node that has just become the publisher, or whose store was lost, may be behind the nodes that followed the one before: what
 it made would have a number that they know already. So it first asks every listed node, follows the newest that it finds, and

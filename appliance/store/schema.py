@@ -1,4 +1,4 @@
-"""The form of a store: which releases may use it, and how an older one becomes the present one.
+"""Schema of a store: the releases that may use it, and the migration of an older one.
 
 ``form`` in the store holds two numbers: the form that it has, and the oldest form whose releases may still use it. A store
 without that file has form 1. A conversion leaves a store that the release before it can use (the second number says so), so that

@@ -1,4 +1,4 @@
-"""Verified readings of a medium that wait for an answer.
+"""Verified readings of media that wait for the operator's answer.
 
 ``appliance plan --stage`` stores the blobs of a medium and keeps here what it read, so that the publication after the
 operator's answer, or the next run after a "no", reads nothing again. ``staged/<key>.json`` is one reading: of one file of

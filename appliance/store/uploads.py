@@ -1,4 +1,4 @@
-"""Uploads: bytes on their way to becoming a blob, and which repository uploaded what.
+"""Uploads: bytes that become a blob, and which repository uploaded which blob.
 
 An upload is one file, named by an id that nobody can guess and by a hash of the repository it belongs to; so it
 survives any process, no other repository finds it, and there is nothing beside it that could be lost. What it holds is

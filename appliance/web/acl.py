@@ -1,4 +1,4 @@
-"""Who may call what: the one table of the routes on 5000 and 5443, and the decision that follows from it."""
+"""Access table of the routes on 5000 and 5443, and the decision that follows from it."""
 
 from __future__ import annotations
 

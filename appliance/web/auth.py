@@ -1,4 +1,4 @@
-"""Operators and their passwords: a file of scrypt hashes, and the check of a request against it.
+"""Operators and their passwords: a file of scrypt hashes, and the check of a request.
 
 One line each, ``name:scrypt$<log2 n>$<r>$<p>$<salt>$<hash>`` with salt and hash in base64; ``#`` begins a comment.
 There is no default user and no default password.

@@ -1,4 +1,4 @@
-"""How the registry gets blobs that lie on other nodes: what it asks for, apart from who answers.
+"""Interface by which the registry gets blobs that other nodes hold.
 
 Without Flask, which the command line would load for nothing whenever it asks the agent.
 """

@@ -1,4 +1,4 @@
-"""Answer with a blob: from the disk or as it arrives, whole or a range."""
+"""Answer with a blob, whole or a range, from the disk or while it arrives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditional requests (RFC 9110 section 13) for content that never changes: its strong validator is its digest.
+"""Conditional requests (RFC 9110 section 13): the strong validator of content is its digest.
 
 A server that sends an ``ETag`` has to evaluate them; a client that has a blob or manifest already is then sent nothing.
 ``If-Modified-Since`` and its like do not count, since nothing here carries a date (13.1.3, 13.1.4).

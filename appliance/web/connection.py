@@ -1,4 +1,4 @@
-"""Connection of a request, as a server hands it to the applications: keys of the WSGI environment, and the end of a body.
+"""Connection of a request, as a server hands it to the applications in keys of the WSGI environment.
 
 The applications know no server. One that sets none of the keys (Flask's test client) serves too, by WSGI alone.
 """

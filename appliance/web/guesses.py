@@ -1,4 +1,4 @@
-"""Wrong passwords: who gave them, how long he waits, and whose turn it is to be checked.
+"""Throttle for wrong passwords: how long an address waits, and in which order passwords are checked.
 
 A check costs a tenth of a second and 32 MiB on purpose, so there is one at a time. Whoever guesses pays for that himself:
 

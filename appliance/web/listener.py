@@ -1,4 +1,4 @@
-"""A listener as a Flask application: every request is held against the table of routes before a handler sees it."""
+"""Flask application of a listener: every request is checked against the access table before a handler sees it."""
 
 from __future__ import annotations
 

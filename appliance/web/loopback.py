@@ -1,4 +1,4 @@
-"""The names by which the local listener may be asked.
+"""Check of the ``Host`` header on the local listener.
 
 A page in a browser on the node can have its own name resolve to 127.0.0.1 (DNS rebinding) and would then read every
 image of the site. What it cannot choose is the ``Host`` that the browser sends. containerd sends the address of its

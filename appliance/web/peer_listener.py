@@ -1,4 +1,4 @@
-"""The listener on 5443 as a Flask application: who is calling, a node by its certificate or an operator by a password."""
+"""Flask application of 5443: it identifies a node by its certificate and an operator by a password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading what a client sends: bounded, counted, and never waiting for ever for the next byte."""
+"""Body of a request: bounded, counted, and never waited for without end."""
 
 from __future__ import annotations
 

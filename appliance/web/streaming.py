@@ -1,4 +1,4 @@
-"""Sending big bodies: ``os.sendfile`` on a plain socket, large reads under TLS, never 8 KiB loops.
+"""Sending of big bodies: ``os.sendfile`` on a plain socket, large reads under TLS, never 8 KiB loops.
 
 gevent's own ``socket.sendfile`` reads and sends 8 KiB at a time and starves every other request of the worker; so the
 file is sent here, in steps that give the others their turn.

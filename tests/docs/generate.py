@@ -6,6 +6,8 @@ from what it should be.
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import re
 import sys
@@ -17,6 +19,7 @@ import click
 import yaml
 
 from appliance.errors import ERRORS
+from tests.layers import LAYERS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE_ID = re.compile(r"APL-\d{4}")
@@ -216,6 +219,54 @@ def errors(root: Path = ROOT) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+# --------------------------------------------------------------------------------------------- modules
+
+
+def modules(root: Path = ROOT) -> str:
+    """``docs/reference/modules.md``: every module of the appliance with the first line of its docstring."""
+    lines = [
+        "# Modules",
+        "",
+        _NOTE,
+        "",
+        "Packages from the bottom to the top: each imports only packages above it in this list, and only the modules in **bold**",
+        "of another package. `tests/unit/test_layout.py` holds both. [Architecture](../explanation/architecture.md) explains them.",
+        "",
+    ]
+    for layer in LAYERS:
+        for name in layer:
+            if name == "__main__":
+                continue
+            package = root / "appliance" / name
+            if package.is_dir():
+                door = importlib.import_module(f"appliance.{name}").__all__
+                lines += [
+                    f"## {name}",
+                    "",
+                    _cell(_first_line(package / "__init__.py")),
+                    "",
+                    "| module | what it is |",
+                    "|---|---|",
+                ]
+                for path in sorted(package.glob("*.py")):
+                    if path.name != "__init__.py":
+                        shown = f"**{path.stem}**" if path.stem in door else path.stem
+                        lines.append(f"| {shown} | {_cell(_first_line(path))} |")
+                lines.append("")
+    lines += ["## Modules without a package", "", "| module | what it is |", "|---|---|"]
+    lines += [
+        f"| **{path.stem}** | {_cell(_first_line(path))} |"
+        for path in sorted((root / "appliance").glob("*.py"))
+        if not path.stem.startswith("__")
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _first_line(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text.partition("\n")[0]).replace("``", "`")
+
+
 # ----------------------------------------------------------------------------------------- differences
 
 
@@ -231,6 +282,7 @@ PAGES: dict[str, Callable[[Path], str]] = {
     "docs/reference/cli.md": command_line,
     "docs/reference/errors.md": errors,
     "docs/reference/differences.md": differences,
+    "docs/reference/modules.md": modules,
 }
 """Path of each generated page, from the top of the repository, to what renders it."""
 

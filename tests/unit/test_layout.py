@@ -12,23 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.layers import LAYERS
+
 ROOT = Path(__file__).parents[2]
 APPLIANCE = ROOT / "appliance"
-
-LAYERS = (
-    ("actor", "files", "limits", "media", "sizes", "threads", "times", "words"),
-    ("countedlog", "errors", "logs", "tls"),
-    ("config", "lease", "listeners", "oci", "pki"),
-    ("release", "trust"),
-    ("archives", "store"),
-    ("backup", "k3s", "publish", "web"),
-    ("peers", "registry"),
-    ("agent",),
-    ("server",),
-    ("cli",),
-    ("__main__",),
-)
-"""Packages and modules, the lowest first. Each imports lower ones only, and none beside itself."""
 
 SERVER = {"gunicorn": {"server"}, "urllib3": {"peers"}, "flask": {"web", "registry", "peers", "agent", "server"}}
 """Libraries that only these packages may import."""
