@@ -137,5 +137,5 @@ def check_site(label: Label, site: str | None, where: str) -> None:
             where=where,
             why=f"it says that it is for {label.site} ({label.id} of {label.created}), and this is {site}",
             fix="Nothing was changed. Bring this site's medium, correct this site's name (mirror_site), or take this one all "
-            "the same with --other-site (seed_other_site)",
+            "the same with --allow-other-site (seed_other_site)",
         )

@@ -20,19 +20,19 @@ _ARCHIVE = click.argument("archive", type=_FILE)
 
 @click.group("backup")
 def group() -> None:
-    """What of the site cannot be made again."""
+    """Back up and restore the site's names, keys and pushed images."""
 
 
 @group.command("store")
 @STORE
 @CONFIG
 @click.option(
-    "--pushed-blobs/--no-pushed-blobs", default=True, show_default=True, help="The layers of what was pushed too."
+    "--pushed-blobs/--no-pushed-blobs", default=True, show_default=True, help="Include the layers of pushed images."
 )
 @JSON
 @click.argument("out", type=_FILE)
 def store_(directory: Path, config_file: Path | None, pushed_blobs: bool, as_json: bool, out: Path) -> None:
-    """Write the names of this store, their signatures, manifests and history to OUT. Works while it serves."""
+    """Write the names of this store with their signatures, manifests and history to OUT. The store may serve meanwhile."""
     from appliance.backup import container
     from appliance.backup import contents as names
     from appliance.lease import under_lease
@@ -49,11 +49,11 @@ def store_(directory: Path, config_file: Path | None, pushed_blobs: bool, as_jso
 @group.command()
 @STORE
 @CONFIG
-@click.option("--over", is_flag=True, help="Replace also what the backup does not know.")
+@click.option("--over", is_flag=True, help="Also replace names that the backup does not contain.")
 @JSON
 @_ARCHIVE
 def restore(directory: Path, config_file: Path | None, over: bool, as_json: bool, archive: Path) -> None:
-    """Bring the names of ARCHIVE ('appliance backup store') back into this store. Layers come from media and peers."""
+    """Restore the names of ARCHIVE ('appliance backup store') into this store. Layers come from media and peers."""
     from appliance.archives.sandbox import drop_privileges
     from appliance.backup import container
     from appliance.backup import contents as names
@@ -78,14 +78,14 @@ def restore(directory: Path, config_file: Path | None, over: bool, as_json: bool
 
 
 @group.command()
-@click.option("--ca", required=True, type=_DIRECTORY, help="Directory of the site's authority.")
-@click.option("--store-part", "store", required=True, type=_FILE, help="What 'appliance backup store' wrote.")
-@click.option("--out", "directory", required=True, type=_DIRECTORY, help="Where backups are kept.")
-@click.option("--about", default="{}", help="JSON object: what else the list of contents says.")
-@click.option("--file", "files", multiple=True, metavar="NAME=PATH", help="One more file.")
+@click.option("--ca", required=True, type=_DIRECTORY, help="Directory of the site's certificate authority.")
+@click.option("--store-part", "store", required=True, type=_FILE, help="File that 'appliance backup store' wrote.")
+@click.option("--out", "directory", required=True, type=_DIRECTORY, help="Directory for backups.")
+@click.option("--about", default="{}", help="JSON object with more facts for the list of contents.")
+@click.option("--file", "files", multiple=True, metavar="NAME=PATH", help="Further file; may be repeated.")
 @JSON
 def pack(ca: Path, store: Path, directory: Path, about: str, files: tuple[str, ...], as_json: bool) -> None:
-    """Write the site's backup, dated, 0600, read back; on the controller."""
+    """Write the site's backup to a dated file (mode 0600) on the controller, and read it back."""
     from appliance.backup import site
     from appliance.pki import site_of
 
@@ -99,12 +99,12 @@ def pack(ca: Path, store: Path, directory: Path, about: str, files: tuple[str, .
 
 
 @group.command("show")
-@click.option("--site", help="Name that the site has to have.")
-@click.option("--ca", type=_DIRECTORY, help="Directory of this controller's authority, to compare.")
+@click.option("--site", help="Name that the site must have.")
+@click.option("--ca", type=_DIRECTORY, help="Directory of this controller's certificate authority, which is compared.")
 @JSON
 @_ARCHIVE
 def show_(site: str | None, ca: Path | None, as_json: bool, archive: Path) -> None:
-    """Verify a site's backup whole and say what is in it. Changes nothing."""
+    """Verify a whole backup of a site and show what it contains. Nothing is changed."""
     from appliance.backup import container
     from appliance.backup.site import check
 
@@ -117,7 +117,7 @@ def show_(site: str | None, ca: Path | None, as_json: bool, archive: Path) -> No
 @_ARCHIVE
 @click.argument("directory", type=_DIRECTORY)
 def unpack(archive: Path, directory: Path) -> None:
-    """Verify a site's backup whole and write its files to DIRECTORY, which must not be there yet."""
+    """Verify a whole backup of a site and write its files to DIRECTORY, which must not exist."""
     from appliance.backup import container, site
 
     with container.open_backup(archive) as file:

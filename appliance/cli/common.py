@@ -16,14 +16,43 @@ from appliance.words import each, json_text, several_lines
 if TYPE_CHECKING:
     from appliance.store.store import Store
 
-STORE = click.option(
-    "--store", "directory", required=True, type=click.Path(path_type=Path), help="Directory of the store."
-)
+
+class Renamed(click.Option):
+    """Option with an old name, which still works and is not shown."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the help without the old name."""
+        names, self.opts = self.opts, self.opts[:1]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = names
+
+
+def _store_of_node(ctx: click.Context, parameter: click.Parameter, directory: Path | None) -> Path:
+    """Return the store of the configuration where none was named."""
+    if directory is not None:
+        return directory
+    file: Path | None = ctx.params.get("config_file")
+    if file is None and not DEFAULT_PATH.exists():
+        raise click.MissingParameter(f"{DEFAULT_PATH} does not exist, so name the store.", ctx, parameter)
+    return load(file or DEFAULT_PATH).store
+
+
+# Read before the store, whose default it names.
 CONFIG = click.option(
     "--config",
     "config_file",
+    is_eager=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help=f"The node's configuration; {DEFAULT_PATH} is used for the store that it names.",
+    help=f"Configuration of the node.  [default: {DEFAULT_PATH}, if it names the store]",
+)
+STORE = click.option(
+    "--store",
+    "directory",
+    type=click.Path(path_type=Path),
+    callback=_store_of_node,
+    help="Directory of the store.  [default: the store that the configuration names]",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
@@ -96,7 +125,7 @@ def config_of(directory: Path, config_file: Path | None) -> Config:
     if config_file is not None:
         return load(config_file)
     if DEFAULT_PATH.exists():
-        config = load()
+        config = load(DEFAULT_PATH)
         if config.store.resolve() == directory.resolve():
             return config
     # Where 'appliance serve' has its agent, if one serves this store.

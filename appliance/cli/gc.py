@@ -31,35 +31,40 @@ def _finite(_: click.Context, parameter: click.Parameter, seconds: float | None)
 @click.command()
 @STORE
 @CONFIG
-@click.option("--plan", "only_plan", is_flag=True, help="Show what would go and what stays. Removes nothing.")
-@click.option("--expect", metavar="PLAN_ID", help="Remove only where the same has to stay as this plan showed.")
+@click.option(
+    "--plan", "only_plan", is_flag=True, help="Show what would be removed and what stays. Nothing is removed."
+)
+@click.option("--expect", metavar="PLAN_ID", help="Remove only if the same blobs have to stay as in this plan.")
 @click.option(
     "--running",
     "lists",
     multiple=True,
     metavar="FILE",
-    help="What another node runs ('appliance running --json' there); '-' is standard input. This node's own is asked for.",
+    help="List of another node ('appliance running --json' there); '-' is standard input. The list of this node is made here.",
 )
 @click.option(
     "--without",
     multiple=True,
     metavar="NODE",
-    help="Node whose list is not there: what it alone runs, and no kept generation names, may go.",
+    help="Node without a list. Images that only this node runs, and that no kept generation names, may be removed.",
 )
 @click.option(
-    "--lost", multiple=True, metavar="DIGEST", help="Manifest that no node has any more; nothing is kept for it."
+    "--lost",
+    multiple=True,
+    metavar="DIGEST",
+    help="Manifest that no node has any more. The blobs that it named are not kept.",
 )
 @click.option(
     "--grace",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
     callback=_finite,
-    help="Keep what came within so many seconds.  [default: 3600]",
+    help="Keep blobs that are younger than this.  [default: 3600]",
 )
 @click.option(
     "--staged",
     is_flag=True,
-    help="Remove also the blobs that 'plan --stage' verified and nobody published yet.",
+    help="Also remove blobs that 'plan --stage' verified and that are not published yet.",
 )
 @JSON
 def gc(
@@ -74,7 +79,7 @@ def gc(
     staged: bool,
     as_json: bool,
 ) -> None:
-    """Remove blobs that nothing needs: no kept generation, no pushed or pinned name, no image that runs."""
+    """Remove blobs that no kept generation, no pushed or pinned name and no running image needs."""
     from appliance.archives.sandbox import drop_privileges
     from appliance.lease import under_lease
     from appliance.oci.digests import check_digest

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "damaged, and what is missing of the generations that are kept, from other nodes now.",
 )
 def fsck(directory: Path, config_file: Path | None, as_json: bool, repair: bool) -> None:
-    """Hash every blob of the store, read every other file, and check that what it names can be served."""
+    """Check the store: hash every blob, read every other file, and check that every name can be served."""
     from appliance.archives.sandbox import drop_privileges
     from appliance.store.fsck import check
     from appliance.store.quarantine import verify_or_quarantine
@@ -67,7 +67,7 @@ def fsck(directory: Path, config_file: Path | None, as_json: bool, repair: bool)
 @CONFIG
 @JSON
 def status(config_file: Path | None, as_json: bool) -> None:
-    """Say what this node serves, what it still lacks, and which peers answer."""
+    """Show what this node serves, what it still lacks, and which peers answer."""
     from appliance.agent.client import AgentClient, AgentDown
 
     config = load(config_file or DEFAULT_PATH)

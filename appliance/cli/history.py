@@ -17,7 +17,7 @@ from appliance.media import media_words
 @CONFIG
 @JSON
 def history(directory: Path, config_file: Path | None, as_json: bool) -> None:
-    """Say what was published when, from which medium, by whom, and what it changed."""
+    """Show what was published, when, from which medium and by whom, and what it changed."""
     from appliance.store.history import history as run
 
     store = open_store(directory, config_file)
@@ -33,7 +33,7 @@ def history(directory: Path, config_file: Path | None, as_json: bool) -> None:
 @click.argument("older", type=int)
 @click.argument("newer", type=int)
 def diff(directory: Path, config_file: Path | None, as_json: bool, older: int, newer: int) -> None:
-    """Say what lies between the generations OLDER and NEWER, as far as their bytes are kept."""
+    """Show the differences between the generations OLDER and NEWER. Both have to be kept."""
     from appliance.store.diff import Changes
     from appliance.store.history import find
 
@@ -47,10 +47,10 @@ def diff(directory: Path, config_file: Path | None, as_json: bool, older: int, n
 @click.command()
 @STORE
 @CONFIG
-@click.option("--noted", metavar="SHA256", help="What an earlier audit printed; a line of the log has to have it.")
+@click.option("--noted", metavar="SHA256", help="Hash that an earlier audit printed. A line of the log must have it.")
 @JSON
 def audit(directory: Path, config_file: Path | None, noted: str | None, as_json: bool) -> None:
-    """Check that the audit log is whole, unchanged, and says what was published."""
+    """Check that the audit log is complete and unchanged, and that it agrees with the generations."""
     from appliance.store.auditcheck import audit as run
 
     store = open_store(directory, config_file)
@@ -63,21 +63,23 @@ def audit(directory: Path, config_file: Path | None, noted: str | None, as_json:
 @click.command()
 @STORE
 @CONFIG
-@click.option("--to", type=int, metavar="N", help="The generation of this number.")
-@click.option("--at", metavar="TIME", help="What was served then; ISO 8601, in UTC where it has no offset.")
+@click.option("--to", type=int, metavar="N", help="Number of the generation.")
+@click.option(
+    "--at", metavar="TIME", help="Time at which the generation was served (ISO 8601; UTC if there is no offset)."
+)
 @click.option(
     "--medium",
     metavar="TEXT",
-    help="Take the last generation made from this source, or from the medium with this id, label or UUID.",
+    help="Last generation that was made from this source, or from the medium with this id, label or UUID.",
 )
-@click.option("--plan", "only_plan", is_flag=True, help="Say what it would change; write nothing.")
-@click.option("--expect", metavar="PLAN_ID", help="Publish only what this plan showed.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show what would change. Nothing is written.")
+@click.option("--expect", metavar="PLAN_ID", help="Publish only if the changes are those of this plan.")
 @click.option(
     "--move-pinned",
     "move_pinned",
     multiple=True,
     metavar="NAME",
-    help="Pinned name that may move; NAME@sha256:... to that digest alone.",
+    help="Pinned name that may move. NAME@sha256:... allows only that digest.",
 )
 @JSON
 def rollback(

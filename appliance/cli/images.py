@@ -49,7 +49,7 @@ def images(directory: Path, as_json: bool) -> None:
 @JSON
 @click.argument("names", nargs=-1, required=True)
 def pin(directory: Path, config_file: Path | None, as_json: bool, names: tuple[str, ...]) -> None:
-    """Pin NAMES: no medium moves them without --move-pinned, and their images are always kept."""
+    """Pin NAMES: a medium moves them only with --move-pinned, and their images are always kept."""
     from appliance.store.pins import pin as run
 
     store = open_as_publisher(directory, config_file, "only the publisher keeps pins")
@@ -62,7 +62,7 @@ def pin(directory: Path, config_file: Path | None, as_json: bool, names: tuple[s
 @JSON
 @click.argument("names", nargs=-1, required=True)
 def unpin(directory: Path, config_file: Path | None, as_json: bool, names: tuple[str, ...]) -> None:
-    """Take the pins of NAMES away; what they name is served on."""
+    """Unpin NAMES. Their images are still served."""
     from appliance.store.pins import unpin as run
 
     store = open_as_publisher(directory, config_file, "only the publisher keeps pins")

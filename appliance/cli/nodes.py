@@ -20,12 +20,13 @@ from appliance.sizes import size_words
     "--without",
     multiple=True,
     metavar="NODE",
-    help="Do not wait for this node's answer: a generation, or pushes, that it alone has are given up.",
+    help="Do not wait for this node. Generations and pushes that only this node has are lost.",
 )
 def take_over(config_file: Path | None, as_json: bool, without: tuple[str, ...]) -> None:
-    """Make sure that this publisher has the newest that any node has, so that it may publish.
+    """Make this node ready to publish: it asks the other nodes for newer names.
 
-    The agent does so by itself as soon as every listed node answers. Run this, with --without, where one never will.
+    The agent does the same by itself as soon as every listed node answers. Run this with --without for a node that will
+    never answer.
     """
     config = load(config_file or DEFAULT_PATH)
     if not config.is_publisher:
@@ -48,15 +49,15 @@ def take_over(config_file: Path | None, as_json: bool, without: tuple[str, ...])
 @CONFIG
 @JSON
 @click.option(
-    "--stay", "staying", multiple=True, required=True, metavar="NODE", help="A node that stays; one option each."
+    "--stay", "staying", multiple=True, required=True, metavar="NODE", help="Node that stays; may be repeated."
 )
-@click.option("--fetch", is_flag=True, help="Bring here what only leaving nodes hold.")
-@click.option("--anyway", is_flag=True, help="Do not refuse where something may be lost.")
+@click.option("--fetch", is_flag=True, help="Fetch the blobs to this node that only leaving nodes hold.")
+@click.option("--anyway", is_flag=True, help="Exit with 0 although something may be lost.")
 def leaving(config_file: Path | None, as_json: bool, staying: tuple[str, ...], fetch: bool, anyway: bool) -> None:
-    """Say what the site would lose if only the nodes named by --stay were left, before anything is changed.
+    """Show what the site would lose if only the nodes named by --stay were left. Nothing is changed.
 
-    Refuses (APL-0411) where a blob that a kept generation or a pushed name needs lies on no node that answers, and a node
-    that leaves does not answer; and with --fetch where one could not be brought here.
+    Ends with APL-0411 if a node that leaves does not answer, and a blob that a kept generation or a pushed name needs is on
+    no node that answers. With --fetch it also ends with APL-0411 if such a blob could not be fetched.
     """
     from appliance.agent.client import AgentClient, AgentDown
 

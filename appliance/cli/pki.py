@@ -14,14 +14,14 @@ _ADDRESS = click.option("--address", required=True, help="Address of the node.")
 
 @click.group("pki")
 def group() -> None:
-    """The site's own certificate authority."""
+    """Manage the site's own certificate authority."""
 
 
 @group.command("init-ca")
 @click.argument("directory", type=_DIRECTORY)
 @click.option("--site", default="site", help="Name of the site, for people who read the certificate.")
 def init_ca(directory: Path, site: str) -> None:
-    """Make the site's CA in DIRECTORY on the controller, once. Prints 'created' or 'unchanged'."""
+    """Create the site's CA in DIRECTORY on the controller, once. Prints 'created' or 'unchanged'."""
     from appliance import pki
 
     click.echo("created" if pki.init_ca(directory, site) else "unchanged")
@@ -30,9 +30,9 @@ def init_ca(directory: Path, site: str) -> None:
 @group.command()
 @_NODE
 @_ADDRESS
-@click.option("--dir", "directory", required=True, type=_DIRECTORY, help="Where the node's key lies.")
+@click.option("--dir", "directory", required=True, type=_DIRECTORY, help="Directory of the node's key.")
 def request(node: str, address: str, directory: Path) -> None:
-    """Make this node's key and signing request. Prints 'changed' or 'unchanged'."""
+    """Create this node's key and signing request. Prints 'changed' or 'unchanged'."""
     from appliance import pki
 
     click.echo("changed" if pki.request(directory, node, address) else "unchanged")
@@ -41,7 +41,7 @@ def request(node: str, address: str, directory: Path) -> None:
 @group.command()
 @click.option("--ca", required=True, type=_DIRECTORY, help="Directory of the CA.")
 @click.option("--csr", required=True, type=_FILE, help="The node's signing request.")
-@click.option("--out", required=True, type=_FILE, help="Where the certificate goes.")
+@click.option("--out", required=True, type=_FILE, help="File for the certificate.")
 @_NODE
 @_ADDRESS
 def sign(ca: Path, csr: Path, out: Path, node: str, address: str) -> None:

@@ -23,12 +23,12 @@ _TRIES = 3
     type=click.IntRange(min=1),
     default=64,
     show_default=True,
-    help="MiB of layers that a sample pulls at most.",
+    help="Most MiB of layers that a sample pulls.",
 )
-@click.option("--seed", default="", help="Word that chooses the sample; another word gives other names.")
+@click.option("--seed", default="", help="Word that selects the sample. Another word selects other names.")
 @JSON
 def prove(config_file: Path | None, sample: bool, limit: int, seed: str, as_json: bool) -> None:
-    """Pull the manifest of every name from this node's mirror, and hold its digest against what the site publishes."""
+    """Pull the manifest of every name from this node's mirror, and compare its digest with the published one."""
     from appliance.registry.selfcheck import prove as run
     from appliance.registry.selfcheck import prove_sample
     from appliance.store.index import summary

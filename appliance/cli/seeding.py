@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli.common import CONFIG, JSON, STORE, config_of, make_sure, open_store, show, tell_agent
+from appliance.cli.common import CONFIG, JSON, STORE, Renamed, config_of, make_sure, open_store, show, tell_agent
 from appliance.sizes import size_words
 
 if TYPE_CHECKING:
@@ -24,33 +24,45 @@ _PLATFORM = click.option(
     "platforms",
     multiple=True,
     metavar="OS/ARCH",
-    help="What the nodes run; images for none of them are refused. Default: what the site's inventory says.",
+    help="Platform of the nodes. An image for no such platform is refused.  [default: the platforms of the inventory]",
 )
 _ANY_PLATFORM = click.option(
-    "--any-platform", is_flag=True, help="Take images that no node can run too; the plan remarks on them."
+    "--any-platform", is_flag=True, help="Accept images that no node can run; the plan lists them."
 )
 _ALLOW = click.option(
     "--allow",
     multiple=True,
     metavar="[SOURCE=]PATTERN",
-    help="What the sources, or one of them, may bring, such as docker.io/rancher/*; other names are refused.",
+    help="Names that the sources, or one source, may bring, such as docker.io/rancher/*. Other names are refused.",
 )
 _MOVE_PINNED = click.option(
     "--move-pinned",
     "move_pinned",
     multiple=True,
     metavar="NAME",
-    help="Pinned name that may move; NAME@sha256:... to that digest alone.",
+    help="Pinned name that may move. NAME@sha256:... allows only that digest.",
 )
 _REMOVE = click.option(
-    "--remove", multiple=True, metavar="NAME", help="Name that leaves what is served; SOURCES may then be empty."
+    "--remove", multiple=True, metavar="NAME", help="Name to remove from what is served. SOURCES may then be empty."
 )
 _OLDER = click.option(
-    "--older", is_flag=True, help="Agree to names that go back to what they were, and to a medium older than the last."
+    "--allow-downgrade",
+    "--older",
+    "older",
+    cls=Renamed,
+    is_flag=True,
+    help="Agree to names that go back to an earlier digest, and to a medium that is older than the last one.",
 )
-_OTHER_SITE = click.option("--other-site", is_flag=True, help="Take a medium that says it is for another site.")
+_OTHER_SITE = click.option(
+    "--allow-other-site",
+    "--other-site",
+    "other_site",
+    cls=Renamed,
+    is_flag=True,
+    help="Accept a medium whose label names another site.",
+)
 _DEEP = click.option(
-    "--deep", is_flag=True, help="Unpack compressed layers of OCI archives too, and hold them against their configs."
+    "--deep", is_flag=True, help="Also unpack compressed layers of OCI archives, and compare them with their configs."
 )
 
 
@@ -100,7 +112,7 @@ def plan(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """Read and verify SOURCES whole and say what seeding them would change. Without --stage it writes nothing."""
+    """Read and verify all SOURCES and show what seeding would change. Without --stage nothing is written."""
     from appliance.publish.approval import Consent
     from appliance.publish.seed import inspect, stage
 
@@ -120,7 +132,7 @@ def plan(
 @STORE
 @CONFIG
 @_take(*_REQUEST, *_CONSENT)
-@click.option("--expect", metavar="PLAN_ID", help="Publish only what this plan showed.")
+@click.option("--expect", metavar="PLAN_ID", help="Publish only if the changes are those of this plan.")
 @JSON
 def seed(
     directory: Path,

@@ -28,17 +28,27 @@ def unit(name: Literal["mirror", "peer", "agent"], config_file: Path, socket_uni
 
 @click.command()
 @click.option("--store", "directory", required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--listen", required=True, metavar="HOST:PORT", help="Where the registry and the peers' routes answer.")
+@click.option(
+    "--listen", required=True, metavar="HOST:PORT", help="Address of the registry and of the routes for peers."
+)
 @click.option("--peer", "peers", multiple=True, metavar="URL", help="Another 'appliance serve'; may be repeated.")
-@click.option("--publisher/--follower", default=None, help="Whether it makes generations; default: if it has no peer.")
+@click.option(
+    "--publisher/--follower",
+    default=None,
+    help="Whether this process makes generations.  [default: --publisher if it has no peer]",
+)
 @click.option(
     "--push-users",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Turns pushing on, for the operators of this file ('appliance hash-password'); /v2/ is for them alone then.",
+    help="Allow pushes by the operators in this file ('appliance hash-password'). Only they may use /v2/ then.",
 )
-@click.option("--workers", type=click.IntRange(1, 64), default=1, help="Processes that answer.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, help="Number of web workers.")
 @click.option(
-    "--scrub-rate", type=click.IntRange(min=0), default=0, metavar="BYTES", help="Bytes a second that are hashed again."
+    "--scrub-rate",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="BYTES",
+    help="Bytes a second that the scrubber hashes.",
 )
 def serve(
     directory: Path,
@@ -49,9 +59,9 @@ def serve(
     workers: int,
     scrub_rate: int,
 ) -> None:
-    """Serve a store without root and without a site: for development, tests and trying things out.
+    """Serve a store without root and without a site, for development and tests.
 
-    Plain HTTP, no client certificates, generations are taken from the peers unsigned.
+    It speaks plain HTTP without client certificates, and accepts unsigned generations from its peers.
     """
     from appliance.server.devserver import run
 
@@ -71,7 +81,7 @@ def serve(
 @click.argument("name")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking for it.")
 def hash_password(name: str, password_stdin: bool) -> None:
-    """Print the line that lets operator NAME push, for 'mirror_push_users'. The password itself is kept nowhere."""
+    """Print the line for 'mirror_push_users' with which operator NAME may push. The password itself is not stored."""
     from appliance.web.auth import line_for
 
     password: str

@@ -91,6 +91,6 @@ class Consent:
                 "APL-0152",
                 "this would go back to what is older than what is served",
                 why="; ".join([*media, *steps]),
-                fix="Nothing was published. Is it the right stick? To take it all the same: --older (seed_older); to go back "
+                fix="Nothing was published. Is it the right stick? To take it all the same: --allow-downgrade (seed_older); to go back "
                 "to an older generation as a whole: appliance rollback",
             )

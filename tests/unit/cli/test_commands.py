@@ -15,6 +15,7 @@ import yaml
 
 from appliance import listeners
 from appliance.agent.client import AgentClient
+from appliance.cli import common
 from appliance.store.blobs import BlobStore
 from appliance.web.auth import parse_lines
 from tests.unit.store import made
@@ -323,6 +324,21 @@ def test_fsck_of_a_damaged_store_is_one_and_still_a_report(run: Any, tmp_path: P
     assert ran.code == 1
     assert len(ran.document["problems"]) == 1
     assert layer.name in ran.document["problems"][0]
+
+
+def test_the_store_is_that_of_the_configuration_unless_one_is_named(
+    run: Any, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"node": "a", "store": str(tmp_path / "store")}))
+    assert run("seed", "--config", config, source).code == 0
+    assert run("history", "--config", config, "--json").document["generations"][0]["number"] == 1
+    monkeypatch.setattr(common, "DEFAULT_PATH", config)
+    assert run("images", "--json").document["images"]
+    assert run("images", "--store", tmp_path / "other").code == 1, "the named one counts"
+    monkeypatch.setattr(common, "DEFAULT_PATH", tmp_path / "none")
+    told = run("images")
+    assert (told.code, "name the store" in told.err) == (2, True)
 
 
 def test_status_without_an_agent(run: Any, tmp_path: Path) -> None:

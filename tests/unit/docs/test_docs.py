@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from appliance.cli.common import Renamed
 from appliance.cli.main import main
 from tests.docs import generate
 
@@ -81,8 +82,11 @@ def test_every_option_is_in_the_manual(context: click.Context) -> None:
     text = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     section = text.split(f"## {context.command_path}\n", 1)[1].split("\n## ", 1)[0]
     for parameter in context.command.get_params(context):
-        for option in parameter.opts if isinstance(parameter, click.Option) else []:
-            assert option in section
+        if isinstance(parameter, Renamed):
+            assert parameter.opts[0] in section
+            assert not any(old in section for old in parameter.opts[1:]), "an old name is not shown"
+        elif isinstance(parameter, click.Option):
+            assert all(option in section for option in parameter.opts)
 
 
 def test_every_variable_is_in_the_manual() -> None:

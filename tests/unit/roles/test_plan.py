@@ -403,8 +403,8 @@ def test_what_leaves_and_what_is_agreed_to_are_options_too() -> None:
         "--remove=app:1",
         "--remove=web:2",
         "--move-pinned=docker.io/library/redis:7",
-        "--older",
-        "--other-site",
+        "--allow-downgrade",
+        "--allow-other-site",
         "--json",
         "--",
     ]

@@ -131,8 +131,8 @@ def plan_options(settings: Mapping[str, Any]) -> list[str]:
     words += [f"--name={name}" for name in settings["names"]]
     words += [f"--remove={name}" for name in settings["remove"]]
     words += [f"--move-pinned={name}" for name in settings["move_pinned"]]
-    words += ["--older"] if settings["older"] else []
-    words += ["--other-site"] if settings["other_site"] else []
+    words += ["--allow-downgrade"] if settings["older"] else []
+    words += ["--allow-other-site"] if settings["other_site"] else []
     for source, given in settings["allow"].items():
         patterns = [given] if isinstance(given, str) and given else list(given or [])
         if not patterns:
