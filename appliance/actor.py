@@ -15,12 +15,12 @@ _NOBODY = 2**32 - 1
 
 @functools.cache
 def actor() -> str:
-    """Who runs this process; asked first while it still has its rights, it stays what it was then."""
+    """Return who runs this process. The first answer is kept, so ask before the process gives its rights up."""
     return who(os.environ, os.getuid(), _login(), _name)
 
 
 def who(environ: Mapping[str, str], uid: int, login: int | None, name: Callable[[int], str]) -> str:
-    """Who that is.
+    """Return the person's name.
 
     :param environ: ``APPLIANCE_BY`` (a playbook says who runs it) and ``SUDO_USER``; believed where root calls, for
         anybody else could write there what they like.

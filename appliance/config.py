@@ -1,6 +1,8 @@
 """Reader of ``/etc/appliance/config.yaml``, the configuration of a node.
 
 Unknown keys are refused, so that a typo is found at start and not at the third power loss.
+
+Decision 5.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ DEFAULT_PATH = Path("/etc/appliance/config.yaml")
 PEER_PORT = 5443
 MIRROR_PORT = 5000
 LIVE = ("seeds", "mirror_copies", "peers")
-"""Keys that a running process takes anew when the file is replaced, ``publisher`` with ``seeds``: the list of nodes."""
+"""Keys that a running process reloads when the file is replaced, ``publisher`` with ``seeds``: the list of nodes."""
 
 _LOG = logging.getLogger("appliance.config")
 
@@ -47,7 +49,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Config:
-    """What one node knows of its site; see :func:`load` for the file's form.
+    """Configuration of one node; see :func:`load` for the form of its file.
 
     ``platforms``: what the site's nodes run (``linux/amd64``), for seedings by hand; empty where that is not known.
     ``site``: its name, that a medium may say it is for; None where it has none.
@@ -80,7 +82,7 @@ class Config:
 
     @property
     def is_publisher(self) -> bool:
-        """Whether this node makes generations; a node without a site makes its own."""
+        """Return whether this node makes generations; a node without a site makes its own."""
         return not self.seeds or self.node == self.publisher
 
     @cached_property
@@ -90,7 +92,7 @@ class Config:
 
     @cached_property
     def ids(self) -> frozenset[str]:
-        """Who is a node of this site."""
+        """Ids of the nodes of this site."""
         return frozenset(peer.id for peer in self.peers)
 
     @cached_property
@@ -116,11 +118,11 @@ class Config:
 
 
 class LiveConfig:
-    """The configuration as it is now: the list of nodes (:data:`LIVE`) is taken anew when the file is replaced.
+    """Configuration as it is now: the list of nodes (:data:`LIVE`) is reloaded when the file is replaced.
 
-    The rest of it counts as it was when the process started: listeners, workers and directories do not move under it. A
-    file that cannot be used changes nothing, and is logged once. One ``stat`` tells, so nobody has to be signalled and
-    nothing can be missed; whoever needs one list for the whole of a request asks once.
+    All other keys keep the values that they had at the start of the process: listeners, workers and directories do not
+    change. A file that cannot be used changes nothing, and is logged once. One ``stat`` finds the change, so no signal is
+    needed and none can be missed. A caller that needs one list for a whole request asks once.
 
     :param config: what this process started with.
     :param path: the file; None: it never changes (development, and what runs for a moment).

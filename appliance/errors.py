@@ -2,6 +2,8 @@
 
 Callers catch families, which are types; nobody compares ids. :data:`ERRORS` is the one table of ids: the title that the
 runbook page ``docs/runbooks/<id>.md`` and ``docs/reference/errors.md`` have, the type, and the answer over HTTP.
+
+Decision 88.
 """
 
 from __future__ import annotations
@@ -123,7 +125,7 @@ class ProofError(ApplianceError):
 
 @dataclass(frozen=True)
 class Kind:
-    """What all errors with one id have in common.
+    """Properties that all errors with one id share.
 
     :param title: what happened, as the pages of the documents say it.
     :param family: type of the error.

@@ -4,6 +4,8 @@ Ansible leaves a command running on the node when the operator presses Ctrl-C, w
 laptop is closed. So the controller touches a file once a second, and the command watches that file: when the file stays
 the same for :data:`SECONDS`, or is removed, the command stops. A clock that is set back or forward changes nothing: the
 file is only compared with itself, and the time between two changes is taken from the monotonic clock.
+
+Decision 65.
 """
 
 from __future__ import annotations

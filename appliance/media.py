@@ -2,6 +2,8 @@
 
 A generation keeps it as a flat mapping of texts for each source. ``id`` is always among them: releases that know nothing but
 labels print it, and require it.
+
+Decision 51.
 """
 
 from __future__ import annotations

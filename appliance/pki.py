@@ -3,6 +3,8 @@
 Certificates are valid from 1970 for more than a century: a site whose clock batteries are dead comes back by itself.
 Membership is the list of nodes in the inventory; being taken off that list is what revokes a certificate.
 Keys are ECDSA P-256: every TLS client an operator may bring knows it.
+
+Decisions 10, 11 and 60.
 """
 
 from __future__ import annotations
@@ -159,7 +161,7 @@ def sign_content(directory: Path, content: bytes) -> tuple[str, str]:
 
 
 def why_unsigned(directory: Path, content: bytes, signer: str, certificate_pem: str, signature: str) -> str | None:
-    """Why this is no signature of the node ``signer`` over ``content``; None where it is one.
+    """Return why this is no signature of the node ``signer`` over ``content``; None if it is one.
 
     :param directory: where the site's ``ca.crt`` lies.
     :param signature: base64.

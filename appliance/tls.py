@@ -4,6 +4,8 @@ gevent's ``SSLSocket`` lets OpenSSL read the socket itself. One call of it goes 
 in the process runs meanwhile, no timer either: a client's KeyUpdate messages or a ClientHello in records of one byte kept a worker from
 its beats until it was killed; a server's HelloRequests, before it showed any certificate, or its tickets kept the agent of each node for as
 long as they came. Here OpenSSL reads memory, :data:`_STEP` bytes of it at a time.
+
+Decision 80.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Signature:
 
 
 class Trust:
-    """Who may sign generations: with ``pki`` the seeds of the inventory, without it (development) anybody.
+    """Signers that this node accepts: with ``pki`` the seeds of the inventory, without it (development) anybody.
 
     :param seeds: the ids; looked at anew for each signature, so that it may be a view that changes.
     """
@@ -108,7 +108,7 @@ class Trust:
 
     @property
     def signs(self) -> bool:
-        """Whether what is published is signed: not without a PKI (development)."""
+        """Return whether what is published is signed: not without a PKI (development)."""
         return self._pki is not None
 
     def sign(self, content: bytes, head: bytes | None = None) -> Signature | None:

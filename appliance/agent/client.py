@@ -196,7 +196,7 @@ class FetchedFile:
         return self._handle
 
     def wait_beyond(self, offset: int) -> int:
-        """How far verified bytes reach, once they reach beyond ``offset``.
+        """Wait until verified bytes reach beyond ``offset``, and return how far they reach.
 
         :raises OSError: when the fetch failed, or nothing has come for so long that waiting on helps nobody.
         """

@@ -83,7 +83,7 @@ status is promised within 2 s."""
 
 
 class Agent:
-    """What a node does by itself.
+    """Agent of one node: the loops that follow, fetch, place, scrub and heal.
 
     :param current: this node's configuration.
     """
@@ -197,7 +197,7 @@ class Agent:
             note(self._store.blobs.root, line | {"generation": summary(self._catalog.renew().generation)})
 
     def _refused(self) -> list[Refused]:
-        """What the last look found and did not follow, but for what was given up."""
+        """Return the newer indexes that the last look did not follow, without those that were given up."""
         gone = readiness.given_up(self._store.blobs.root)
         return [refused for refused in self._follower.refused if refused.digest not in gone]
 
@@ -222,7 +222,7 @@ class Agent:
         return app
 
     def status(self) -> dict[str, Any]:
-        """What ``appliance status --json`` prints.
+        """Return the document that ``appliance status --json`` prints.
 
         ``wanted_missing`` counts the blobs that this node should hold by policy and does not hold yet, and ``wanted_lost``
         those of them that no node holds; ``wanted_missing_bytes`` is the size of the former. ``standing`` is what
@@ -410,7 +410,7 @@ class Agent:
             _LOG.info("could not tell %s: %s", peer.id, problem)
 
     def _state(self) -> tuple[object, ...]:
-        """What others are told of, and acted on here, when it changes."""
+        """Return a value that changes when the configuration or an index does: peers are then woken."""
         return self._current.get(), *self._store.states()
 
     def _replicating(self) -> None:
@@ -453,7 +453,7 @@ class Agent:
         return progress.reason
 
     def _wanted(self, older: bool = False) -> list[Descriptor]:
-        """What this node should hold and does not.
+        """Return the blobs that this node should hold and does not.
 
         :param older: also what the generations before the current one need: every manifest, and on the publisher, which
             keeps them complete, every blob. Without that, of these only what was found damaged here.

@@ -3,6 +3,8 @@
 Progress is judged, not silence: a source that sends a byte now and then is never silent, and would hold a blob for
 everybody. Only the time spent waiting for its bytes counts. What this node's disk, its processor or a slow reader takes is
 not the source's fault; the kernel takes bytes in meanwhile, and the next read does not wait.
+
+Decision 74.
 """
 
 from __future__ import annotations

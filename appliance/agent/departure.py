@@ -1,4 +1,7 @@
-"""Report of what only the nodes hold that leave the site, and the fetch of it to nodes that stay."""
+"""Report of what only the nodes hold that leave the site, and the fetch of it to nodes that stay.
+
+Decision 7.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class Leaving:
         self._offload = offload
 
     def report(self, staying: Collection[str]) -> dict[str, Any]:
-        """What the site would be without the listed nodes that do not stay.
+        """Report what the site would lose without the listed nodes that do not stay.
 
         :param staying: ids.
         :returns: ``leaving`` (ids), ``silent`` (ids of the nodes, staying or not, that do not answer), ``only_there``
@@ -92,7 +95,7 @@ class Leaving:
         return "" if progress.state == "complete" else f"{row['digest']}: {progress.reason}"
 
     def _answering(self, peers: Sequence[Peer]) -> list[Peer]:
-        """Asked first: each question to a dead one would cost its time-out."""
+        """Return the peers that answer a ping. Later questions to a dead peer would each cost a time-out."""
 
         def answers(peer: Peer) -> bool:
             try:
@@ -124,7 +127,7 @@ class Leaving:
             return False
 
     def _missing(self) -> list[Descriptor]:
-        """What is needed and does not lie here whole."""
+        """Return the blobs that are needed and are not complete on this node."""
         found = self._needed(self._store.generations.complete(self._store.config.keep_generations))
         descriptors = [item.descriptor for item in found.values()]
         return [item for item in descriptors if self._store.blobs.size(item.digest) != item.size]
@@ -137,7 +140,7 @@ class Leaving:
         return self._needed([current] if current else []).keys() & set(digests)
 
     def _needed(self, generations: Iterable[Generation]) -> dict[str, Needed]:
-        """What these, the pushed names and the pins need, by digest."""
+        """Return the blobs that the generations, pushed names and pins need, by digest."""
         found: dict[str, Needed] = {}
         for generation in generations:
             found |= needed(generation, self._store.blobs)

@@ -48,7 +48,7 @@ _CLIENT_SECONDS = 30.0
 
 @dataclass
 class Progress:
-    """How far a fetch has come; what mirror workers are told.
+    """Progress of a fetch, as the web workers see it.
 
     :param size: bytes of the blob.
     :param verified: bytes from the start that may be sent to a client.
@@ -150,7 +150,7 @@ class Fetcher:
             progress.gives_way = True
 
     def partial(self, digest: str) -> Path:
-        """Where the bytes of a blob that is being fetched lie."""
+        """Return the file of a blob that is being fetched."""
         return self._blobs.root / "partial" / f"{digest.replace(':', '-')}.data"
 
     def holders(self, digest: str) -> dict[str, bool | None]:
@@ -401,7 +401,7 @@ class _Partial:
 
     @property
     def full(self) -> bool:
-        """Whether every byte has come."""
+        """Return whether every byte has come."""
         return self.received >= self.progress.size
 
     def resume(self) -> None:

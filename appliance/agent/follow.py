@@ -1,4 +1,7 @@
-"""Follower: it looks for a newer index, fetches the manifests of that index, and then switches to it."""
+"""Follower: it looks for a newer index, fetches the manifests of that index, and then switches to it.
+
+Decision 38.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ class _Track(Generic[T]):
 
 @dataclass(frozen=True)
 class _Offer:
-    """What a peer says it has."""
+    """Index that a peer offers."""
 
     number: int
     digest: str
@@ -88,7 +91,7 @@ class _Offer:
 
 @dataclass
 class _Attempt:
-    """How far the reading of an offer has come.
+    """State of reading an offer.
 
     :param valid: what was read, once its signature was found valid: a head, and then the index.
     """
@@ -136,7 +139,7 @@ class Follower:
 
     @property
     def behind(self) -> bool:
-        """Whether the last look found something newer that could not be followed: worth another look soon."""
+        """Return whether the last look found something newer that could not be followed: worth another look soon."""
         return any(not self.troubles.is_paused(item.peer, item.index) for item in self.refused)
 
     def pause(self, most: float) -> float:
@@ -165,7 +168,7 @@ class Follower:
         return [index for index in moved if index is not None]
 
     def _signers(self) -> frozenset[str]:
-        """Who signed what is served here."""
+        """Return the signers of the indexes that this node serves."""
         found = []
         for track in self._tracks:
             with contextlib.suppress(ApplianceError):
@@ -245,7 +248,7 @@ class Follower:
             _LOG.error("%s: an answer that nobody has thought of", refused.peer, exc_info=error)
 
     def _current(self, track: _Track[T], offers: list[_Offer]) -> T | None:
-        """What is served here; an index that is damaged is put back from this node's own copy, where nobody knows better.
+        """Return the current index. A damaged one is restored from this node's copy if no peer has a newer one.
 
         :raises ApplianceError: where it stays damaged.
         """

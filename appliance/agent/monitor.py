@@ -110,7 +110,7 @@ class LostBlobs:
             self._logged = now
 
     def all(self) -> list[Lost]:
-        """What is lost, by digest."""
+        """Return the lost blobs by digest."""
         return [self._known[digest] for digest in sorted(self._known.keys() - self._claimed)]
 
 

@@ -1,4 +1,7 @@
-"""Placement: the blobs that each node keeps, whether or not a client of that node has asked for them."""
+"""Placement: the blobs that each node keeps, whether or not a client of that node has asked for them.
+
+Decision 12.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def keepers(digest: str, config: Config) -> Sequence[str]:
 
 
 def wanted(needs: Iterable[Needed], blobs: BlobStore, config: Config) -> list[Descriptor]:
-    """What this node should hold of what names need and does not, smallest first (most names become safe soonest).
+    """Return the blobs that this node should hold and does not, the smallest first: most names become safe soonest.
 
     Every manifest, the blobs that are this node's to keep, and those that lay here until they were found damaged.
     """

@@ -1,4 +1,7 @@
-"""Scrubber: it hashes every blob again at a low rate, so that disk damage is found before a client asks."""
+"""Scrubber: it hashes every blob again at a low rate, so that disk damage is found before a client asks.
+
+Decision 57.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ class RateLimiter:
 
 @dataclass(frozen=True)
 class State:
-    """How far the scrubber is; what it goes on from after a restart.
+    """Position of the scrubber, from which it continues after a restart.
 
     :param after: the last digest that was looked at; empty at the start of a pass.
     :param blobs: blobs hashed in this pass.

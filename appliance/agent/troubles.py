@@ -110,7 +110,7 @@ class Troubles:
             _LOG.info("%s: well again, after %d times", _subject(kept.trouble), kept.trouble.times)
 
     def times(self, peer: str, about: str) -> int:
-        """How often it failed in a row."""
+        """Return the number of failures in a row."""
         kept = self._kept.get((peer, about))
         return kept.trouble.times if kept is not None and kept.trouble.ended is None else 0
 

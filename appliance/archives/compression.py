@@ -72,7 +72,7 @@ class _Codec(Protocol):
         ...
 
     def finished(self) -> bool:
-        """Whether the input may end here."""
+        """Return whether the input may end here."""
         ...
 
 

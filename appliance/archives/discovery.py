@@ -1,4 +1,7 @@
-"""Search for archives and image layouts in the sources, with a list of every file that is left out."""
+"""Search for archives and image layouts in the sources, with a list of every file that is left out.
+
+Decision 46.
+"""
 
 from __future__ import annotations
 
@@ -254,7 +257,7 @@ class _Folder:
         self._read: list[list[Path]] = []
 
     def judge(self) -> None:
-        """Put each file where it belongs."""
+        """Sort each file into its kind."""
         rest = [name for name in self._sizes if not self._is_label(name)]
         # A dict and not a list: a medium may hold a checksum for each of thousands of files.
         companions = dict.fromkeys(name for name in rest if filenames.companion_of(name) or is_checksum_file(name))

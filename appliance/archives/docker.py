@@ -2,6 +2,8 @@
 
 They hold no manifest. The one made here is byte for byte what containerd's importer makes of the same file
 (core/images/archive/importer.go), so every node and ``ctr images import`` agree on the digest.
+
+Decisions 34 and 47.
 """
 
 from __future__ import annotations

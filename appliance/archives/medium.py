@@ -116,7 +116,7 @@ class Medium:
         return parts_of(path) if known is None else known
 
     def has(self, path: Path) -> bool:
-        """Whether a file is there.
+        """Return whether a file is there.
 
         :raises ApplianceError: APL-0101 where that cannot be seen.
         """
@@ -131,7 +131,7 @@ class Medium:
         return True
 
     def is_directory(self, path: Path) -> bool:
-        """Whether a source is a directory."""
+        """Return whether a source is a directory."""
         handle = self._kept.get(path)
         return path.is_dir() if handle is None else stat.S_ISDIR(os.fstat(handle).st_mode)
 
@@ -229,7 +229,7 @@ class Medium:
                         self._keep(here / name, follow=False, within=handle)
 
     def _is_absent(self, path: Path) -> bool:
-        """Whether a file, or the folder that it should be in, is known not to be in a layout."""
+        """Return whether a file, or the folder that it should be in, is known not to be in a layout."""
         return any(
             step.parent in self._folders and step.name not in self._folders[step.parent]
             for step in (path, *path.parents)

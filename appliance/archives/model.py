@@ -19,7 +19,7 @@ _SHOWN = 30
 
 @dataclass(frozen=True)
 class Context:
-    """What every resolver needs.
+    """Parameters of every resolver.
 
     :param sink: where the blobs went.
     :param limits: caps.
@@ -50,12 +50,12 @@ class NamedImage:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes it differ from other entries of one archive."""
+        """Key that differs between the entries of one archive."""
         return (str(self.reference or self.problem), self.descriptor.digest, self.subject or "")
 
     @property
     def is_referrer(self) -> bool:
-        """Whether it belongs to another image and needs no name."""
+        """Return whether it belongs to another image and needs no name."""
         return self.subject is not None
 
 

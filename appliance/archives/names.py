@@ -3,6 +3,8 @@
 Every format comes here: annotations of OCI layouts, of Docker, containerd, podman and Hauler, and the ``RepoTags`` of
 docker-archives. A name that cannot be used stops nothing here. It is kept with its reason until ``--name`` had its say,
 so that one error lists every such name of a medium.
+
+Decision 68.
 """
 
 from __future__ import annotations

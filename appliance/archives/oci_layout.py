@@ -29,7 +29,7 @@ FindBlob = Callable[[str], "StoredBlob | None"]
 
 @dataclass
 class Node:
-    """What a descriptor leads to.
+    """Node of the walk: a descriptor and what it leads to.
 
     :param whole: everything below it is at hand (for an index: at least one child).
     :param platforms: what its whole parts run on.
@@ -268,7 +268,7 @@ def read_document(sink: BlobSink, digest: str, limits: Limits, where: str) -> by
 
 @dataclass(frozen=True)
 class Config:
-    """What matters here of an image's config.
+    """Fields of an image's config that the readers use.
 
     :param platform: what it runs on.
     :param diff_ids: digests of its unpacked layers, bottom first.

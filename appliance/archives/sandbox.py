@@ -2,6 +2,8 @@
 
 The parent opens the sources, starts the child, shows its progress and takes its one result. So whatever an archive does
 to the child ends in a result, or in one error.
+
+Decision 45.
 """
 
 from __future__ import annotations
@@ -108,7 +110,7 @@ def _died(status: int, seconds: int) -> NoReturn:
 
 
 def _owner(store: Path) -> tuple[int, int] | None:
-    """Who reads for root: the owner of the store, or of the directory that it will be in; None for root itself."""
+    """Return the user who reads in place of root: the owner of the store or of its parent directory; None for root."""
     if os.geteuid() != 0:
         return None
     absolute = store.absolute()

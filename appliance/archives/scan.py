@@ -31,7 +31,7 @@ _LEGACY = re.compile(r"[0-9a-f]{64}/(?:VERSION|json)")
 
 @dataclass
 class Collected:
-    """What one pass over a source gave.
+    """Result of one pass over a source.
 
     :param documents: content of :data:`DOCUMENTS`, by name.
     :param files: every other regular file, by cleaned path.
@@ -51,7 +51,7 @@ class Collected:
 
     @property
     def has_blobs(self) -> bool:
-        """Whether anything lies where OCI layouts have their blobs."""
+        """Return whether anything lies where OCI layouts have their blobs."""
         return any(name.startswith("blobs/") for name in self.files)
 
     def lookup(self, path: str) -> StoredBlob | None:
@@ -95,7 +95,7 @@ class DiffId:
             yield chunk
 
     def result(self) -> tuple[bool, str | None]:
-        """Whether the stream was compressed, and the digest of its content if it could be unpacked."""
+        """Return whether the stream was compressed, and the digest of its content if it could be unpacked."""
         if self._head is not None:
             self._begin()
         if self._decoder is not None:

@@ -19,7 +19,7 @@ DOCUMENT_LIMIT = 4 * MIB
 
 
 class BlobSink(BlobReader, Protocol):
-    """What a reader needs of a store."""
+    """Interface of the place where a reader puts blobs."""
 
     def put(
         self,
@@ -138,7 +138,7 @@ class HashingSink:
         return self._spool.read(size)
 
     def has(self, digest: str) -> bool:
-        """Whether the blob passed by, or is in the store that is looked into."""
+        """Return whether the blob passed by, or is in the store that is looked into."""
         return digest in self.sizes or (self._base is not None and self._base.has(digest))
 
     def size(self, digest: str) -> int | None:

@@ -77,7 +77,7 @@ class TarStream:
 
     @property
     def whole(self) -> bool:
-        """Whether the archive ends as archives do; false does not prove that something is missing."""
+        """Return whether the archive ends as archives do; false does not prove that something is missing."""
         return self.ended and self.trailing is None
 
     def __iter__(self) -> Iterator[Entry]:

@@ -43,7 +43,7 @@ Take = Callable[[str, Iterator[memoryview]], None]
 
 @dataclass(frozen=True)
 class Backup:
-    """What a backup says of itself.
+    """Description of a backup, from its first member.
 
     :param kind: ``site``, or ``store`` for the part that one store gave.
     :param created: the time it was made, ISO 8601 in UTC, as the clock of its maker said.

@@ -2,6 +2,8 @@
 
 Layers come back from media and peers and are left out. Manifests are small and go along: with them every node knows
 every name again, and what is still missing can be told.
+
+Decisions 58, 59 and 60.
 """
 
 from __future__ import annotations
@@ -98,7 +100,7 @@ def collect(store: Store, *, pushed_blobs: bool) -> tuple[dict[str, Content], di
 
 
 def compare(store: Store, about: Mapping[str, Any]) -> dict[str, State]:
-    """How what a store serves stands to a backup, for each index.
+    """Compare each index of a store with a backup.
 
     ``same``; ``forward``: the store has nothing, or what came before the backup; ``other``: it has what the backup does
     not know, and would lose it.
@@ -217,7 +219,7 @@ def _wanted(store: Store, current: Mapping[str, Any], *, pushed_blobs: bool) -> 
 
 
 def _is_sound(blobs: BlobStore, digest: str) -> bool:
-    """Whether a blob is here, can be read, and is what its digest says."""
+    """Return whether a blob is here, can be read, and is what its digest says."""
     try:
         with blobs.path(digest).open("rb") as file:
             digester = hasher(digest.partition(":")[0])
@@ -301,7 +303,7 @@ def _check_indexes(backup: Backup, indexes: Mapping[str, bytes], where: str) -> 
 
 
 def _line(backup: Backup, states: Mapping[str, State]) -> dict[str, Any]:
-    """What the journal says about it."""
+    """Return the line for the audit log."""
     return {
         "action": "restore",
         "time": now(),
@@ -356,7 +358,7 @@ def _put_names(store: Store, names: Mapping[str, bytes], changing: Sequence[str]
 
 
 def _remove_others(store: Store, names: Mapping[str, bytes]) -> None:
-    """What is left of another line of numbers would count among those that are kept; a restore that was ended leaves some."""
+    """Remove files of another series of numbers, which an interrupted restore leaves: they would count as kept."""
     for name in _KEYS:
         for path in store.blobs.root.glob(f"{_DIRECTORIES[name]}/*") if name in names else ():
             if f"{_DIRECTORIES[name]}/{path.name}" not in names:

@@ -101,7 +101,7 @@ def tell_agent(directory: Path, config_file: Path | None) -> None:
 
 
 def make_sure(config: Config, without: Collection[str] = ()) -> None:
-    """Where this node publishes: have its agent ask the others, and refuse where one has, or may have, something newer.
+    """On the publisher, let the agent ask the other nodes, and refuse if one has or may have newer names.
 
     See :func:`appliance.store.readiness.make_sure`.
 

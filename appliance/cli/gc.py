@@ -125,7 +125,7 @@ COMMANDS = (gc, running)
 
 
 def _what_runs(config: Config, files: Sequence[str], without: Sequence[str]) -> list[Image]:
-    """What all nodes of the site run; a store without a site has none."""
+    """Return the images that the nodes of the site run; none for a store without a site."""
     from appliance.errors import fail
     from appliance.k3s.containerd import missing_nodes, read_lists
     from appliance.k3s.containerd import running as run

@@ -146,7 +146,7 @@ def _heal(store: Store, report: Report, repaired: dict[str, Any] | None) -> list
 
 
 def _lost(store: Store, report: Report) -> list[dict[str, Any]]:
-    """What the site has lost, as the agent knows it; without an agent it is what this store has not."""
+    """Return the blobs that the site has lost, from the agent; without an agent, the blobs that this store lacks."""
     from appliance.agent.client import AgentDown
     from appliance.store.impact import blame
 

@@ -89,7 +89,7 @@ COMMANDS = (leaving, take_over)
 
 
 def _of_older(older: int, lost: int) -> str:
-    """What that means for pulls: the blobs that only a rollback would need harm none."""
+    """Return a clause about pulls: blobs that only a rollback would need do not affect them."""
     if older == lost:
         return " (all for older generations alone: what is served now stays whole)"
     return f" ({older} for older generations alone)" if older else ""

@@ -106,7 +106,7 @@ def describe(form: Form, done: int, total: int, rate: float, columns: int = _COL
 
 
 def terminal_columns() -> int:
-    """How wide the terminal of standard error is; it may be made wider meanwhile."""
+    """Return the columns of the terminal on standard error, which may change meanwhile."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
     except (OSError, ValueError):

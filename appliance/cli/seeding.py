@@ -233,7 +233,7 @@ def _source_text(source: dict[str, Any]) -> str:
 
 
 def done_text(shown: dict[str, Any]) -> str:
-    """What was done, for people."""
+    """Return the result as text."""
     served = f"generation {shown['generation']['number']}" if shown["generation"] else "nothing"
     ending = f"published {served}" if shown["published"] else f"nothing new; {served} is served"
     if shown["bytes_written"] and not shown["published"]:

@@ -1,3 +1,3 @@
-"""What this host's containerd runs."""
+"""Images that this host's containerd runs."""
 
 __all__ = ["containerd"]

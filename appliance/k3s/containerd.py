@@ -1,8 +1,9 @@
 """Images that this host's containerd runs, and the lists of them that nodes exchange.
 
-Asked is ``ctr``, on the sockets that K3s and a plain containerd have. Counted is every container that containerd still
-lists, ended ones too: one that crashes is started again in a moment, perhaps after a pull, and kubelet removes what is
-over by itself.
+``ctr`` gives the list, on the sockets of K3s and of a plain containerd. Exited containers count too: a crashing pod restarts
+within seconds and may pull again, and kubelet removes containers that have ended for good.
+
+Decision 54.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def _reference(document: Mapping[str, Any]) -> str:
 
 
 def _ctr(containerd: Containerd, *words: str, gone: str = "") -> str:
-    """What ``ctr`` prints.
+    """Run ``ctr`` and return its output.
 
     :param gone: words of a failure that means that what was asked for is not there any more; the answer is empty then.
     """

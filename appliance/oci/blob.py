@@ -46,7 +46,7 @@ def check_put(digest: str, seen: int, *, size: int | None, expect: str | None, w
 
 
 class BlobReader(Protocol):
-    """What holds blobs and gives the small ones back."""
+    """Interface to read small blobs."""
 
     def read(self, digest: str, limit: int) -> bytes:
         """A blob's bytes.
@@ -57,7 +57,7 @@ class BlobReader(Protocol):
         ...
 
     def has(self, digest: str) -> bool:
-        """Whether the blob is held, whole."""
+        """Return whether the blob is held, whole."""
         ...
 
     def size(self, digest: str) -> int | None:

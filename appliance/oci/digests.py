@@ -22,7 +22,7 @@ ALGORITHMS = tuple(_FORMS)
 
 
 def is_digest(text: object) -> bool:
-    """Whether ``text`` is a string and a digest in a form that is accepted here."""
+    """Return whether ``text`` is a string and a digest in a form that is accepted here."""
     if not isinstance(text, str):
         return False
     algorithm, _, value = text.partition(":")

@@ -50,20 +50,20 @@ LAYER_TYPES = PLAIN_LAYER_TYPES | frozenset(
 
 
 def is_index(media_type: str) -> bool:
-    """Whether a document of this type lists manifests."""
+    """Return whether a document of this type lists manifests."""
     return media_type in INDEX_TYPES
 
 
 def is_distributable(media_type: str) -> bool:
-    """Whether a blob of this type is pushed with what lists it; base layers of Windows, for instance, are not."""
+    """Return whether a blob of this type is pushed with what lists it; base layers of Windows, for instance, are not."""
     return ".nondistributable." not in media_type and ".foreign." not in media_type
 
 
 def is_manifest(media_type: str) -> bool:
-    """Whether a document of this type is one image (or artifact): config and layers."""
+    """Return whether a document of this type is one image (or artifact): config and layers."""
     return media_type in MANIFEST_TYPES
 
 
 def is_manifest_or_index(media_type: str) -> bool:
-    """Whether a registry serves a document of this type under ``/manifests/``."""
+    """Return whether a registry serves a document of this type under ``/manifests/``."""
     return media_type in MANIFEST_TYPES or media_type in INDEX_TYPES

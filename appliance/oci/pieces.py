@@ -65,7 +65,7 @@ class PieceMap:
         return start, min(self.piece_size, self.size - start)
 
     def verify(self, index: int, data: Buffer) -> bool:
-        """Whether ``data`` is piece ``index``."""
+        """Return whether ``data`` is piece ``index``."""
         return memoryview(data).nbytes == self.bounds(index)[1] and (
             hashlib.sha256(data).hexdigest() == self.pieces[index]
         )
@@ -128,7 +128,7 @@ class PieceHasher:
             each.update(view)
 
     def fits(self, size: int) -> bool:
-        """Whether the map of a blob of ``size`` bytes comes of what has passed."""
+        """Return whether the map of a blob of ``size`` bytes comes of what has passed."""
         return (
             self._seen == size
             and self._size in (None, size)

@@ -27,7 +27,7 @@ _DEFAULT_VARIANT = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
 
 @dataclass(frozen=True)
 class Platform:
-    """What a manifest's code runs on.
+    """Platform that a manifest's code runs on.
 
     :param os: for instance ``linux``.
     :param architecture: for instance ``amd64``.
@@ -103,7 +103,7 @@ def parse_platform(text: str) -> Platform:
 
 
 def matches(platform: Platform, wanted: Platform) -> bool:
-    """Whether code for ``platform`` runs on a node that is ``wanted``.
+    """Return whether code for ``platform`` runs on a node that is ``wanted``.
 
     Within one architecture a node runs its own variant and the lower ones. 32-bit code on a 64-bit node does
     not count: some arm64 processors cannot run it at all.

@@ -74,7 +74,7 @@ class Reference:
 
 
 def is_registry_host(component: str) -> bool:
-    """Whether the first component of a name is a host and not a part of the path.
+    """Return whether the first component of a name is a host and not a part of the path.
 
     The rule of distribution/reference: it holds a dot or a colon, is ``localhost``, or has a capital.
     """
@@ -82,7 +82,7 @@ def is_registry_host(component: str) -> bool:
 
 
 def is_tag(text: str) -> bool:
-    """Whether ``text`` is a tag by the distribution specification's grammar."""
+    """Return whether ``text`` is a tag by the distribution specification's grammar."""
     return _TAG.fullmatch(text) is not None
 
 
@@ -117,7 +117,7 @@ def parse_reference(text: str, *, default_tag: str | None = DEFAULT_TAG, where: 
 
 
 def split_path(path_name: str, ns: str | None, site_addresses: Collection[str] = ()) -> tuple[str, str]:
-    """Which registry and repository a ``/v2/<path_name>/`` request means.
+    """Return the registry and repository of a ``/v2/<path_name>/`` request.
 
     ``ns`` selects the registry; without it a first path component that looks like a host does; without that
     it is ``docker.io``. The address of a listed node, as ``ns`` or in the path, counts as none.

@@ -57,7 +57,7 @@ def dump_json(value: Any) -> bytes:
 
 
 def is_clean_text(value: object) -> bool:
-    """Whether ``value`` is a string that can be written out again: no lone surrogates, no NUL."""
+    """Return whether ``value`` is a string that can be written out again: no lone surrogates, no NUL."""
     if not isinstance(value, str) or "\0" in value:
         return False
     return not any("\ud800" <= char <= "\udfff" for char in value) if not value.isascii() else True

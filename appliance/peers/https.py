@@ -68,7 +68,7 @@ class HttpsTransport(PeerTransport):
         return sorted(alive, key=lambda peer: not peer.seed)
 
     def is_down(self, peer: Peer) -> bool:
-        """Whether the peer failed so recently that it is not asked now."""
+        """Return whether the peer failed so recently that it is not asked now."""
         return self._line(peer).until > self._clock()
 
     def failed(self, peer: Peer) -> None:

@@ -1,4 +1,7 @@
-"""Transport to the other nodes: what may be asked of them, whatever carries the questions."""
+"""Transport to the other nodes: what may be asked of them, whatever carries the questions.
+
+Decision 91.
+"""
 
 from __future__ import annotations
 

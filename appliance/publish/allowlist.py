@@ -3,6 +3,8 @@
 A pattern is a name as people write it, in which ``*`` stands for any characters, ``/`` included:
 ``docker.io/rancher/*``, ``registry.example/team/app:1.*``, ``nginx``. It is completed as names are (``nginx`` is
 ``docker.io/library/nginx``), and holds for every tag where it has none.
+
+Decision 44.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class Pattern:
     tag: re.Pattern[str] | None
 
     def fits(self, reference: Reference, *, any_tag: bool = False) -> bool:
-        """Whether a name fits.
+        """Return whether a name fits.
 
         :param any_tag: look at the repository alone: a signature lies beside its image under a tag of its own.
         """
@@ -70,7 +72,7 @@ def _expression(text: str) -> re.Pattern[str]:
 
 
 class AllowLists:
-    """What each source may bring.
+    """Allow-lists by source.
 
     Without any list every source brings what it holds. With one, a source for which there is none brings nothing: a
     path that was mistyped must not open the site.
@@ -91,7 +93,7 @@ class AllowLists:
                 self._everywhere.append(parse_pattern(pattern))
 
     def allows(self, source: str, reference: Reference, *, any_tag: bool = False) -> bool:
-        """Whether a source may bring a name; see :meth:`Pattern.fits`."""
+        """Return whether a source may bring a name; see :meth:`Pattern.fits`."""
         if not self._everywhere and not self._by_source:
             return True
         patterns = [*self._everywhere, *self._by_source.get(_path(source), ())]

@@ -12,7 +12,7 @@ from appliance.oci.reference import parse_reference
 
 @dataclass(frozen=True)
 class Consent:
-    """What the operator agreed to.
+    """Changes that the operator agreed to.
 
     :param move_pinned: pinned names that may move; ``NAME@sha256:...`` agrees to a move to that digest alone.
     :param older: whether names may go back to what they were, and a medium may be older than one that was published.
@@ -35,7 +35,7 @@ class Consent:
         self._check_age(shown)
 
     def used(self, shown: Mapping[str, Any]) -> dict[str, Any]:
-        """What of it a plan needed, for the audit log."""
+        """Return the agreements that a plan needed, for the audit log."""
         moved = [item["name"] for item in shown["moved"] if item["pinned"]]
         steps = [item["name"] for item in shown["steps_back"]]
         used: dict[str, Any] = {}

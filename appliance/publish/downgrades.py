@@ -1,4 +1,7 @@
-"""Downgrades: changes that take the site back to something older. The operator is asked for each."""
+"""Downgrades: changes that take the site back to something older. The operator is asked for each.
+
+Decision 27.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Choice between several images under one name, where the platforms of the nodes decide it."""
+"""Choice between several images under one name, where the platforms of the nodes decide it.
+
+Decision 67.
+"""
 
 from __future__ import annotations
 

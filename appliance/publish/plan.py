@@ -24,7 +24,7 @@ from appliance.store.pushes import Pushed
 
 @dataclass(frozen=True)
 class Plan:
-    """What publishing a reading would change; see :meth:`as_dict`.
+    """Changes that publishing a reading would make; see :meth:`as_dict`.
 
     :param current: what is served now.
     :param reading: what comes; names that it does not have stay as they are.

@@ -23,7 +23,7 @@ from appliance.times import now
 
 @dataclass(frozen=True)
 class Result:
-    """What a change of the names did.
+    """Result of a change of names.
 
     :param plan: what it was to change.
     :param generation: what is served now.
@@ -147,7 +147,7 @@ class Publisher:
         return Result(plan, following, True, plan.bytes_to_write)
 
     def _catch_up(self, current: Generation) -> None:
-        """Where the run before was ended between its switch and what follows it."""
+        """Finish a run that was killed after its commit and before its last steps."""
         if not is_recorded(self.store.blobs.root, current):
             catch_up(self.store.blobs.root, self.store.generations, current)
         self.store.pins.follow(current.names)

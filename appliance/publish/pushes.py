@@ -146,7 +146,7 @@ class Publishing:
             return True
 
     def _is_served_so(self, catalog: Catalog, repository: str, tag: str, digest: str) -> bool:
-        """Whether the generation has the tag, pointing where the push wants it; refuses to move it elsewhere."""
+        """Return whether the generation has the tag, pointing where the push wants it; refuses to move it elsewhere."""
         if not catalog.is_seeded(repository, tag):
             return False
         served = catalog.manifest(repository, tag)

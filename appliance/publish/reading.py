@@ -14,7 +14,7 @@ from appliance.store.index import Entry
 
 @dataclass
 class Reading:
-    """What the sources hold together.
+    """Contents of all sources of a run.
 
     :param names: full reference to what it points to.
     :param sizes: full reference to the bytes of everything it needs, each blob once.

@@ -26,7 +26,7 @@ from appliance.store.reachability import reader, walk
 
 @dataclass(frozen=True)
 class Rollback:
-    """What going back would change, and what it cannot bring back.
+    """Changes that a rollback would make, and the names that it cannot restore.
 
     :param target: the generation whose content is published anew.
     :param plan: the change, as that of a seeding.

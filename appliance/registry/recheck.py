@@ -1,4 +1,7 @@
-"""Hash a blob before it is sent again to a client that has just had it whole."""
+"""Hash a blob before it is sent again to a client that has just had it whole.
+
+Decision 75.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 While a site starts, each node's containerd asks for the same few manifests by tag again and again, first by HEAD and
 then by GET. What is kept was verified against its digest when it was read, and is forgotten with the catalog it
 belongs to.
+
+Decision 35.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Proof that a mirror serves the bytes that the site's generation lists: a client downloads and hashes them."""
+"""Proof that a mirror serves the bytes that the site's generation lists: a client downloads and hashes them.
+
+Decision 72.
+"""
 
 from __future__ import annotations
 
@@ -191,7 +194,7 @@ def _asked(connection: http.client.HTTPConnection, name: str, kind: str, digest:
 
 
 def _reason(body: bytes) -> str:
-    """What a registry says in its errors document, else the beginning of whatever it is."""
+    """Return the message of a registry's errors document, or the first bytes of another answer."""
     try:
         return str(json.loads(body)["errors"][0]["message"])
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):

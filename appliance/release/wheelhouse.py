@@ -150,7 +150,7 @@ def _put_back(work: Path, destination: Path) -> None:
 
 
 def is_current(destination: Path, inputs: dict[str, str]) -> bool:
-    """Whether a wheelhouse was made from these inputs and its files are still what they were."""
+    """Return whether a wheelhouse was made from these inputs and its files are still what they were."""
     try:
         manifest = json.loads((destination / MANIFEST).read_text(encoding="utf-8"))
         return bool(manifest["inputs"] == inputs and manifest["files"] == file_digests(destination))

@@ -2,6 +2,8 @@
 
 Whether a client takes its answer is read from the kernel (TCP_INFO), not from how long a write blocks: send buffers
 grow to megabytes, and on a slow link a write may wait for minutes although the client reads all the time.
+
+Decisions 31 and 79.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _INFO_BYTES = 160
 
 @dataclass(frozen=True)
 class Traffic:
-    """What the kernel knows of a connection.
+    """Counters that the kernel keeps of a connection.
 
     :param taken: bytes that the client has acknowledged, since the connection began.
     :param given: bytes that it has sent.
@@ -55,7 +57,7 @@ def traffic(sock: Any) -> Traffic | None:
 
 
 class StallDetector:
-    """Whether something moves fast enough: at least so many bytes in each window in which it should."""
+    """Detector of a stall: fewer bytes than a minimum in a window of time."""
 
     __slots__ = ("_begun", "_bytes", "_last", "moved")
 
@@ -161,7 +163,7 @@ class Client:
         return chunk
 
     def verdict(self, now: float) -> str | None:
-        """Why this connection should be ended; None while all is well."""
+        """Return why this connection should be closed; None while all is well."""
         if self.method is None:
             # The time for the head of another request has its own end.
             return None
@@ -190,7 +192,7 @@ class Client:
         return not self.fresh and self.method is None
 
     def is_idle(self) -> bool:
-        """Whether it was served, and nothing has come from it since."""
+        """Return whether it was served, and nothing has come from it since."""
         if not self.is_between():
             return False
         try:
@@ -299,7 +301,7 @@ class Clients:
         return len(chosen)
 
     def _refusal(self, client: Client) -> str | None:
-        """Why a connection is not taken; None where there is room, or room was made."""
+        """Return why a connection is refused; None if there is room or room was made."""
         same = self._by_origin.get(client.address, set())
         if client.is_node:
             # Any user of a node, and pods on it, come from its address. The certificate shows only later, so nobody is

@@ -5,6 +5,8 @@ chunks of 32 KiB (docker, podman and skopeo push that way), and at that size a p
 for each GiB, twice what its hash takes. Here a chunk costs one match and one copy. Whatever is unusual (extensions of a
 chunk, trailers, the last chunk, what is malformed) is given back to gunicorn's reader, whose rules are the strict ones
 of RFC 9112.
+
+Decision 40.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 gunicorn tells systemd READY and nothing else. The arbiter here also beats the watchdog, and only while every worker
 has given a sign of life lately: so a worker whose event loop hangs is ended by the arbiter, and an arbiter that hangs,
 or whose workers stay dead, is restarted by systemd.
+
+Decisions 41 and 89.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
         super().__init__()
 
     def load_config(self) -> None:
-        """What gunicorn asks for its settings."""
+        """Set gunicorn's settings; gunicorn calls it."""
         settings: dict[str, Any] = {
             "bind": [self._bind if self._kept is None else f"fd://{self._kept}"],
             "workers": self._workers,
@@ -103,7 +105,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn carries no type
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        """What gunicorn serves."""
+        """Return the application; gunicorn calls it."""
         return self._make()
 
     def run(self) -> None:

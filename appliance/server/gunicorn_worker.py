@@ -1,4 +1,7 @@
-"""gunicorn's gevent worker: fair to every connection, and forked from a parent that has imported what all workers need."""
+"""gunicorn's gevent worker: fair to every connection, and forked from a parent that has imported what all workers need.
+
+Decisions 35 and 36.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ _STATUS = {
 
 
 class _Listener:
-    """What gunicorn asks for each connection, and could not any more for one that came just before the stop."""
+    """Listener as gunicorn sees it for each connection. It answers also after the stop, for a connection that came just before."""
 
     def __init__(self, name: Any) -> None:
         self._name = name
@@ -225,7 +228,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
         self.wsgi = wsgi
 
     def timeout_ctx(self) -> Any:
-        """How long a request's head may take, from the first wait to the last header."""
+        """Return the time-out for a request's head, from the first wait to the last header."""
         return gevent.Timeout(limits.HEAD_SECONDS, False)
 
     def handle_request(self, listener_name: Any, request: Any, sock: Any, address: Any) -> Any:
@@ -267,7 +270,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn carries no types
 
 
 def _is_over(spent: float, client: Client) -> bool:
-    """Whether a client is waited for no more, so many seconds after the stop began."""
+    """Return whether a client is waited for no more, so many seconds after the stop began."""
     if spent >= limits.PUSH_GRACE_SECONDS:
         return True
     return client.is_idle() or (spent >= limits.DOWNLOAD_GRACE_SECONDS and client.method in _SOON)

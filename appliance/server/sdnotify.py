@@ -1,4 +1,7 @@
-"""Notifications to systemd, and the listening sockets that it hands over."""
+"""Notifications to systemd, and the listening sockets that it hands over.
+
+Decisions 32 and 78.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 A parent would keep a second interpreter in memory to watch a single worker. systemd does that as well: the beats come
 from the loop that does the work, so one that hangs is silent.
+
+Decision 37.
 """
 
 from __future__ import annotations

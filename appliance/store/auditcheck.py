@@ -16,7 +16,7 @@ from appliance.store.generations import Generation
 
 @dataclass
 class Audit:
-    """What was found.
+    """Result of checking the audit log.
 
     :param lines: lines of the chain that fit.
     :param head: number and SHA-256 of the last of them: noted elsewhere, they prove later that nothing up to it was

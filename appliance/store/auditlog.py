@@ -5,6 +5,8 @@ Each line has a number, ``seq``, and in ``prev`` the SHA-256 of the line before 
 line that does not fit any more. ``gap`` counts the bytes between the two lines that are no chained line, and ``prev`` covers
 them too: what a power loss left of a line, and what a release wrote that did not chain them.
 :func:`appliance.store.auditcheck.audit` follows the chain.
+
+Decision 25.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def record(store: Path, generation: Generation, changes: Changes, **more: Any) -
 
 
 def is_recorded(store: Path, generation: Generation) -> bool:
-    """Whether a generation has its line; not where its publisher was ended before it could write it."""
+    """Return whether a generation has its line; not where its publisher was ended before it could write it."""
     return any(line["digest"] == generation.digest for line in publications(store))
 
 
@@ -91,7 +93,7 @@ def catch_up(store: Path, generations: Generations, item: Generation) -> None:
 
 
 def was_published(store: Path, current: Generation | None, source: str) -> bool:
-    """Whether a source, as the operator names it, is in what was published here before."""
+    """Return whether a source, as the operator names it, is in what was published here before."""
     if current is not None and source in current.sources:
         return True
     return any(source in line["sources"] for line in publications(store))
@@ -106,7 +108,7 @@ def publications(store: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_publication(line: Mapping[str, Any]) -> bool:
-    """Whether a line is one that :func:`record` writes, as far as it goes: anything may stand in a file that was edited."""
+    """Return whether a line is one that :func:`record` writes, as far as it goes: anything may stand in a file that was edited."""
     media, moved = line.get("media") or {}, line.get("moved") or {}
     kinds = ("added", "removed", "referrers_added", "referrers_removed")
     others = [line.get(kind) or {} for kind in kinds]
@@ -132,7 +134,7 @@ def read_lines(store: Path) -> Iterator[bytes]:
 
 
 def parse_line(raw: bytes) -> dict[str, Any] | None:
-    """What a line says; None for one that was cut short."""
+    """Return the fields of a line; None for an incomplete one."""
     try:
         line = json.loads(raw)
     except (ValueError, RecursionError):
@@ -141,7 +143,7 @@ def parse_line(raw: bytes) -> dict[str, Any] | None:
 
 
 def is_chained(line: Mapping[str, Any] | None) -> bool:
-    """Whether a line is one of the chain."""
+    """Return whether a line is one of the chain."""
     return line is not None and type(line.get("seq")) is int and isinstance(line.get("prev"), str)
 
 

@@ -118,7 +118,7 @@ class BlobStore:
             probe.unlink()
 
     def path(self, digest: str) -> Path:
-        """Where the blob lies or would lie; the digest is checked before it becomes a path."""
+        """Return the path of a blob. The digest is checked before it becomes a path."""
         return Path(self._file(digest))
 
     def _file(self, digest: str) -> str:
@@ -127,7 +127,7 @@ class BlobStore:
         return f"{self._blobs}/{algorithm}/{encoded}"
 
     def has(self, digest: str) -> bool:
-        """Whether the blob is here, whole."""
+        """Return whether the blob is here, whole."""
         file = self._status(digest)
         return file is not None and stat.S_ISREG(file.st_mode)
 
@@ -298,7 +298,7 @@ class BlobStore:
         return target
 
     def quarantined(self) -> dict[str, list[Path]]:
-        """What lies in quarantine, by digest."""
+        """Return the digests of quarantined blobs."""
         found: dict[str, list[Path]] = {}
         for path in (self.root / "quarantine").glob("*-*-*"):
             algorithm, _, rest = path.name.partition("-")

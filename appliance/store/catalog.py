@@ -141,7 +141,7 @@ class NameTable:
 
 
 class PushedNames(NameTable):
-    """What was pushed: each manifest is named by itself, so one that was deleted is gone although an index lists it.
+    """Pushed names. Each manifest has a name of its own, so a deleted one is gone although an index lists it.
 
     :param before: the layer that this one follows; manifests that it has parsed are not read again.
     """
@@ -241,7 +241,7 @@ class Catalog:
         return [*self._seeded.unreadable(repository), *self._pushed.unreadable(repository)]
 
     def is_seeded(self, repository: str, reference: str) -> bool:
-        """Whether a tag is a name of the generation, or a digest is reached by one."""
+        """Return whether a tag is a name of the generation, or a digest is reached by one."""
         if ":" not in reference:
             return reference in self._seeded.tags(repository)
         return reference in self._seeded.closure(repository)
@@ -255,7 +255,7 @@ class Catalog:
         return self._seeded.closure(repository)
 
     def is_laid_out(self, repository: str) -> bool:
-        """Whether what the repository reaches is known, and need not be read first."""
+        """Return whether what the repository reaches is known, and need not be read first."""
         found = (layer.find(repository) for layer in (self._seeded, self._pushed))
         return all(item is None or item.closure is not None for item in found)
 
@@ -362,7 +362,7 @@ class LiveCatalog:
         return catalog
 
     def _read(self, index: SignedIndex[T], before: T | None) -> T | None:
-        """What an index lists now; of one that is damaged, what it listed before, until the agent has put it back.
+        """Return the names of an index; for a damaged one, the names before, until the agent has restored it.
 
         :raises ApplianceError: where what was read before is not what it listed last.
         """
@@ -379,7 +379,7 @@ class LiveCatalog:
 
     @property
     def is_damaged(self) -> bool:
-        """Whether an index was found damaged when it was last read."""
+        """Return whether an index was found damaged when it was last read."""
         return bool(self._damaged)
 
     def _is_current(self) -> bool:

@@ -81,7 +81,7 @@ class Changes:
         )
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Return whether there is any."""
         return any(self.as_dict().values())
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Several uses of one stream of bytes at once: hashing, hashing of pieces and writing, each on its own thread.
 
 All three release the interpreter's lock for what is long, so they overlap on as many cores as there are.
+
+Decision 48.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from appliance.store.store import Store
 
 @dataclass
 class Report:
-    """What a check found.
+    """Result of a check.
 
     :param blobs: blobs that were hashed.
     :param size: their bytes.

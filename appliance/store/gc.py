@@ -1,9 +1,11 @@
 """Garbage collector for the blob store. It works while the store is served, pushed to and followed.
 
-Kept is what the last generations need, what was pushed, what is pinned, what nodes are running, and what was uploaded
-and is still to be named; and everything younger than a grace period, whoever brought it. Blobs go in batches, each under
-:meth:`~appliance.store.blobs.BlobStore.gc_lock_exclusive` and after a look at whether the roots are still the same. Each removal
-is one unlink of what nothing refers to: ended at any point it leaves a sound store, and it needs no room.
+It keeps the blobs that the last generations, pushed names, pins and running images need, uploads that have no name yet, and
+every blob that is younger than a grace period. It removes the others in batches, each under
+:meth:`~appliance.store.blobs.BlobStore.gc_lock_exclusive` and after a check that the roots are still the same. Each removal
+is one unlink of a blob that nothing refers to: a kill at any point leaves a sound store, and no room is needed.
+
+Decisions 52 and 53.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ class Freed:
 
 @dataclass(frozen=True)
 class Plan:
-    """What would go, and what stays for which reason.
+    """Blobs that a collection would remove, and the reason for each that stays.
 
     :param id: stands for everything that is kept; another one after something was published, pushed, pinned or started.
     :param doomed: what goes: digest to its file.
@@ -118,7 +120,7 @@ class Plan:
 
 @dataclass
 class SweepResult:
-    """What went: blobs, and their bytes with those of the leftovers."""
+    """Number of removed blobs, and their bytes together with those of removed leftovers."""
 
     blobs: int = 0
     size: int = 0
@@ -236,7 +238,7 @@ class GarbageCollector:
                     sync_directory(directory)
 
     def largest(self, count: int = 5) -> list[tuple[str, int]]:
-        """What would free most if the site went without it, as (name, bytes that it alone needs); the largest first.
+        """Return names and the bytes that each alone needs, the largest first.
 
         Names that are served stand by themselves, an older generation for all that it alone keeps, and ``garbage`` for
         what nothing needs.
@@ -324,7 +326,7 @@ class GarbageCollector:
             yield from (digest for digest, _ in readings.claims() if self.blobs.has(digest))
 
     def _running(self, notes: list[str]) -> Iterator[Root]:
-        """What runs, as far as it is here: an image that the site was not given by its mirror has nothing here."""
+        """Return the running images that have blobs in this store; others did not come from the mirror."""
         configs: dict[str, str] = {}
         for image in self.running:
             label = f"{image.name}, which runs"
@@ -422,7 +424,7 @@ class GarbageCollector:
         return self.generations.state(), self.pushes.state(), uploads, staged
 
     def _names(self, complete: Iterable[Generation], doomed: dict[str, os.stat_result]) -> list[Freed]:
-        """Whose blobs go: names of generations that are not kept complete and whose bytes are still here."""
+        """Return the names whose blobs are removed: those of generations that are no longer kept complete."""
         numbers = {generation.number for generation in complete}
         found: dict[tuple[str, str], Freed] = {}
         # One at a time: all of them at once are a hundred times the names.
@@ -513,7 +515,7 @@ def _unreadable(path: Path, why: str) -> NoReturn:
 
 
 def _as_pushed(names: Mapping[str, Entry]) -> Iterator[tuple[str, Entry]]:
-    """What an operator would delete: each manifest by one of its tags. What has none comes with what lists it."""
+    """Return what an operator can delete: each manifest by one of its tags. One without a tag goes with its index."""
     seen: set[tuple[str, str]] = set()
     for name, entry in names.items():
         key = (name.rpartition(":")[0], entry.descriptor.digest)

@@ -99,7 +99,7 @@ class Generation:
 
     @property
     def summary(self) -> dict[str, object]:
-        """Which one it is, for JSON."""
+        """Number, digest and time, for JSON."""
         return {
             "number": self.number,
             "digest": self.digest,

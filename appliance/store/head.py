@@ -1,4 +1,7 @@
-"""Head of an index: its kind, number, digest and size, signed, in a few hundred bytes."""
+"""Head of an index: its kind, number, digest and size, signed, in a few hundred bytes.
+
+Decision 77.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""History of what was served: the kept generations, and the audit log for older ones."""
+"""History of what was served: the kept generations, and the audit log for older ones.
+
+Decision 26.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ _UNTOLD = dict.fromkeys(
 
 
 class Held:
-    """What of the names lies in a store; each entry is looked at once, however many generations have it."""
+    """Names whose blobs are in a store. Each entry is checked once, however many generations have it."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs

@@ -32,7 +32,7 @@ class Lost:
         return {"digest": self.digest, "images": list(self.images), "medium": self.medium}
 
     def words(self) -> str:
-        """What it breaks and where it came from, in one line."""
+        """Return the broken images and the medium in one line."""
         some = ", ".join(self.images[:_SHOWN]) or "no name that is known here"
         more = f" and {len(self.images) - _SHOWN} more" if len(self.images) > _SHOWN else ""
         return f"it breaks {some}{more}; it came from {self.medium}"

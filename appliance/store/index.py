@@ -1,4 +1,7 @@
-"""Signed index of names, an OCI image index that is replaced by one rename: the base of generations, pushes and pins."""
+"""Signed index of names, an OCI image index that is replaced by one rename: the base of generations, pushes and pins.
+
+Decision 14.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ _NO_NOTES: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one name points to.
+    """Target of one name.
 
     :param descriptor: media type, digest and size of its manifest or index.
     :param absent: digests of what it lists and was not brought: children of a sparse index, layers that may not be
@@ -146,7 +149,7 @@ class _Listed:
 
 
 def _listed(item: dict[str, Any]) -> dict[str, Any] | _Listed:
-    """Called for each JSON object as soon as it is read: an index of 10,000 names as objects first takes 14 MB."""
+    """Convert each JSON object as soon as it is parsed: 10,000 names as objects would take 14 MB."""
     if "digest" not in item:
         return item
     descriptor = Descriptor.from_dict(item)
@@ -262,7 +265,7 @@ class SignedIndex(Generic[T]):
             return None
 
     def is_last(self, item: T) -> bool:
-        """Whether what was read some time ago is still what was current here last, as far as that can be known."""
+        """Return whether what was read some time ago is still what was current here last, as far as that can be known."""
         last = self.newest()
         return not last or (item.number, beginning(item.digest)) in last
 
@@ -463,7 +466,7 @@ class SignedIndex(Generic[T]):
         return True
 
     def is_newer(self, offered: T, signature: Signature | None) -> bool:
-        """Whether an index is to be followed; refuses (APL-0306) another one of the current number.
+        """Return whether an index is to be followed; refuses (APL-0306) another one of the current number.
 
         In the place of one that is damaged, the same one or a newer one; without a trace of what it was, none: it might be a step back.
         """
@@ -559,11 +562,11 @@ class SignedIndex(Generic[T]):
         return None
 
     def _is_whole(self, number: int, start: str) -> bool:
-        """Whether what has files here has all that it had before it became the current one."""
+        """Return whether what has files here has all that it had before it became the current one."""
         return True
 
     def _is_published(self, item: T) -> bool:
-        """Whether what was read may have been made the current one here: its files are there, or there are none of its number."""
+        """Return whether what was read may have been made the current one here: its files are there, or there are none of its number."""
         of_number = [start for number, start in self._known() if number == item.number]
         return not of_number or beginning(item.digest) in of_number
 
@@ -584,10 +587,10 @@ def _state(status: os.stat_result) -> tuple[int, int, int]:
 
 
 def beginning(digest: str) -> str:
-    """What the files of an index have of its digest in their names."""
+    """Return the part of a digest that the names of an index's files contain."""
     return digest.partition(":")[2][:16]
 
 
 def summary(index: NameIndex | None) -> dict[str, Any] | None:
-    """What peers and ``appliance status`` are told of an index."""
+    """Return number and digest of an index, for peers and ``appliance status``."""
     return None if index is None else {"number": index.number, "digest": index.digest}

@@ -3,6 +3,8 @@
 Each is a ``flock`` and goes with its descriptor, however its process ends. A process that takes two of them in an order that
 another process takes the other way round would wait for ever, so the order is checked at every lock: a mistake is an error
 in the first test that meets it, and no service that hangs at a site.
+
+Decision 84.
 """
 
 from __future__ import annotations

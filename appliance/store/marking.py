@@ -33,7 +33,7 @@ class Root:
 
 @dataclass
 class Marks:
-    """What was found.
+    """Blobs that the roots reach, and why.
 
     :param reached: digests by kind of the roots that reach them.
     :param lost: manifests that could not be read, each with a root that needs it: what they list is not known.
@@ -43,7 +43,7 @@ class Marks:
     lost: dict[str, Root] = field(default_factory=dict)
 
     def __contains__(self, digest: object) -> bool:
-        """Whether any root reaches the blob."""
+        """Return whether any root reaches the blob."""
         return any(digest in digests for digests in self.reached.values())
 
 

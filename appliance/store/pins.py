@@ -3,6 +3,8 @@
 They are a third index of the form of a generation, ``pins.json``, signed by the publisher and followed by every node: each
 keeps what is pinned, and a seed that follows a lost publisher knows what may not move. Each name is listed with what it
 pointed to when it was pinned or last moved by consent, so that what is kept is known even where the name itself has left.
+
+Decision 43.
 """
 
 from __future__ import annotations

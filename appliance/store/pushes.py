@@ -2,6 +2,8 @@
 
 A manifest that was pushed is listed under ``repository@digest``, and once more under each tag that names it; so a
 manifest without a tag (a child of an index, a signature, what a tag pointed to before) is served until it is deleted.
+
+Decisions 17 and 18.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Quarantine of a blob whose bytes do not have its digest: the one place where that is decided."""
+"""Quarantine of a blob whose bytes do not have its digest: the one place where that is decided.
+
+Decision 33.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _STEP = 1 << 20
 
 
 def verify_or_quarantine(blobs: BlobStore, digest: str, size: int | None, *, suspect: bool = False) -> bool:
-    """Whether the blob lies here, whole and right. One that does not is moved to ``quarantine/``, and said to be.
+    """Return whether the blob has its digest. If not, move it to ``quarantine/`` and log that.
 
     A file of the size that is listed is believed, since it was verified when it was stored; any other is hashed first:
     a manifest may list a wrong size, which is no reason to throw away what another one lists rightly.

@@ -1,4 +1,7 @@
-"""Quota of a store: the room that its file system and the operator's limit leave."""
+"""Quota of a store: the room that its file system and the operator's limit leave.
+
+Decision 56.
+"""
 
 from __future__ import annotations
 

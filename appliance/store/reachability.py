@@ -34,7 +34,7 @@ class Needed:
 
     @property
     def is_lost(self) -> bool:
-        """Whether it is a manifest that was not at hand, or not what its digest says; what it lists is then unknown."""
+        """Return whether it is a manifest that was not at hand, or not what its digest says; what it lists is then unknown."""
         return self.is_manifest and self.manifest is None and self.descriptor.media_type != PIECE_MAP
 
 

@@ -4,6 +4,8 @@ A node that has just become the publisher, or whose store was lost, may be behin
 it made would have a number that they know already. So it first asks every listed node, follows the newest that it finds, and
 then leaves this mark in its store. A new store has none; it is taken away where the node is not the publisher any more, and
 where another node turns out to have something else.
+
+Decision 6.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ FILE = "standing.json"
 
 
 def is_settled(store: Path) -> bool:
-    """Whether the mark is there."""
+    """Return whether the mark is there."""
     return (store / FILE).exists()
 
 

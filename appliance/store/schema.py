@@ -3,6 +3,8 @@
 ``form`` in the store holds two numbers: the form that it has, and the oldest form whose releases may still use it. A store
 without that file has form 1. A conversion leaves a store that the release before it can use (the second number says so), so that
 an update can be taken back; what that release cannot cope with is left to the conversion of the release after.
+
+Decision 9.
 """
 
 from __future__ import annotations

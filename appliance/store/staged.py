@@ -5,6 +5,8 @@ operator's answer, or the next run after a "no", reads nothing again. ``staged/<
 the medium, or of a whole plan (``plan-<id>``). Until :data:`KEEP_SECONDS` have passed the garbage collection keeps the
 blobs that a reading needs. ``staged/placed`` lists every blob that such a run stored, one digest a line, so that a later
 run can remove what nothing needs, also after a power loss.
+
+Decision 64.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The state directory of a node: the one door to its blobs, indexes and uploads."""
+"""The state directory of a node: the one door to its blobs, indexes and uploads.
+
+Decision 90.
+"""
 
 from __future__ import annotations
 

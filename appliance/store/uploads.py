@@ -135,7 +135,7 @@ class Uploads:
             os.rename(temporary, path)
 
     def is_linked(self, repository: str, digest: str) -> bool:
-        """Whether the repository uploaded the blob, and it is here. Who was told so has a day again to name it."""
+        """Return whether the repository uploaded the blob, and it is here. Who was told so has a day again to name it."""
         try:
             os.utime(self._claim(repository, digest))
         except FileNotFoundError:

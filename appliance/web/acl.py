@@ -1,4 +1,7 @@
-"""Access table of the routes on 5000 and 5443, and the decision that follows from it."""
+"""Access table of the routes on 5000 and 5443, and the decision that follows from it.
+
+Decision 20.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +105,7 @@ def find(path: str) -> tuple[Route, dict[str, str]] | None:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who sent a request.
+    """Sender of a request.
 
     :param roles: what the request proved to be; empty for a stranger.
     :param name: the operator's or node's name, for the journal.
@@ -118,7 +121,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a request goes on.
+    """Decision about a request.
 
     :param status: 200, 401, 403, 404 or 405.
     :param allow: the methods that this listener offers on the route, for 405.

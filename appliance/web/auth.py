@@ -2,6 +2,8 @@
 
 One line each, ``name:scrypt$<log2 n>$<r>$<p>$<salt>$<hash>`` with salt and hash in base64; ``#`` begins a comment.
 There is no default user and no default password.
+
+Decision 19.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ class PasswordHash:
         return made
 
     def matches(self, password: bytes) -> bool:
-        """Whether it is the hash of this password; takes as long for a wrong one."""
+        """Return whether it is the hash of this password; takes as long for a wrong one."""
         return hmac.compare_digest(
             self.value, _scrypt(password, self.salt, self.log_n, self.r, self.p, len(self.value))
         )

@@ -9,6 +9,8 @@ A check costs a tenth of a second and 32 MiB on purpose, so there is one at a ti
 
 So a right password that comes from where somebody guesses that very name has to hit the moment when the wait is over; it is
 checked then as any other.
+
+Decision 81.
 """
 
 from __future__ import annotations

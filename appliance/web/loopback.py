@@ -3,6 +3,8 @@
 A page in a browser on the node can have its own name resolve to 127.0.0.1 (DNS rebinding) and would then read every
 image of the site. What it cannot choose is the ``Host`` that the browser sends. containerd sends the address of its
 ``hosts.toml``, ``127.0.0.1:5000``, also where ``?ns=`` names a registry.
+
+Decision 82.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def _checked(operators: Operators, given: str, guesses: Guesses, turns: Turns, l
 
 
 def _node(config: Config, *, is_open: bool) -> Identity:
-    """What a request proves by its connection.
+    """Return the identity that a connection proves.
 
     :param is_open: whether, in development without a PKI, everybody counts as a node here.
     """

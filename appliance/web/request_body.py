@@ -54,7 +54,7 @@ def _too_large(limit: int) -> RegistryError:
 
 @dataclass(frozen=True)
 class ContentRange:
-    """Where the chunk of an upload belongs: ``Content-Range: <first>-<last>``, without a unit, both inclusive."""
+    """Position of a chunk in an upload: ``Content-Range: <first>-<last>``, without a unit, both inclusive."""
 
     first: int
     last: int

@@ -28,7 +28,7 @@ class RegistryError(Exception):
         self.headers = headers
 
     def answer(self) -> Response:
-        """What the client gets."""
+        """Return the answer for the client."""
         return error_response(self.status, self.code, str(self), **self.headers)
 
 

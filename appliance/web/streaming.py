@@ -2,6 +2,8 @@
 
 gevent's own ``socket.sendfile`` reads and sends 8 KiB at a time and starves every other request of the worker; so the
 file is sent here, in steps that give the others their turn.
+
+Decisions 30 and 39.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class BlobSource(Protocol):
         ...
 
     def failed(self) -> None:
-        """Told when bytes that should be there cannot be read."""
+        """Note that bytes of the blob cannot be read."""
         ...
 
     def close(self) -> None:
@@ -120,7 +122,7 @@ class BlobBody:
                 position = self._send(position, limit)
 
     def close(self) -> None:
-        """Called by the server at the end, however it came."""
+        """Release the source; the server calls it at the end of every answer."""
         self._source.close()
 
     def _wait(self, position: int) -> int:

@@ -1,7 +1,7 @@
 """Names of gunicorn and urllib3 that are used and that neither promises to keep.
 
 A release that lacks one of them fails here, and not at a site. The pins in ``pyproject.toml`` are exact for gunicorn, whose
-insides the server leans on, and open upwards for urllib3.
+insides the server leans on (decision 89), and open upwards for urllib3.
 """
 
 from __future__ import annotations
