@@ -159,7 +159,7 @@ AGENT = """
 import os, sys
 from pathlib import Path
 os.umask(0)
-from appliance.serve import alone
+from appliance.server import unix_server
 path = Path(sys.argv[1])
 def notify(state):
     if state.startswith("READY"):
@@ -167,8 +167,8 @@ def notify(state):
         print(f"{path.lstat().st_mode & 0o777:o} {before:o}", flush=True)
         sys.stdout.close()
         os._exit(0)
-alone.notify = notify
-alone.serve(path, lambda: lambda environ, start: [])
+unix_server.notify = notify
+unix_server.serve(path, lambda: lambda environ, start: [])
 """
 
 
