@@ -257,7 +257,7 @@ def _platforms(path: Path) -> tuple[str, ...]:
     except OSError as error:
         fail(
             "APL-0601",
-            "cannot read what the nodes run",
+            "cannot read the list of running images",
             where=str(path),
             why=error.strerror or str(error),
             fix="Run playbooks/update.yml, which writes it, or name the platforms with --platform",
@@ -384,4 +384,4 @@ def _has_port(host: str) -> bool:
 
 
 def _wrong(where: str, why: str) -> NoReturn:
-    fail("APL-0602", "the configuration is wrong", where=where, why=why, fix="Correct the inventory and run site.yml")
+    fail("APL-0602", "the configuration is invalid", where=where, why=why, fix="Correct the inventory and run site.yml")

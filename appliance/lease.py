@@ -137,7 +137,7 @@ def refuse() -> NoReturn:
     """Raise APL-0345."""
     fail(
         "APL-0345",
-        "stopped, because the run that started this command is gone",
+        "stopped because the run that started this command is gone",
         why=f"the controller gave no sign of life for {SECONDS:g} s: the run was stopped, or the connection broke",
         fix="The site serves what it served before, and the verified blobs are kept. Run the playbook again",
     )

@@ -120,9 +120,9 @@ def sign(ca: Path, request_file: Path, out: Path, node: str, address: str) -> bo
     try:
         asked = x509.load_pem_x509_csr(request_file.read_bytes())
     except (ValueError, OSError) as error:
-        fail("APL-0604", "not a signing request", where=str(request_file), why=str(error), fix="Run site.yml again")
+        fail("APL-0604", "invalid signing request", where=str(request_file), why=str(error), fix="Run site.yml again")
     if not asked.is_signature_valid:
-        fail("APL-0604", "not a signing request", where=str(request_file), why="its signature does not match its key")
+        fail("APL-0604", "invalid signing request", where=str(request_file), why="its signature does not match its key")
     authority = _load_certificate(ca / "ca.crt")
     if out.exists():
         with contextlib.suppress(ValueError):

@@ -84,9 +84,9 @@ class Signature:
             values = {key: parsed[key] for key in ("signer", "certificate", "signature")}  # type: ignore[index]  # a wrong type is the caught error
             head = parsed.get("head")  # type: ignore[union-attr]  # it is a dict by now
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            fail("APL-0605", "not a signature", why=str(error))
+            fail("APL-0605", "invalid signature", why=str(error))
         if not all(isinstance(value, str) for value in values.values()):
-            fail("APL-0605", "not a signature", why="a field is not a string")
+            fail("APL-0605", "invalid signature", why="a field is not a string")
         return cls(**values, head=head if isinstance(head, str) else None)
 
 

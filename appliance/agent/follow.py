@@ -408,7 +408,7 @@ def _refused(index: str, offer: _Offer, error: Exception, valid: IndexHead | Nam
     else:
         problem = make_error(
             "APL-0430",
-            "a peer gave an answer that is none",
+            "a peer sent an invalid answer",
             where=offer.peer.id,
             why=str(error) if isinstance(error, PeerError) else f"{type(error).__name__}: {str(error)[:200]}",
             fix="Nothing was changed, and the other nodes are followed. Look at that node; it is asked again by itself",

@@ -140,7 +140,7 @@ def _refuse_broken(source: Path, broken: Mapping[Path, bool]) -> None:
         why += [f"empty: {_listed(source, empty)}"] if empty else []
         fail(
             "APL-0155",
-            "archives that were not copied whole",
+            "archives are incomplete copies",
             where=str(source),
             why="; ".join(why),
             fix="Copy them again, and wait for the end of the copy before you unplug the medium; or take these files off, or name the "

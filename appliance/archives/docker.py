@@ -90,7 +90,7 @@ def _parse(data: bytes, limits: Limits, where: str) -> list[_Item]:
     if len(document) > limits.descriptors:
         fail("APL-0104", "archive has too many images", where=where)
     if not document:
-        fail("APL-0120", "archive holds no image", where=where, why="its manifest.json lists none")
+        fail("APL-0120", "archive contains no image", where=where, why="its manifest.json lists none")
     return [_item(entry, place) for entry in document]
 
 
@@ -112,7 +112,7 @@ def _member(collected: Collected, path: str, where: str) -> StoredBlob:
     if found is None:
         fail(
             "APL-0112",
-            f"image is not whole: {path[:200]!r} is missing",
+            f"image is incomplete: {path[:200]!r} is missing",
             where=where,
             why="manifest.json names it, the archive does not hold it",
             fix="Copy or save the archive again",

@@ -36,7 +36,7 @@ def resolve_layout(index: bytes, walker: Walker, context: Context, contents: Arc
     limit = context.limits.json_bytes
     root = parse_manifest(index, mediatypes.OCI_INDEX, limit=limit, where=f"{where}: index.json")
     if not root.manifests:
-        fail("APL-0120", "archive holds no image", where=where, why="its index.json lists none")
+        fail("APL-0120", "archive contains no image", where=where, why="its index.json lists none")
     found = [(entry, _visit(walker, entry, where)) for entry in root.manifests]
     resolver = _Resolver(walker, contents, ImageNames(root.manifests), where)
     for entry, node in found:
@@ -165,7 +165,7 @@ def check_whole(node: Node, entry: Descriptor, where: str) -> None:
         name = name_text(entry)[:200]
         fail(
             "APL-0112",
-            "image is not whole",
+            "image is incomplete",
             where=f"{where}: {name + ': ' if name else ''}{entry.digest}",
             why=f"missing: {', '.join(node.missing)}",
             fix="Save the image again, with all of its layers",

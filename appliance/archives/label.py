@@ -117,7 +117,7 @@ def _scalars(raw: bytes, where: str) -> dict[str, str]:
 def _wrong(where: str, why: str) -> NoReturn:
     fail(
         "APL-0150",
-        "the medium does not say properly whose it is",
+        "medium.yaml is invalid",
         where=where,
         why=why,
         fix="Nothing was changed. medium.yaml has the texts site, id and created, and may have note; correct it or take it off",

@@ -75,7 +75,7 @@ def read_source(
         _LOG.debug("%s", path, exc_info=error)
         fail(
             "APL-0168",
-            "archive is not understood",
+            "archive has a form that the reader does not handle",
             where=str(path),
             why="it has a form that the reader was not made for",
             fix="Take the file off the medium, or save its images again with a current tool; please report the error",
@@ -146,7 +146,7 @@ def _read_file(
 def _cut(where: str, bytes_read: int, why: str) -> None:
     fail(
         "APL-0102",
-        "archive is cut short",
+        "archive is truncated",
         where=where,
         why=f"{bytes_read} bytes, without the end of a tar; {why}",
         fix="Copy the file again; it is not whole",

@@ -103,7 +103,7 @@ def _died(status: int, seconds: int) -> NoReturn:
         why = f"it ended with {status} and said nothing"
     fail(
         "APL-0140",
-        "the process that reads the sources was ended",
+        "the process that reads the sources was killed",
         why=why,
         fix="Nothing was published. Run it again; if it ends the same way, leave out one source after the other",
     )
@@ -164,7 +164,9 @@ def _answer(work: Work, report: Report) -> dict[str, Any]:
             ).as_dict()
         }
     fix = "Nothing was published. Leave out one source after the other to find the one that does this"
-    return {"error": make_error("APL-0140", "the process that reads the sources was ended", why=why, fix=fix).as_dict()}
+    return {
+        "error": make_error("APL-0140", "the process that reads the sources was killed", why=why, fix=fix).as_dict()
+    }
 
 
 def _reporter(sender: int) -> Report:

@@ -124,7 +124,7 @@ class HashingSink:
             if digest in self.sizes:
                 fail("APL-0204", "blob is no JSON document", where=digest, why="or it is larger than 4 MiB")
             if self._base is None or not self._base.has(digest):
-                fail("APL-0108", "blob is not there", where=digest)
+                fail("APL-0108", "blob is missing", where=digest)
             return self._base.read(digest, limit)
         start, size = found
         if size > limit:

@@ -296,7 +296,7 @@ class TarStream:
     def _cut(self, place: str) -> NoReturn:
         fail(
             "APL-0102",
-            "archive is cut short",
+            "archive is truncated",
             where=self._where,
             why=f"it ends {place}, after {self.position} bytes of tar",
             fix="Copy the file again; it is not whole",

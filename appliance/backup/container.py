@@ -217,7 +217,7 @@ def _give_name(temporary: Path, path: Path) -> None:
 def _taken(path: Path) -> NoReturn:
     fail(
         "APL-0871",
-        "there is a backup of that name already",
+        "a backup of that name exists already",
         where=str(path),
         why="one is never written over another",
         fix="Run it again in a second, or choose another backup_dir; look at the clock if the name is in the future",
@@ -285,7 +285,7 @@ def _hold(
 def _refuse(where: str, why: str) -> NoReturn:
     fail(
         "APL-0870",
-        "not a whole backup",
+        "the backup is incomplete or corrupt",
         where=where,
         why=why,
         fix="Nothing was changed. Copy it again from where it was kept, or take another one",

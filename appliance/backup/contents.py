@@ -163,7 +163,7 @@ def refuse_other(states: Mapping[str, State], store: Store, about: Mapping[str, 
         key, index = _KEYS[others[-1]], dict(_indexes(store))[others[-1]]
         fail(
             "APL-0873",
-            "the store serves what the backup does not know",
+            "the store serves names that the backup does not contain",
             where=str(store.blobs.root),
             why=f"{key} {_served(index)}; in the backup: {_shown(about.get(key))}",
             fix="Nothing was changed. Keep what is served, or replace it all the same with --over (restore_over)",
@@ -285,7 +285,7 @@ def _compare(current: NameIndex | None, about: Mapping[str, Any], file: str) -> 
 def _check_names(backup: Backup, where: str) -> None:
     for name in backup.files:
         if name not in (*_KEYS, JOURNAL) and not _COPY.fullmatch(name) and not _BLOB.fullmatch(name):
-            fail("APL-0870", "not a whole backup", where=where, why=f"no store has a file {name}")
+            fail("APL-0870", "the backup is incomplete or corrupt", where=where, why=f"no store has a file {name}")
 
 
 def _check_indexes(backup: Backup, indexes: Mapping[str, bytes], where: str) -> None:
@@ -296,10 +296,15 @@ def _check_indexes(backup: Backup, indexes: Mapping[str, bytes], where: str) -> 
             with contextlib.suppress(ApplianceError):
                 said = _said(_PARSERS[name](indexes[name], name))
         if key not in backup.about or backup.about[key] != said or (name in indexes) != (said is not None):
-            fail("APL-0870", "not a whole backup", where=where, why=f"its {name} is not what it says of it")
+            fail(
+                "APL-0870",
+                "the backup is incomplete or corrupt",
+                where=where,
+                why=f"its {name} is not what it says of it",
+            )
     history = backup.about.get("history")
     if not isinstance(history, list):
-        fail("APL-0870", "not a whole backup", where=where, why="it says nothing of what came before")
+        fail("APL-0870", "the backup is incomplete or corrupt", where=where, why="it says nothing of what came before")
 
 
 def _line(backup: Backup, states: Mapping[str, State]) -> dict[str, Any]:

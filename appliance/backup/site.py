@@ -49,12 +49,12 @@ def check(file: BinaryIO, where: str, *, site: str | None, ca: Path | None) -> t
     backup = container.read(file, KIND, where)
     lacking = [name for name in (CA_KEY, CA_CERTIFICATE, STORE) if name not in backup.files]
     if lacking:
-        fail("APL-0870", "not a whole backup", where=where, why=f"it has no {', '.join(lacking)}")
+        fail("APL-0870", "the backup is incomplete or corrupt", where=where, why=f"it has no {', '.join(lacking)}")
     own = backup.about.get("site")
     if site is not None and own != site:
         fail(
             "APL-0872",
-            "the backup is another site's",
+            "the backup belongs to another site",
             where=where,
             why=f"it is of {own!r}, and this inventory is of {site!r} (mirror_site)",
             fix="Nothing was changed. Take this site's backup, or the inventory that belongs to it",
@@ -71,7 +71,7 @@ def _authority(backup: Backup, ca: Path) -> Authority:
         if (len(content), hashlib.sha256(content).hexdigest()) != backup.files[name]:
             fail(
                 "APL-0874",
-                "this controller has another authority than the backup",
+                "this controller has another certificate authority than the backup",
                 where=str(ca),
                 why=f"{Path(name).name} differs; nodes that have certificates of one do not know the other",
                 fix="Nothing was changed. If the backup's is the right one, move this directory away and run it again",

@@ -138,7 +138,7 @@ def _what_runs(config: Config, files: Sequence[str], without: Sequence[str]) -> 
     if missing:
         fail(
             "APL-0322",
-            "nothing is collected: it is not known what all nodes run",
+            "no collection: the images that all nodes run are unknown",
             where=config.node,
             why=f"no list of {', '.join(missing)}",
             fix="playbooks/gc.yml asks all of them. By hand: run 'appliance running --json' there as root and give it with "
@@ -166,7 +166,7 @@ def _compare_with_peers(store: Store) -> list[str]:
             return [f"The other nodes were not asked for their generation: {error}."]
         fail(
             "APL-0323",
-            "nothing is collected: it is not known whether this node serves the site's newest generation",
+            "no collection: it is unknown whether this node serves the site's newest generation",
             where=config.node,
             why=str(error),
             fix="See 'systemctl status appliance-agent', then run the same again",
@@ -176,7 +176,7 @@ def _compare_with_peers(store: Store) -> list[str]:
     if newer:
         fail(
             "APL-0323",
-            "nothing is collected: this node does not serve the site's newest generation yet",
+            "no collection: this node does not serve the site's newest generation yet",
             where=config.node,
             why=f"it has generation {number}; newer on {', '.join(newer)}",
             fix="It follows by itself within a minute; see 'journalctl -u appliance-agent' where it does not",

@@ -74,7 +74,7 @@ def leaving(config_file: Path | None, as_json: bool, staying: tuple[str, ...], f
         silent = [node for node in shown["leaving"] if node in shown["silent"]]
         fail(
             "APL-0411",
-            "a node that leaves may be the only one that holds something",
+            "a node that leaves may be the only holder of a blob",
             where=", ".join(shown["leaving"]),
             why=f"{len(lost)} blobs of {', '.join(names[:10])}{' and more' if len(names) > 10 else ''} are on no other node"
             + _of_older(older, len(lost))

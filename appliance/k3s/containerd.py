@@ -146,7 +146,7 @@ def _ctr(containerd: Containerd, *words: str, gone: str = "") -> str:
 def _unknown(where: str, why: str) -> NoReturn:
     fail(
         "APL-0327",
-        "it cannot be known what runs on this host",
+        "the images that run on this host are unknown",
         where=where,
         why=why,
         fix="Run this as root, with K3s or its containerd running",
@@ -179,7 +179,7 @@ def read_lists(texts: Mapping[str, str]) -> dict[str, list[Image]]:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             fail(
                 "APL-0324",
-                "not a list of what a node runs",
+                "invalid list of running images",
                 where=where,
                 why=f"{type(error).__name__}: {error}",
                 fix="Make it on that node, as root: appliance running --json",

@@ -174,7 +174,7 @@ def parse_manifest(
             # Go's decoder ignores the case of keys, others do not.
             fail(
                 "APL-0207",
-                "manifest means two things",
+                "manifest is ambiguous",
                 where=where,
                 why=f"key {key!r} for {_FOLDED[key.lower()]!r}",
             )
@@ -184,7 +184,7 @@ def parse_manifest(
     if said and media_type and said != media_type:
         fail(
             "APL-0207",
-            "manifest means two things",
+            "manifest is ambiguous",
             where=where,
             why=f"it says {said!r}, it came as {media_type!r}",
         )
@@ -228,7 +228,7 @@ def _forbid(document: dict[str, Any], names: tuple[str, ...], actual: str, where
         if document.get(name) is not None:
             fail(
                 "APL-0207",
-                "manifest means two things",
+                "manifest is ambiguous",
                 where=where,
                 why=f"{name!r} in a document of type {actual}",
             )

@@ -83,10 +83,10 @@ class PieceMap:
         """
         document = load_json(data, limit=MAP_LIMIT, where=where)
         if not isinstance(document, dict) or list(document) != _KEYS:
-            fail("APL-0206", "not a piece map", where=where)
+            fail("APL-0206", "invalid piece map", where=where)
         size, pieces = document["size"], document["pieces"]
         if type(size) is not int or size < 0 or not isinstance(pieces, list):
-            fail("APL-0206", "not a piece map", where=where, why="size or pieces have a wrong type")
+            fail("APL-0206", "invalid piece map", where=where, why="size or pieces have a wrong type")
         if len(pieces) != -(-size // piece_size(size)):
             fail(
                 "APL-0206",

@@ -89,7 +89,7 @@ class Consent:
         if steps or media:
             fail(
                 "APL-0152",
-                "this would go back to what is older than what is served",
+                "this would take the site back to something older",
                 why="; ".join([*media, *steps]),
                 fix="Nothing was published. Is it the right stick? To take it all the same: --allow-downgrade (seed_older); to go back "
                 "to an older generation as a whole: appliance rollback",

@@ -168,7 +168,7 @@ class Publisher:
         if missing:
             fail(
                 "APL-0313",
-                "not everything that the names need is in the store",
+                "blobs that the names need are missing from the store",
                 where=str(self.store.blobs.root),
                 why=", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),
                 fix="Nothing was published. Bring a medium that holds them, or run 'appliance fsck'",
@@ -180,7 +180,7 @@ def check_expected(plan: Plan, expect: str | None) -> None:
     if expect is not None and plan.id != expect:
         fail(
             "APL-0126",
-            "what this would change is not what was shown",
+            "the changes are not those that were shown",
             why=f"confirmed was plan {expect}, this would be plan {plan.id}",
             fix="Nothing was published: the medium or the store has changed since. Make the plan again and look at it",
         )

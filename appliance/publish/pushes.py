@@ -30,7 +30,7 @@ def check_publisher(config: Config, store: Path) -> None:
         publisher = next((f"{peer.id}, {peer.url}" for peer in config.peers if peer.id == config.publisher), None)
         fail(
             "APL-0501",
-            "pushing and deleting is for the publisher of this site",
+            "only the publisher of this site accepts pushes and deletions",
             where=config.node,
             why=f"the publisher is {publisher or config.publisher}",
             fix="Do the same there; this node follows within a second",
@@ -129,7 +129,7 @@ class Publishing:
             if users:
                 fail(
                     "APL-0506",
-                    "a blob that is in use is not deleted",
+                    "a blob that is in use cannot be deleted",
                     where=f"{repository}@{digest}",
                     why=f"needed by {', '.join(sorted(users)[:5])}",
                     fix="Delete the manifests that need it first",
@@ -194,7 +194,7 @@ class Publishing:
         if missing:
             fail(
                 "APL-0505",
-                "a manifest lists what its repository does not have",
+                "a manifest lists blobs or manifests that its repository does not have",
                 where=f"{repository}@{digest}",
                 why=", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),
                 fix="Push the blobs and the listed manifests to this repository first, then the manifest",

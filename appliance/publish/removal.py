@@ -40,7 +40,7 @@ def names_to_remove(
     if unknown:
         fail(
             "APL-0153",
-            "names to remove that are not served",
+            "names to remove are not served",
             where=str(store),
             why=f"never served here: {', '.join(sorted(unknown))}",
             fix="Nothing was changed. 'appliance images' lists the names; correct --remove (seed_remove)",

@@ -198,7 +198,7 @@ def _inputs(pythons: Sequence[str], arches: Sequence[str]) -> dict[str, str]:
     if missing:
         fail(
             "APL-0790",
-            "there is nothing to build a wheelhouse from",
+            "the sources of the wheelhouse are missing",
             where=str(ROOT),
             why=f"missing: {', '.join(missing)}",
             fix="Run this from a checkout of the appliance, not from an installed one",

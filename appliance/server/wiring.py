@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from flask import Flask
 
 from appliance.agent.client import AgentClient, AgentDown
 from appliance.config import LiveConfig
+from appliance.countedlog import CountedLog
 from appliance.peers.routes import PeerRoutes
 from appliance.publish.pushes import Publishing, check_publisher
 from appliance.registry.push import Pushing
@@ -23,6 +25,8 @@ from appliance.store.store import Store
 from appliance.web.auth import Operators
 from appliance.web.loopback import LoopbackNames
 from appliance.web.peer_listener import create_app as create_peer_app
+
+_LOG = logging.getLogger("appliance.mirror")
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,9 @@ def mirror(current: LiveConfig, repeats: Repeats) -> Flask:
     app = create_app(parts.registry)
     # Here alone: the other listener asks who is calling.
     recent = Recent(app.wsgi_app, parts.catalog, current.get)
-    app.wsgi_app = LoopbackNames(recent, current.get().mirror_listen)  # type: ignore[method-assign]  # Flask's own way
+    log = CountedLog(_LOG.warning, report=functools.partial(parts.agent.report, "mirror"))
+    refused = functools.partial(log.count, "requests with a Host that is not this host's own")
+    app.wsgi_app = LoopbackNames(recent, current.get().mirror_listen, refused)  # type: ignore[method-assign]  # Flask's own way
     return app
 
 

@@ -70,7 +70,7 @@ class Audit:
         if self.unlogged:
             fail(
                 "APL-0351",
-                "the audit log does not say what was published",
+                "the audit log does not match the generations",
                 where=str(self.store / FILE),
                 why="; ".join(self.unlogged),
                 fix="Where a run was ended in the middle, running it again writes its line; otherwise see the runbook",

@@ -104,7 +104,7 @@ class BlobStore:
         if not (self.root / "oci-layout").is_file() and not (self.root / "generations").is_dir():
             fail(
                 "APL-0301",
-                "there is no store here",
+                "this directory contains no store",
                 where=str(self.root),
                 why="oci-layout is missing",
                 fix="Name the store's directory, or seed it first with 'appliance seed'",

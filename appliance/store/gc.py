@@ -384,7 +384,7 @@ class GarbageCollector:
             said = [f"{digest} of {root.label}" for digest, root in sorted(unknown.items())]
             fail(
                 "APL-0321",
-                "nothing is collected: it cannot be known what has to stay",
+                "no collection: the blobs that must stay are unknown",
                 where=str(self.blobs.root),
                 why=f"manifests are missing or damaged: {'; '.join(said[:5])}"
                 + (f" and {len(said) - 5} more" if len(said) > 5 else ""),
@@ -454,7 +454,7 @@ def collect(collector: GarbageCollector, *, expect: str | None = None) -> tuple[
         if expect is not None and plan.id != expect:
             fail(
                 "APL-0325",
-                "what has to stay is not what the plan was made from",
+                "the blobs that must stay changed after the plan",
                 where=str(root),
                 why=f"confirmed was plan {expect}, this would be plan {plan.id}",
                 fix="Nothing was removed. Make the plan again and look at it",
@@ -506,7 +506,7 @@ def _is_named(path: Path, digest: str) -> bool:
 def _unreadable(path: Path, why: str) -> NoReturn:
     fail(
         "APL-0321",
-        "nothing is collected: it cannot be known what has to stay",
+        "no collection: the blobs that must stay are unknown",
         where=str(path),
         why=f"a generation that is kept is damaged: {why}",
         fix="Copy the file of that name from another node's store. To give that generation up, and with it the way back to "

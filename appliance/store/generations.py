@@ -199,7 +199,7 @@ def parse(raw: bytes, where: str) -> Generation | None:
 def _damaged(where: str, why: str) -> NoReturn:
     fail(
         "APL-0305",
-        "not a generation",
+        "this is not a valid generation",
         where=where,
         why=why,
         fix="The agent puts it back within half a minute, from its copy or from another node; see the runbook where it does not",

@@ -136,7 +136,7 @@ def _not_there(generations: Generations, asked: str) -> NoReturn:
     more = f"; and {len(there) - _LISTED} more" if len(there) > _LISTED else ""
     fail(
         "APL-0352",
-        "there is no such generation",
+        "the generation does not exist",
         where=str(generations.index.parent),
         why=f"{asked}; there are: {' | '.join(there[:_LISTED]) or 'none'}{more}",
         fix="Nothing was changed. 'appliance history' shows them all, and what each of them changed",
@@ -149,7 +149,7 @@ def _moment(text: str) -> datetime:
     except ValueError:
         fail(
             "APL-0353",
-            "not a time",
+            "invalid time",
             where=text[:50],
             fix="Write it as 2026-04-01T08:00, in UTC, or with an offset as 2026-04-01T10:00+02:00",
         )

@@ -44,7 +44,7 @@ def parse(raw: bytes, where: str) -> Pinned:
 def _damaged(where: str, why: str) -> NoReturn:
     fail(
         "APL-0331",
-        "not an index of pins",
+        "this is not a valid index of pins",
         where=where,
         why=why,
         fix="The agent puts it back within half a minute, from another node; see the runbook where it does not",
@@ -124,7 +124,7 @@ def unpin(blobs: BlobStore, pins: Pins, texts: Sequence[str]) -> list[str]:
         if unknown:
             fail(
                 "APL-0333",
-                "names that are not pinned",
+                "these names are not pinned",
                 where=str(blobs.root),
                 why=f"{', '.join(unknown)}; pinned: {', '.join(before) or 'nothing'}",
                 fix="'appliance images' marks what is pinned; nothing was changed",

@@ -39,7 +39,7 @@ def parse(raw: bytes, where: str) -> Pushed:
 def _damaged(where: str, why: str) -> NoReturn:
     fail(
         "APL-0314",
-        "not an index of pushes",
+        "this is not a valid index of pushes",
         where=where,
         why=why,
         fix="The agent puts it back within half a minute, from another node; see the runbook where it does not",

@@ -76,7 +76,7 @@ def prepare(blobs: BlobStore, conversions: Sequence[Migration] = CONVERSIONS) ->
 def _refuse(root: Path, why: str) -> NoReturn:
     fail(
         "APL-0343",
-        "this release does not know the form of the store",
+        "this release does not support the form of the store",
         where=str(root / FILE),
         why=why,
         fix="Nothing was changed. Install the newer release again",

@@ -23,13 +23,15 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 class LoopbackNames:
     """WSGI middleware that answers requests to loopback's own names, with any port, and refuses the others.
 
-    The port is not compared: whoever forwards one to this host asks for ``localhost:5001``.
+    The port is not compared: a client behind a forwarded port asks for ``localhost:5001``.
 
     :param listen: ``host:port`` of the listener; its host counts too.
+    :param refused: takes the address of a client and the name that it asked for, which a stranger chose.
     """
 
-    def __init__(self, application: Application, listen: str) -> None:
+    def __init__(self, application: Application, listen: str, refused: Callable[[str, str], None]) -> None:
         self._application = application
+        self._refused = refused
         names = "|".join(map(re.escape, dict.fromkeys((*_NAMES, listen.rpartition(":")[0].lower()))))
         self._allowed = re.compile(rf"(?:{names})(?::[0-9]{{0,5}})?", re.ASCII)
 
@@ -41,6 +43,7 @@ class LoopbackNames:
             if environ.get("SERVER_PROTOCOL") != "HTTP/1.0":
                 return error_response(400, "UNSUPPORTED", "the request has no Host header")(environ, start_response)
         elif not self._allowed.fullmatch(host.lower()):
+            self._refused(environ.get("REMOTE_ADDR", ""), host)
             why = f"this listener answers to {', '.join(_NAMES)} and not to {host[:100]!r}"
             return error_response(421, "DENIED", why)(environ, start_response)
         return self._application(environ, start_response)

@@ -37,11 +37,11 @@ def test_what_it_returns_and_how_far_it_was(tmp_path: Path) -> None:
 
 def test_an_error_passes_through(tmp_path: Path) -> None:
     def work(_: Report) -> dict[str, Any]:
-        fail("APL-0102", "archive is cut short", where="x.tar", why="w", fix="f")
+        fail("APL-0102", "archive is truncated", where="x.tar", why="w", fix="f")
 
     with pytest.raises(ApplianceError) as caught:
         call(tmp_path, work)
-    expected = {"code": "APL-0102", "what": "archive is cut short", "where": "x.tar", "why": "w", "fix": "f"}
+    expected = {"code": "APL-0102", "what": "archive is truncated", "where": "x.tar", "why": "w", "fix": "f"}
     assert caught.value.as_dict() == expected
 
 

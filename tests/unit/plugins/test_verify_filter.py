@@ -234,7 +234,7 @@ def test_a_good_node() -> None:
 TROUBLE = {
     "peer": "b",
     "about": "generation",
-    "reason": "APL-0430: a peer gave an answer that is none",
+    "reason": "APL-0430: a peer sent an invalid answer",
     "keeps_back": "generation 7",
     "since": "2026-11-30T05:00:00+00:00",
     "times": 3,

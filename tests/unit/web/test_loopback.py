@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import create_environ, run_wsgi_app
 
+from appliance.agent.client import AgentClient
 from appliance.config import Config, LiveConfig
 from appliance.registry.repeats import Repeats
 from appliance.server import wiring
@@ -84,4 +85,18 @@ def test_no_other_text_gets_through(host: str) -> None:
         )
         return []
 
-    LoopbackNames(reached, "10.0.0.1:5000")({"HTTP_HOST": host, "REQUEST_METHOD": "GET"}, lambda *_: None)
+    LoopbackNames(reached, "10.0.0.1:5000", lambda *_: None)(
+        {"HTTP_HOST": host, "REQUEST_METHOD": "GET"}, lambda *_: None
+    )
+
+
+def test_a_refused_name_is_counted_for_status(mirror: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        AgentClient, "report", lambda self, service, events: told.append({"service": service, **events})
+    )
+    assert asked(mirror, "evil.example")[0] == 421
+    assert asked(mirror, "127.0.0.1:5000")[0] == 200
+    (event,) = told
+    assert (event["service"], event["count"], event["details"]) == ("mirror", 1, ["evil.example"])
+    assert event["what"] == "requests with a Host that is not this host's own"
