@@ -90,11 +90,12 @@ def test_no_other_text_gets_through(host: str) -> None:
     )
 
 
-def test_a_refused_name_is_counted_for_status(mirror: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_name_is_counted_for_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(
         AgentClient, "report", lambda self, service, events: told.append({"service": service, **events})
     )
+    mirror = wiring.mirror(LiveConfig(Config(node="a", store=tmp_path / "store", free_percent=0)), Repeats())
     assert asked(mirror, "evil.example")[0] == 421
     assert asked(mirror, "127.0.0.1:5000")[0] == 200
     (event,) = told
