@@ -259,7 +259,7 @@ ERRORS: Final[Mapping[str, Kind]] = {
     "APL-0873": Kind("The publisher serves names that the backup does not contain", SiteError),
     "APL-0874": Kind("This controller has another certificate authority than the backup", SiteError),
     "APL-0879": Kind("The names of the store change faster than they can be read", SiteError),
-    "APL-0917": Kind("Another process answers containerd in place of the mirror", ProofError),
+    "APL-0917": Kind("Another process answers in place of the mirror or of the peer service", ProofError),
 }
 """Every id that the appliance's own code raises. Ids of playbooks and modules are in the collection."""
 

@@ -1,4 +1,4 @@
-"""Listening sockets of this host, as the kernel lists them, to find a process that took the mirror's address.
+"""Listening sockets of this host, as the kernel lists them, to find a process that took an address of the node.
 
 systemd binds 127.0.0.1:5000 for the mirror, and where it does not, any user may. The kernel gives each socket's owner; root can also find
 the processes that hold it, and with them the unit. Neither can be forged without root: systemd itself holds the mirror's socket, which root
@@ -102,8 +102,10 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 def _covers(
     bound: ipaddress.IPv4Address | ipaddress.IPv6Address, wanted: ipaddress.IPv4Address | ipaddress.IPv6Address
 ) -> bool:
-    """Return whether a socket that is bound there may get what is sent to the wanted address: ``::`` takes IPv4 too."""
-    return bound == wanted or (bound.is_unspecified and (bound.version == 6 or wanted.version == 4))
+    """Return whether a socket that is bound there may get what is sent to the wanted address: ``::`` is IPv4 too."""
+    if bound.is_unspecified or wanted.is_unspecified:
+        return bound.version == wanted.version or (bound if bound.is_unspecified else wanted).version == 6
+    return bound == wanted
 
 
 def _holders(proc: Path, inodes: set[str]) -> dict[str, list[int]]:

@@ -188,7 +188,7 @@ class Follower:
             self.troubles.failed("", in_store(track.name), f"{type(error).__name__}: {error}", track.name)
         refused: list[Refused] = []
         # Peers that failed come last, whatever number they name: what the others have is not held up by one that sends nothing.
-        for offer in sorted(offers, key=lambda offer: (self.troubles.times(offer.peer.id, track.name), -offer.number)):
+        for offer in sorted(offers, key=lambda offer: (self._failures(offer.peer.id, track.name), -offer.number)):
             if moved is not None and offer.number <= moved.number:
                 continue
             if _is_known(offer, current):
@@ -216,6 +216,9 @@ class Follower:
         here = (current.number, current.digest) if current is not None else (0, "")
         self.refused += [item for item in refused if item.number >= here[0] and item.digest != here[1]]
         return moved
+
+    def _failures(self, peer: str, index: str) -> int:
+        return max(self.troubles.times(peer, index), self._reader.failures(peer, index))
 
     def _try(
         self, track: _Track[T], offer: _Offer, current: T | None, besides: Collection[str]

@@ -44,6 +44,14 @@ class IndexReader:
         self._offload = offload
         self._slow: dict[tuple[str, str], int] = {}
 
+    def failures(self, peer: str, index: str) -> int:
+        """Return how often in a row a large answer of a peer came to nothing.
+
+        A true ping does not clear it, as it clears a trouble: a node that pings truly between two publications, and drips what
+        it relays after each, was asked first each time and waited for up to 600 s (81 s after the fifth publication).
+        """
+        return self._slow.get((peer, index), 0)
+
     def head(self, peer: Peer, index: str) -> tuple[IndexHead, Signature | None] | None:
         """Return the head of a peer's index and the signatures of both, unchecked; None where the peer gives no heads.
 

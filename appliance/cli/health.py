@@ -18,7 +18,6 @@ from appliance.words import one_line, quoted
 if TYPE_CHECKING:
     from appliance.agent.client import AgentClient
     from appliance.config import Config
-    from appliance.listeners import Foreign
     from appliance.store.fsck import Report
     from appliance.store.store import Store
 
@@ -75,22 +74,33 @@ def status(config_file: Path | None, as_json: bool) -> None:
         shown = AgentClient(config.agent_socket).status()
     except AgentDown as error:
         agent_down(config, error)
-    shown["foreign_listeners"] = [asdict(item) | {"words": item.words()} for item in _foreign(config)]
+    shown["foreign_listeners"] = _foreign(config)
     show(shown, as_json, _status_text)
 
 
 COMMANDS = (fsck, status)
 
 
-def _foreign(config: Config) -> list[Foreign]:
-    """Return who answers this host's containerd in place of the mirror."""
+_ASKS = {
+    "mirror": "containerd in place of the mirror",
+    "peer": "other nodes in place of the peer service",
+}
+
+
+def _foreign(config: Config) -> list[dict[str, Any]]:
+    """Return the processes that listen in place of the mirror or of the peer service, each with ``service`` and ``words``."""
     from appliance.listeners import foreign
 
     try:
         owner = config.store.stat().st_uid
     except OSError:
         return []
-    return foreign(config.mirror_listen, owner, "appliance-mirror.service")
+    services = {"mirror": config.mirror_listen} | ({"peer": config.peer_listen} if config.peers else {})
+    return [
+        asdict(item) | {"service": service, "words": item.words()}
+        for service, listen in services.items()
+        for item in foreign(listen, owner, f"appliance-{service}.service")
+    ]
 
 
 def _agent(store: Store) -> AgentClient | None:
@@ -205,7 +215,7 @@ def _status_text(shown: dict[str, Any]) -> str:
         for peer in shown["peers"]
     ]
     lines += [
-        f"APL-0917: somebody else answers containerd in place of the mirror: {item['words']}. Stop it, then: systemctl restart appliance-mirror"
+        f"APL-0917: another process answers {_ASKS[item['service']]}: {item['words']}. Stop it, then: systemctl restart appliance-{item['service']}"
         for item in shown["foreign_listeners"]
     ]
     # An agent of the release before, in the moment in which this one replaces it, says neither.

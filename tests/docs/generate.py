@@ -210,6 +210,7 @@ def errors(root: Path = ROOT) -> str:
         "",
     ]
     pages = runbooks(root)
+    pages |= {code: kind.title for code, kind in ERRORS.items() if code in pages}
     for prefix, title in _RANGES:
         rows = {code: what for code, what in pages.items() if code.startswith(f"APL-{prefix}")}
         if rows:

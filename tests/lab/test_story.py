@@ -285,7 +285,7 @@ def test_who_answers_in_place_of_the_mirror_is_named_and_the_mirror_is_back_when
         host.run("systemctl start --no-block appliance-mirror")
         until(lambda: "APL-0405" in host.run("journalctl -b -u appliance-mirror -n 20").stdout, "the mirror to say so")
         said = host.run("/opt/appliance/current/venv/bin/appliance status").stdout
-        assert "APL-0917: somebody else answers containerd in place of the mirror: " in said, said
+        assert "APL-0917: another process answers containerd in place of the mirror: " in said, said
         assert "python3)" in said, "with the process"
     until(lambda: "200" in host.run(_ASK, check=False).stdout, "the mirror to be back by itself")
     assert status(host)["foreign_listeners"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance import listeners
 from appliance.listeners import Foreign, foreign, parse
 
 UNIT, OWNER, ROOT = "appliance-mirror.service", 998, 0
@@ -143,3 +145,19 @@ def test_without_systemd_the_owner_has_to_do(host: Host) -> None:
 @given(st.lists(st.text()))
 def test_no_table_is_an_error(lines: list[str]) -> None:
     assert list(parse("\n".join(lines))) == []
+
+
+@pytest.mark.parametrize(
+    ("bound", "wanted", "covers"),
+    [
+        ("0.0.0.0", "192.0.2.1", True),
+        ("192.0.2.1", "0.0.0.0", True),
+        ("192.0.2.2", "192.0.2.1", False),
+        ("::", "192.0.2.1", True),
+        ("192.0.2.1", "::", True),
+        ("2001:db8::1", "0.0.0.0", False),
+        ("0.0.0.0", "2001:db8::1", False),
+    ],
+)
+def test_an_unspecified_address_is_every_address(bound: str, wanted: str, covers: bool) -> None:
+    assert listeners._covers(ipaddress.ip_address(bound), ipaddress.ip_address(wanted)) is covers

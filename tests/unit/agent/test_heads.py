@@ -251,6 +251,30 @@ def test_who_failed_before_is_asked_last_whatever_number_it_names(site: Site) ->
     assert [(item.peer, item.number) for item in subject.refused] == [("c", 9)]
 
 
+def test_a_true_ping_between_two_publications_brings_no_dripping_peer_to_the_front(site: Site) -> None:
+    """It named a higher number after each publication, relayed the head, and was waited for twice as long each time."""
+
+    def relays(generation: Any) -> FakePeer:
+        peer = site.a.as_peer(heads=True)
+        ahead = {"generation": {"number": generation.number + 1, "digest": made.sha(b"x")}}
+        peer.answers["/p2p/v1/ping"] = lambda: (200, json.dumps(ahead).encode())
+        peer.answers[f"/p2p/v1/generation/raw/{generation.digest}"] = _drips
+        return peer
+
+    subject, fakes = site.follower(a=site.a.as_peer(heads=True), c=relays(site.second))
+    assert site.second in subject.look()
+    assert subject.troubles.times("c", "generation") == 1
+    fakes.fakes["c"] = site.a.as_peer(heads=True)
+    subject.look()
+    assert subject.troubles.times("c", "generation") == 0, "it is well again, as far as its ping goes"
+    third = site.a.publish(3)
+    fakes.fakes.update(a=site.a.as_peer(heads=True), c=relays(third))
+    fakes.asked.clear()
+    assert third in subject.look()
+    asked = [who for who, path, _ in fakes.asked if path.startswith("/p2p/v1/generation/")]
+    assert asked[:2] == ["a", "a"], "the head and the text of the peer that never failed"
+
+
 def test_the_signature_over_the_whole_is_checked_all_the_same(site: Site) -> None:
     bad = site.a.as_peer(heads=True)
     head = json.loads(bad.answers[HEAD]()[1])

@@ -368,7 +368,30 @@ def test_status_names_who_answers_in_place_of_the_mirror(
     shown = run("status", "--config", config).out
     assert "APL-0917" in shown and "127.0.0.1:5999 (user 1000, process 7 nc)" in shown
     (listed,) = json.loads(run("status", "--config", config, "--json").out)["foreign_listeners"]
-    assert listed["words"] == "127.0.0.1:5999 (user 1000, process 7 nc)"
+    assert (listed["service"], listed["words"]) == ("mirror", "127.0.0.1:5999 (user 1000, process 7 nc)")
+
+
+def test_status_names_who_answers_in_place_of_the_peer_service(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.yaml"
+    peers = [{"id": name, "address": f"192.0.2.{number}"} for number, name in enumerate("xy", 1)]
+    node = {"node": "x", "store": str(tmp_path), "peer_listen": "192.0.2.1:5443", "seeds": ["x"], "peers": peers}
+    config.write_text(yaml.safe_dump(node))
+    said: dict[str, Any] = {
+        **dict.fromkeys(("generation", "publisher", "names", "pushed_names", "blobs_held", "wanted_missing")),
+        "node": "x",
+        "peers": [],
+        "standing": {"settled": True, "refused": []},
+    }
+    monkeypatch.setattr(AgentClient, "status", lambda self: dict(said))
+    squatter = {"appliance-peer.service": [listeners.Foreign("0.0.0.0:5443", 1000, ())]}
+    monkeypatch.setattr(listeners, "foreign", lambda listen, owner, unit: squatter.get(unit, []))
+    shown = run("status", "--config", config).out
+    assert (
+        "APL-0917: another process answers other nodes in place of the peer service: 0.0.0.0:5443 (user 1000)" in shown
+    )
+    assert "systemctl restart appliance-peer" in shown
 
 
 def test_pki(run: Any, tmp_path: Path) -> None:

@@ -126,7 +126,9 @@ def status() -> dict[str, Any]:
                 for healed in (True, False)
             ],
         },
-        "foreign_listeners": [{**asdict(FOREIGN), "processes": [HOSTILE], "words": FOREIGN.words()}],
+        "foreign_listeners": [
+            {**asdict(FOREIGN), "service": "mirror", "processes": [HOSTILE], "words": FOREIGN.words()}
+        ],
         "troubles": [
             dict.fromkeys(("peer", "about", "times", "since", "ended", "keeps_back", "reason"), HOSTILE),
             {**dict.fromkeys(("peer", "about", "times", "since", "keeps_back", "reason"), HOSTILE), "ended": None},

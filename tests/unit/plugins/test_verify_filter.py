@@ -259,6 +259,12 @@ TROUBLE = {
             "process 7 nc",
         ),
         (
+            {"status": {"foreign_listeners": [{"service": "peer", "words": "0.0.0.0:5443 (user 1000)"}]}},
+            "peers",
+            "APL-0917",
+            "in place of the peer service",
+        ),
+        (
             {"status": {"peers": [{"id": "b", "address": "10.77.0.12", "state": "down"}]}},
             "peers",
             "APL-0909",

@@ -398,13 +398,15 @@ def _verify_mirror(spec: Mapping[str, Any], cells: dict[str, str], wrong: Callab
         )
         return
     for item in status.get("foreign_listeners") or []:
+        is_peer = item.get("service") == "peer"
+        asks = "other nodes in place of the peer service" if is_peer else "containerd in place of the mirror"
         wrong(
-            "order",
+            "peers" if is_peer else "order",
             "foreign",
             "APL-0917",
-            "somebody else answers containerd in place of the mirror",
+            f"another process answers {asks}",
             why=str(item.get("words")),
-            fix="Stop it, then: systemctl restart appliance-mirror",
+            fix=f"Stop it, then: systemctl restart appliance-{'peer' if is_peer else 'mirror'}",
         )
     generation = status.get("generation") or {}
     digest = str(generation.get("digest", ""))
