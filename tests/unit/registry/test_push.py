@@ -831,6 +831,17 @@ def test_an_index_that_nobody_would_read_again_is_not_published(
     assert node("DELETE", "/v2/team/app/manifests/1").status_code == 202
 
 
+def test_a_blob_that_is_served_and_not_on_this_disk_is_not_mounted(store: BlobStore) -> None:
+    """The client uploads it then. A mount would let it push a manifest whose layer the publisher cannot send to anybody."""
+    made.publish(store, {"docker.io/library/a:1": ONE})
+    node = Listener(store)
+    layer = ONE.layers[0]
+    request = f"/v2/team/other/blobs/uploads/?mount={layer}&from=library/a"
+    assert node("POST", request).status_code == 201
+    store.path(layer).unlink()
+    assert Listener(store)("POST", request.replace("team/other", "team/third")).status_code == 202
+
+
 def test_nothing_is_collected_while_a_manifest_or_a_mount_refers_to_what_is_here(
     node: Listener, store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
